@@ -1,0 +1,66 @@
+import type { PeerTable } from '../path/peers.js'
+import type { OpenBatch } from '../wire/batch.js'
+import type { DropReason } from '../wire/drop.js'
+import type { HostId, ServiceId } from '../wire/ids.js'
+
+export type Family = 4 | 6
+
+/** What a dialled address stands for. `host` set on a service: pinned to that host. */
+export type DialledTarget =
+  | { readonly kind: 'service'; readonly service: ServiceId; readonly host?: HostId }
+  | { readonly kind: 'host'; readonly host: HostId }
+
+/** The four roles of overlay addresses inside a host, in network order, 4 or 16 bytes. Returned arrays are not to be changed. */
+export interface AddressBook {
+  self(family: Family): Uint8Array
+  /** What the address at `offset` stands for; undefined: it has not been given out. */
+  dialled(bytes: Uint8Array, offset: number, family: Family): DialledTarget | undefined
+  /** Local address of the service on hosts that have an instance. */
+  served(service: ServiceId, family: Family): Uint8Array
+  /** Whether the address at `offset` is one of our served addresses or the self address: local to our kernel. */
+  isLocal(bytes: Uint8Array, offset: number, family: Family): boolean
+  /** Whether the address at `offset` is in the peer part: a client as servers see it. */
+  isPeer(bytes: Uint8Array, offset: number, family: Family): boolean
+  /** A client's host as our servers see it. */
+  peer(host: HostId, family: Family): Uint8Array
+}
+
+/** One place a flow may be bound to. */
+export interface Candidate {
+  readonly peer: number
+  /** The instance's service; undefined: the host itself (echo only). */
+  readonly service: ServiceId | undefined
+  /** Not heard of lately: ask the next candidate shortly after. */
+  readonly doubtful: boolean
+}
+
+/** Where a flow is delivered on this host. */
+export interface LocalEndpoint {
+  readonly family: Family
+  /** Destination written to the TUN (served, loopback or self address), network order. */
+  readonly address: Uint8Array
+  /** The server's port (0 for echo). */
+  readonly port: number
+}
+
+/** What the flow layer asks of the host it runs in. Implemented by lib/host; by a stub in unit tests. */
+export interface FlowEnvironment {
+  readonly peers: PeerTable
+  readonly addresses: AddressBook
+  /** Instances for a new flow in the order they are to be tried; a reason when there is none or policy forbids. protocol 1 stands for echo of both families. */
+  candidates(target: DialledTarget, protocol: number, port: number, now: number): readonly Candidate[] | DropReason
+  /** How a try ended, for choice and health: 'refused' by the server's kernel, 'silent' after its time. */
+  outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', now: number): void
+  /** Where an OPEN from `peer` for (service, protocol, port as dialled) goes here; a reason when not offered, unhealthy or denied. service undefined: this host itself. */
+  localEndpoint(peer: number, service: ServiceId | undefined, protocol: number, port: number): LocalEndpoint | DropReason
+  /** Start or hasten a session with the peer; `FlowEngine.sessionUp` is called when it is there. */
+  wantSession(peer: number, now: number): void
+  /** The entry of the batch is not the flow layer's (control, probe, probe echo, empty). */
+  other(batch: OpenBatch, entry: number, peer: number, now: number): void
+  /** One frame to a peer outside the fast path: inner header and all. Copied. False: no session or path, the frame was dropped and counted. */
+  sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean
+  /** One packet to the own kernel outside the fast path: vnet header and all. Copied. */
+  writePacket(packet: Uint8Array): void
+  /** A packet was dropped; `packet` is only valid during the call. Counts it. */
+  drop(reason: DropReason, packet?: Uint8Array): void
+}

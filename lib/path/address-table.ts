@@ -1,0 +1,56 @@
+import { ADDRESS_RECORD } from '../wire/batch.js'
+
+/** Underlay addresses by slot, as the address records that a send run refers to. Slots are counted: one `acquire`, one `release`. */
+export class AddressTable {
+  /** Records of all slots; handed to the UDP socket with each send. */
+  readonly records: Uint8Array
+  readonly #slots = new Map<string, number>()
+  readonly #keys: (string | undefined)[] = []
+  readonly #uses: Uint32Array
+  readonly #free: number[] = []
+
+  constructor(readonly capacity: number) {
+    this.records = new Uint8Array(capacity * ADDRESS_RECORD)
+    this.#uses = new Uint32Array(capacity)
+  }
+
+  /** Slot of the record at `offset`, shared by all holders of that address; -1 when the table is full. */
+  acquire(bytes: Uint8Array, offset = 0): number {
+    const record = bytes.subarray(offset, offset + ADDRESS_RECORD)
+    const key = recordKey(record)
+    let slot = this.#slots.get(key)
+    if (slot === undefined) {
+      slot = this.#free.pop() ?? this.#keys.length
+      if (slot >= this.capacity) return -1
+      this.#slots.set(key, slot)
+      this.#keys[slot] = key
+      this.records.set(record, slot * ADDRESS_RECORD)
+    }
+    this.#uses[slot]!++
+    return slot
+  }
+
+  release(slot: number): void {
+    const key = this.#keys[slot]
+    if (key === undefined || --this.#uses[slot]! > 0) return
+    this.#slots.delete(key)
+    this.#keys[slot] = undefined
+    this.#free.push(slot)
+  }
+
+  /** A copy of the slot's record. */
+  record(slot: number): Uint8Array {
+    return this.records.slice(slot * ADDRESS_RECORD, (slot + 1) * ADDRESS_RECORD)
+  }
+
+  /** Whether the record at `offset` is the slot's; no allocation. */
+  matches(slot: number, bytes: Uint8Array, offset: number): boolean {
+    const base = slot * ADDRESS_RECORD
+    for (let i = 0; i < ADDRESS_RECORD; i++) if (this.records[base + i] !== bytes[offset + i]) return false
+    return true
+  }
+}
+
+function recordKey(record: Uint8Array): string {
+  return String.fromCharCode(...record)
+}

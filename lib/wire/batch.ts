@@ -1,0 +1,131 @@
+// The shapes in which packets and frames travel between the devices, the codec and the decisions: one byte array and one
+// Int32Array of descriptors a batch, allocated once by their owner. No object is made per packet.
+
+/**
+ * Packets of the TUN, each preceded by its 10-byte virtio_net_hdr.
+ * Descriptor: PACKET_WORDS words: offset of the vnet header, length including it, two words free for the owner.
+ * An entry with negative length is skipped by writeBatch.
+ */
+export interface PacketBatch {
+  readonly data: Uint8Array
+  readonly view: DataView
+  readonly desc: Int32Array
+  count: number
+  /** Bytes of `data` in use (writers append here). */
+  used: number
+}
+export const PACKET_WORDS = 4
+
+/**
+ * Datagrams from the underlay. Descriptor: offset, length, segment size (0: one datagram; else GRO'd segments of that size,
+ * the last may be shorter), traffic class of the outer header. `addresses` has one address record a datagram.
+ */
+export interface DatagramBatch {
+  readonly data: Uint8Array
+  readonly view: DataView
+  readonly desc: Int32Array
+  readonly addresses: Uint8Array
+  count: number
+}
+export const DATAGRAM_WORDS = 4
+
+/** Address record: family 1 (4 or 6), 0 1, port 2 (BE), scope 4 (LE), address 16 (IPv4 in the first four, rest 0). */
+export const ADDRESS_RECORD = 24
+
+/**
+ * What the codec is to seal. An entry's bytes are: inner header, transport header without ports, payload. It is consumed (overwritten).
+ * Descriptor: SEAL_WORDS words, see {@link Seal}.
+ */
+export interface SealBatch {
+  readonly data: Uint8Array
+  readonly view: DataView
+  readonly desc: Int32Array
+  count: number
+}
+export const SEAL_WORDS = 8
+/** Word positions of a SealBatch descriptor. */
+export const Seal = {
+  offset: 0,
+  length: 1,
+  /** Inner and transport header together: what each segment repeats. */
+  headerLength: 2,
+  /** Payload bytes of a segment; 0: not segmented. */
+  gsoSize: 3,
+  /** {@link Gso} */
+  gsoKind: 4,
+  /** The codec's seal slot (keys, counter, receiver's lane index). */
+  sealSlot: 5,
+  /** Row of the address table the frames go to. */
+  addressSlot: 6,
+  /** Traffic class of the outer header. */
+  trafficClass: 7,
+} as const
+export const Gso = { none: 0, tcp: 1, udp: 2 } as const
+
+/**
+ * Sealed frames in runs, each one UDP_SEGMENT send: equal-sized frames, the last may be shorter, one destination, one class.
+ * Descriptor: offset, length, stride, address slot, traffic class, (spare).
+ */
+export interface FrameRuns {
+  readonly data: Uint8Array
+  readonly desc: Int32Array
+  count: number
+  used: number
+}
+export const RUN_WORDS = 6
+
+/**
+ * What the codec opened: plaintexts (inner header, transport header, payload), consecutive segments of a flow coalesced, each with
+ * HEADROOM bytes in front of it that belong to it. Frames that are not transport frames and failures are entries too.
+ */
+export interface OpenBatch {
+  readonly data: Uint8Array
+  readonly view: DataView
+  readonly desc: Int32Array
+  count: number
+  used: number
+}
+export const OPEN_WORDS = 8
+/** Word positions of an OpenBatch descriptor. */
+export const Open = {
+  /** Into OpenBatch.data for a plaintext; into DatagramBatch.data for the other two. */
+  offset: 0,
+  length: 1,
+  headerLength: 2,
+  gsoSize: 3,
+  gsoKind: 4,
+  /** Our lane index that it came in on (as signed 32 bit). */
+  lane: 5,
+  /** Datagram it came in (row of DatagramBatch.addresses). */
+  datagram: 6,
+  /** OPENED, CLEAR (a type other than transport, unchecked) or -(drop number + 1). */
+  status: 7,
+} as const
+export const OPENED = 0
+export const CLEAR = 1
+
+/** Allocates a PacketBatch. */
+export function packetBatch(bytes: number, packets: number): PacketBatch {
+  const data = new Uint8Array(bytes)
+  return { data, view: new DataView(data.buffer), desc: new Int32Array(packets * PACKET_WORDS), count: 0, used: 0 }
+}
+/** Allocates a DatagramBatch of `datagrams` buffers of 64 KB. */
+export function datagramBatch(datagrams: number): DatagramBatch {
+  const data = new Uint8Array(datagrams * 65_536)
+  const addresses = new Uint8Array(datagrams * ADDRESS_RECORD)
+  return { data, view: new DataView(data.buffer), desc: new Int32Array(datagrams * DATAGRAM_WORDS), addresses, count: 0 }
+}
+/** A SealBatch over bytes that its owner already has. */
+export function sealBatch(data: Uint8Array, entries: number): SealBatch {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
+  return { data, view, desc: new Int32Array(entries * SEAL_WORDS), count: 0 }
+}
+/** Allocates FrameRuns. */
+export function frameRuns(bytes: number, runs: number): FrameRuns {
+  return { data: new Uint8Array(bytes), desc: new Int32Array(runs * RUN_WORDS), count: 0, used: 0 }
+}
+/** Allocates an OpenBatch. */
+export function openBatch(bytes: number, entries: number): OpenBatch {
+  const data = new Uint8Array(bytes)
+  return { data, view: new DataView(data.buffer), desc: new Int32Array(entries * OPEN_WORDS), count: 0, used: 0 }
+}
