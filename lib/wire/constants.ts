@@ -45,6 +45,9 @@ export const Kind = {
   /** Path probe and its echo: 16 opaque bytes, padded. */
   probe: 9,
   probeEcho: 10,
+  /** Which of these flows are still there? And the answer. See lib/flow/confirmation.ts. */
+  confirm: 11,
+  confirmed: 12,
 } as const
 export type Kind = (typeof Kind)[keyof typeof Kind]
 /** High four bits of the kind byte. */

@@ -47,6 +47,8 @@ export const dropReasons = [
   // local resources
   'tun-write-failed',
   'send-failed',
+  // congestion marked on a packet whose sender does not understand the mark (RFC 6040)
+  'congestion-marked',
 ] as const
 
 export type DropReason = (typeof dropReasons)[number]

@@ -1,0 +1,44 @@
+import type { Command } from 'commander'
+import { withDaemon } from '../daemon.js'
+import { formatDuration } from '../duration.js'
+import { withReading, type ReadingOptions } from '../option.js'
+import { formatTime, printJson, printPairs } from '../output.js'
+import type { Finish } from '../program.js'
+
+export function addStatus(program: Command, finish: Finish): void {
+  withReading(program.command('status'))
+    .description('Show the network, this host and what its daemon is doing.')
+    .action(async (options: ReadingOptions) => {
+      const status = await withDaemon(options, (client) => client.call('status', {}))
+      if (options.json) {
+        printJson(status)
+        return finish()
+      }
+      const { network, host, addresses, tun, flows } = status
+      const drops = Object.entries(status.drops).filter(([, n]) => n > 0)
+      const both = (pair: { v4: string | null; v6: string | null }) =>
+        [pair.v4, pair.v6].filter(Boolean).join('  ') || '-'
+      printPairs([
+        [
+          'state',
+          `${status.state}, version ${status.version}, pid ${status.pid}, up ${formatDuration(status.uptimeMs)}`,
+        ],
+        ['network', `${network.name}  ${network.id}`],
+        ['host', `${host.name}  ${host.id}`],
+        ['tags', host.tags.join(' ') || '-'],
+        ['membership', `until ${formatTime(host.membershipExpiresAt)}${host.issuer ? ', may invite' : ''}`],
+        ['zone', status.zone],
+        ['self', both(addresses.self)],
+        ['pool', `${addresses.pool}  ${addresses.prefix}`],
+        ['dns', `${both(addresses.dns)}  ${status.dns.mode}${status.dns.detail ? `: ${status.dns.detail}` : ''}`],
+        ['tun', `${tun.name}, MTU ${tun.mtu}, ${tun.up ? 'up' : 'down'}`],
+        ['listen', status.listen.join('  ') || '-'],
+        ['locators', status.locators.join('  ') || '-'],
+        ['sessions', `${status.sessions.up} up of ${status.sessions.known} hosts`],
+        ['services', `${status.services.local} here, ${status.services.known} known`],
+        ['flows', `${flows.open} of ${flows.capacity}: ${flows.tcp} TCP, ${flows.udp} UDP, ${flows.icmp} ICMP`],
+        ['drops', drops.map(([reason, n]) => `${reason} ${n}`).join(', ') || 'none'],
+      ])
+      finish()
+    })
+}

@@ -1,0 +1,345 @@
+// The daemon's settings: command line over environment over file over default. The file is YAML; a key that is not known is refused,
+// so that a slip of the pen is not silently a default.
+
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { resolve } from 'node:path'
+import ipaddr from 'ipaddr.js'
+import { z } from 'zod'
+import { parseLocator, type Locator } from '../lib/path/locator.js'
+import { labelProblem, parseServiceName } from '../lib/service/service-id.js'
+import { TUN_MTU, UDP_PORT } from '../lib/wire/constants.js'
+import { ConfigDocument, nearest } from './config-document.js'
+import { DEFAULT_SOCKET } from './control/client.js'
+import { PRIORITY_MAX, WEIGHT_MAX, moveKinds, type ExposeRequest } from './control/protocol.js'
+import { HEALTH_FORM, PORT_FORM, parseHealth, parsePortSpec } from './control/spec.js'
+import { parseDnsMode, type DnsMode } from './dns/resolver-settings.js'
+import { CaracalError, messageOf, systemCode } from './errors.js'
+import { logLevels, type LogLevel } from './log.js'
+
+export const DEFAULT_STATE = '/var/lib/caracal'
+const FILE_MAX = 1024 * 1024
+
+/** What one rule of the policy allows. */
+export interface PolicySetting {
+  /** Tags of the asking host; empty: any member. */
+  readonly from: readonly string[]
+  /** Services, each with all names below it; empty: every service. */
+  readonly to: readonly string[]
+  /** `tcp`, `udp`, `icmp`, `tcp/80`; empty: all. */
+  readonly ports: readonly { readonly protocol: 'tcp' | 'udp' | 'icmp'; readonly port: number | undefined }[]
+}
+
+/** Everything that `caracal up` needs to know, checked. */
+export interface Config {
+  /** Folder of keys, memberships and claims; absolute. */
+  readonly state: string
+  /** Control socket; absolute. */
+  readonly socket: string
+  /** Who may use the control socket besides root; undefined: group `caracal` where there is one. */
+  readonly group: string | undefined
+  /** One label. */
+  readonly name: string
+  /** Underlay UDP addresses. */
+  readonly listen: readonly Locator[]
+  readonly tun: { readonly name: string; readonly mtu: number }
+  /** IPv4 network of dialled, served, peer and self addresses, `ADDR/BITS`. */
+  readonly pool: string
+  /** Lower case, without dots at its ends. */
+  readonly zone: string
+  readonly dns: DnsMode
+  readonly discovery: {
+    readonly mdns: boolean
+    /** Interfaces for mDNS; empty: all. */
+    readonly interfaces: readonly string[]
+    /** Where to look for hosts besides those known. */
+    readonly peers: readonly Locator[]
+  }
+  /** Exposed from the start. Reloadable. */
+  readonly services: readonly ExposeRequest[]
+  /** What is allowed; undefined: every member may reach every service. Reloadable. */
+  readonly policy: readonly PolicySetting[] | undefined
+  /** Reloadable. */
+  readonly log: LogLevel
+  /** TCP address of /metrics; undefined: none. */
+  readonly metrics: Locator | undefined
+}
+
+/** Settings that SIGHUP and `caracal reload` put in force; all others need a restart. */
+export const reloadableSettings = ['services', 'policy', 'log'] as const satisfies readonly (keyof Config)[]
+
+/** As the command line has them; undefined: not given. */
+export interface ConfigOptions {
+  readonly state?: string | undefined
+  readonly socket?: string | undefined
+  readonly name?: string | undefined
+  readonly listen?: readonly string[] | undefined
+  readonly tun?: string | undefined
+  readonly dns?: string | undefined
+  readonly log?: string | undefined
+}
+
+export interface ConfigSources {
+  /** Path of the YAML file. */
+  readonly file?: string | undefined
+  readonly options: ConfigOptions
+  readonly environment: { readonly CARACAL_SOCKET?: string | undefined; readonly CARACAL_STATE?: string | undefined }
+}
+
+/** What `caracal up` hands to the daemon. */
+export interface DaemonOptions {
+  readonly config: Config
+  /** Where `config` came from: {@link loadConfig} reads it anew at a reload. */
+  readonly sources: ConfigSources
+  /** Name of the network to create. */
+  readonly create: string | undefined
+  /** Token to join with. Never to be logged. */
+  readonly join: string | undefined
+}
+
+const labels = (text: string) => text.split('.')
+const address = (text: string, ctx: z.RefinementCtx, defaultPort?: number): Locator => {
+  const locator = parseLocator(text, defaultPort)
+  if (locator !== undefined) return locator
+  ctx.addIssue(`"${text}" is no address: expected ADDR:PORT such as 0.0.0.0:7474 or [::]:7474`)
+  return z.NEVER
+}
+const underlayAddress = z.string().transform((text, ctx) => address(text, ctx, UDP_PORT))
+const tcpAddress = z.string().transform((text, ctx) => address(text, ctx))
+
+const hostName = z.string().transform((text, ctx) => {
+  const name = text.toLowerCase()
+  const problem = labelProblem(name)
+  if (problem !== undefined) ctx.addIssue(`"${text}" is no host name: ${problem}`)
+  return name
+})
+const zoneName = z.string().transform((text, ctx) => {
+  const zone = text.toLowerCase().replace(/^\.|\.$/g, '')
+  const problem = zone.length > 190 ? 'longer than 190 characters' : labels(zone).map(labelProblem).find(Boolean)
+  if (problem !== undefined) ctx.addIssue(`"${text}" is no zone: ${problem}`)
+  return zone
+})
+const tunName = z
+  .string()
+  .regex(
+    /^[A-Za-z][A-Za-z0-9_.-]{0,14}$/,
+    'a device name has up to 15 letters, digits, "_", "." or "-", a letter first',
+  )
+const pool = z.string().transform((text, ctx) => {
+  const [ip = '', bits = ''] = text.split('/')
+  const valid =
+    ipaddr.IPv4.isValidFourPartDecimal(ip) && /^\d{1,2}$/.test(bits) && Number(bits) >= 8 && Number(bits) <= 20
+  if (!valid) {
+    ctx.addIssue(`"${text}" is no IPv4 pool: expected ADDR/BITS with 8 to 20 bits, such as 198.18.0.0/15`)
+    return z.NEVER
+  }
+  return `${ipaddr.IPv4.networkAddressFromCIDR(text).toString()}/${Number(bits)}`
+})
+const dns = z.string().transform((text, ctx) => {
+  const mode = parseDnsMode(text)
+  if (mode !== undefined) return mode
+  ctx.addIssue(`"${text}" is no DNS mode: expected auto, resolved, none or file:/PATH`)
+  return z.NEVER
+})
+const health = z.string().transform((text, ctx) => {
+  const spec = parseHealth(text)
+  if (spec !== undefined) return spec
+  ctx.addIssue(`"${text}" is no health check: expected ${HEALTH_FORM}`)
+  return z.NEVER
+})
+const serviceName = z.string().transform((text, ctx) => {
+  const name = parseServiceName(text)
+  if ('text' in name) return name.text
+  ctx.addIssue(name.problem)
+  return z.NEVER
+})
+
+const portList = (protocol: 'tcp' | 'udp') => {
+  const one = z.union([z.number(), z.string()])
+  return z.union([one, z.array(one)]).transform((value, ctx) =>
+    (Array.isArray(value) ? value : [value]).map((text) => {
+      const spec = parsePortSpec(protocol, String(text))
+      if (spec !== undefined) return spec
+      ctx.addIssue(`"${text}" is no port: expected ${PORT_FORM}`)
+      return z.NEVER
+    }),
+  )
+}
+
+const allowedPort = z.string().transform((text, ctx) => {
+  const match = /^(?:(tcp|udp)(?:\/(\d{1,5}))?|(icmp))$/.exec(text)
+  const port = match?.[2] === undefined ? undefined : Number(match[2])
+  const protocol = match?.[1] === 'tcp' ? 'tcp' : match?.[1] === 'udp' ? 'udp' : match === null ? undefined : 'icmp'
+  if (protocol !== undefined && (port === undefined || (port >= 1 && port <= 65_535)))
+    return { protocol, port } as const
+  ctx.addIssue(`"${text}" is no port of a policy: expected tcp, udp, icmp or such as tcp/80`)
+  return z.NEVER
+})
+
+const tunShape = z.strictObject({
+  name: tunName.default('caracal0'),
+  mtu: z.number().int().min(1280).max(65_535).default(TUN_MTU),
+})
+const discoveryShape = z.strictObject({
+  mdns: z.boolean().default(true),
+  interfaces: z.array(tunName).default([]),
+  peers: z.array(underlayAddress).default([]),
+})
+const serviceShape = z.strictObject({
+  tcp: portList('tcp').default([]),
+  udp: portList('udp').default([]),
+  weight: z.number().int().min(0).max(WEIGHT_MAX).default(1),
+  priority: z.number().int().min(0).max(PRIORITY_MAX).default(0),
+  health: health.default({ kind: 'none' }),
+  move: z.enum(moveKinds).default('drain'),
+})
+const policyShape = z.strictObject({
+  from: z.array(z.string().min(1).max(64)).default([]),
+  to: z.array(serviceName).default([]),
+  ports: z.array(allowedPort).default([]),
+})
+const fileShape = z.strictObject({
+  state: z.string().min(1).default(DEFAULT_STATE),
+  socket: z.string().min(1).default(DEFAULT_SOCKET),
+  group: z.string().min(1).optional(),
+  name: hostName.optional(),
+  listen: z
+    .array(underlayAddress)
+    .min(1)
+    .default([
+      { address: '0.0.0.0', port: UDP_PORT },
+      { address: '::', port: UDP_PORT },
+    ]),
+  tun: tunShape.prefault({}),
+  pool: pool.default('198.18.0.0/15'),
+  zone: zoneName.default('svc.internal'),
+  dns: dns.default({ kind: 'auto' }),
+  discovery: discoveryShape.prefault({}),
+  services: z.record(z.string(), serviceShape).default({}),
+  policy: z.array(policyShape).optional(),
+  log: z.enum(logLevels).default('info'),
+  metrics: tcpAddress.optional(),
+})
+
+/** Keys that the file may have at a path. */
+function keysAt(path: readonly PropertyKey[]): readonly string[] {
+  if (path.length === 0) return Object.keys(fileShape.shape)
+  const shapes = { tun: tunShape, discovery: discoveryShape, services: serviceShape, policy: policyShape }
+  const found = Object.entries(shapes).find(([key]) => key === path[0])?.[1]
+  return found === undefined ? [] : Object.keys(found.shape)
+}
+
+/**
+ * Reads and checks all settings.
+ * @throws CaracalError CARACAL_E_CONFIG: for the file with line and column, for an option with its name
+ */
+export function loadConfig(sources: ConfigSources): Config {
+  const file = sources.file === undefined ? undefined : readFile(sources.file)
+  const settings = file === undefined ? fileShape.parse({}) : parseFile(file)
+  const { options, environment } = sources
+  const services = Object.entries(settings.services).map(([key, service]): ExposeRequest => {
+    const { tcp, udp, ...rest } = service
+    const name = parseServiceName(key)
+    if (!('text' in name)) throw place(file, ['services'], name.problem, 'rename it', key)
+    const ports = [...tcp, ...udp]
+    if (ports.length === 0)
+      throw place(file, ['services'], `service ${key} has no port`, 'give it `tcp:` or `udp:`', key)
+    return { name: name.text, ports, ...rest }
+  })
+  return {
+    state: resolve(options.state ?? given(environment.CARACAL_STATE) ?? settings.state),
+    socket: resolve(options.socket ?? given(environment.CARACAL_SOCKET) ?? settings.socket),
+    group: settings.group,
+    name: option('--name', hostName, options.name) ?? settings.name ?? ownName(),
+    listen: option('--listen', z.array(underlayAddress).min(1), options.listen) ?? settings.listen,
+    tun: { ...settings.tun, name: option('--tun', tunName, options.tun) ?? settings.tun.name },
+    pool: settings.pool,
+    zone: settings.zone,
+    dns: option('--dns', dns, options.dns) ?? settings.dns,
+    discovery: settings.discovery,
+    services,
+    policy: settings.policy,
+    log: option('--log', z.enum(logLevels), options.log) ?? settings.log,
+    metrics: settings.metrics,
+  }
+}
+
+/** Settings that differ: those that a reload puts in force, and those that need a restart. */
+export function compareConfigs(
+  before: Config,
+  after: Config,
+): { readonly changed: string[]; readonly restart: string[] } {
+  const reloadable: readonly string[] = reloadableSettings
+  const changed: string[] = []
+  const restart: string[] = []
+  const old = new Map<string, unknown>(Object.entries(before))
+  for (const [key, value] of Object.entries(after)) {
+    if (JSON.stringify(value) === JSON.stringify(old.get(key))) continue
+    if (reloadable.includes(key)) changed.push(key)
+    else restart.push(key)
+  }
+  return { changed, restart }
+}
+
+function readFile(path: string): ConfigDocument {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    const why = systemCode(error) === 'ENOENT' ? 'there is no such file' : messageOf(error)
+    const what = `the configuration ${path} cannot be read (${why})`
+    throw new CaracalError('CARACAL_E_CONFIG', what, 'give another with --config, or none', { cause: error })
+  }
+  if (text.length > FILE_MAX)
+    throw new CaracalError('CARACAL_E_CONFIG', `${path} is larger than 1 MB`, 'is it the right file?')
+  return new ConfigDocument(text, path)
+}
+
+function parseFile(file: ConfigDocument): z.output<typeof fileShape> {
+  const parsed = fileShape.safeParse(file.value)
+  if (parsed.success) return parsed.data
+  const issue = parsed.error.issues[0]
+  if (issue?.code !== 'unrecognized_keys') {
+    const setting = issue?.path.join('.') ?? ''
+    const message = issue?.message ?? 'not a configuration'
+    throw file.error(issue?.path ?? [], setting === '' ? message : `${setting}: ${message}`, 'correct it')
+  }
+  const [key = ''] = issue.keys
+  const keys = keysAt(issue.path)
+  const near = nearest(key, keys)
+  const next = near === undefined ? `known are ${keys.join(', ')}` : `did you mean "${near}"?`
+  throw file.error(issue.path, `unknown setting "${key}"`, next, key)
+}
+
+function place(
+  file: ConfigDocument | undefined,
+  path: readonly string[],
+  message: string,
+  next: string,
+  key: string,
+): CaracalError {
+  return file?.error(path, message, next, key) ?? new CaracalError('CARACAL_E_CONFIG', message, next)
+}
+
+function option<T>(flag: string, shape: z.ZodType<T>, value: unknown): T | undefined {
+  if (value === undefined) return undefined
+  const parsed = shape.safeParse(value)
+  if (parsed.success) return parsed.data
+  throw new CaracalError(
+    'CARACAL_E_USAGE',
+    `${flag}: ${parsed.error.issues[0]?.message ?? 'bad value'}`,
+    'see `caracal up --help`',
+  )
+}
+
+/** A variable that is set but empty is not set. */
+function given(value: string | undefined): string | undefined {
+  return value === '' ? undefined : value
+}
+
+/** This machine's name as a label. */
+function ownName(): string {
+  const name = (hostname().split('.')[0] ?? '').toLowerCase().replace(/[^a-z0-9-]+/g, '-')
+  const label = name.slice(0, 63).replace(/^-+|-+$/g, '')
+  return label === '' ? 'host' : label
+}

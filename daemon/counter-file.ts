@@ -1,0 +1,71 @@
+import { CaracalError } from './errors.js'
+import type { StateDirectory } from './state-files.js'
+
+/** Numbers reserved on disk at a time. */
+const BLOCK = 65_536
+
+/**
+ * Numbers that only go up, over restarts and crashes too: a block of them is reserved on disk before the first of it is given out, so a number is never given out twice. For
+ * stamps of handshakes and sequence numbers of records.
+ */
+export class CounterFile {
+  #next: number
+  #limit: number
+  #reserving: Promise<void> | undefined
+
+  private constructor(
+    private readonly state: StateDirectory,
+    private readonly name: string,
+    first: number,
+  ) {
+    this.#next = first
+    this.#limit = first
+  }
+
+  /** `least`: no number below this, such as the time in ms, should the file be lost. */
+  static async open(state: StateDirectory, name: string, least = 1): Promise<CounterFile> {
+    const used = await state.read(name, decode)
+    const counter = new CounterFile(state, name, Math.max((used ?? 0) + 1, least))
+    await counter.#reserve()
+    return counter
+  }
+
+  next(): number {
+    if (this.#next >= this.#limit) {
+      throw new CaracalError('CARACAL_E_STATE', `the file ${this.name} could not be written in time`, 'is the disk full?')
+    }
+    if (this.#limit - this.#next < BLOCK / 2) void this.#reserve().catch(() => undefined)
+    return this.#next++
+  }
+
+  /** Later numbers are above this one. */
+  raise(above: number): void {
+    if (above < this.#next) return
+    this.#next = above + 1
+    // What lies between is skipped, so the new block counts from here; it is on disk before half of it is used.
+    this.#limit = Math.max(this.#limit, this.#next + BLOCK / 2)
+    void this.#reserve().catch(() => undefined)
+  }
+
+  #reserve(): Promise<void> {
+    if (this.#reserving !== undefined) return this.#reserving
+    const limit = Math.max(this.#next, this.#limit) + BLOCK
+    const bytes = new Uint8Array(8)
+    new DataView(bytes.buffer).setFloat64(0, limit)
+    this.#reserving = this.state
+      .write(this.name, bytes)
+      .then(() => {
+        this.#limit = limit
+      })
+      .finally(() => {
+        this.#reserving = undefined
+      })
+    return this.#reserving
+  }
+}
+
+function decode(bytes: Uint8Array): number | undefined {
+  if (bytes.length !== 8) return undefined
+  const value = new DataView(bytes.buffer, bytes.byteOffset, 8).getFloat64(0)
+  return Number.isSafeInteger(value) && value >= 0 ? value : undefined
+}

@@ -1,0 +1,85 @@
+import { closeSync, openSync, readSync } from 'node:fs'
+
+/** A socket that takes connections or datagrams, as the kernel lists it. */
+export interface Listener {
+  readonly protocol: 'tcp' | 'udp'
+  readonly family: 4 | 6
+  /** Network order, 4 or 16 bytes. */
+  readonly address: Uint8Array
+  readonly port: number
+}
+
+const LISTEN = '0A'
+const BUFFER = 65_536
+const FILE_MAX = 4 * 1024 * 1024
+const tables = [
+  ['tcp', 4],
+  ['tcp6', 6],
+  ['udp', 4],
+  ['udp6', 6],
+] as const
+const LINE = /^\s*\d+: ([0-9A-F]+):([0-9A-F]{4}) ([0-9A-F]+):([0-9A-F]{4}) ([0-9A-F]{2})/
+
+/**
+ * What listens on this host, in this network namespace. Nothing is contacted, so servers see no probes. The kernel lists listening TCP sockets before all others, so the
+ * connections of a busy host are not read.
+ */
+export function readListeners(folder = '/proc/self/net'): Listener[] {
+  const listeners: Listener[] = []
+  for (const [name, family] of tables) {
+    const protocol = name.startsWith('tcp') ? 'tcp' : 'udp'
+    readTable(`${folder}/${name}`, protocol, family, listeners)
+  }
+  return listeners
+}
+
+function readTable(path: string, protocol: 'tcp' | 'udp', family: 4 | 6, into: Listener[]): void {
+  let file: number
+  try {
+    file = openSync(path, 'r')
+  } catch {
+    return // a kernel without IPv6
+  }
+  try {
+    const buffer = Buffer.allocUnsafe(BUFFER)
+    let rest = ''
+    for (let total = 0; total < FILE_MAX; ) {
+      const length = readSync(file, buffer, 0, BUFFER, null)
+      if (length === 0) return
+      total += length
+      const lines = (rest + buffer.toString('latin1', 0, length)).split('\n')
+      rest = lines.pop() ?? ''
+      for (const line of lines) {
+        const match = LINE.exec(line)
+        if (match === null) continue
+        if (protocol === 'tcp' && match[5] !== LISTEN) return
+        // A connected UDP socket hears its peer only.
+        if (protocol === 'udp' && Number.parseInt(match[4]!, 16) !== 0) continue
+        into.push({ protocol, family, address: addressOf(match[1]!), port: Number.parseInt(match[2]!, 16) })
+      }
+    }
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** The kernel prints addresses as 32-bit words of its own byte order. */
+function addressOf(hex: string): Uint8Array {
+  const bytes = new Uint8Array(hex.length / 2)
+  for (let i = 0; i < bytes.length; i++) {
+    const at = (i & ~3) + (littleEndian ? 3 - (i & 3) : i & 3)
+    bytes[i] = Number.parseInt(hex.slice(2 * at, 2 * at + 2), 16)
+  }
+  return bytes
+}
+
+const littleEndian = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1
+
+export type Reach = 'any' | 'loopback' | 'own'
+
+/** Whom the listener hears: any address of its family, loopback only, or the one address it is bound to. */
+export function reachOf({ address, family }: Listener): Reach {
+  if (address.every((byte) => byte === 0)) return 'any'
+  if (family === 4) return address[0] === 127 ? 'loopback' : 'own'
+  return address.every((byte, i) => byte === (i === 15 ? 1 : 0)) ? 'loopback' : 'own'
+}

@@ -1,0 +1,147 @@
+import type { AeadName, FrameCodec } from '../lib/crypto/codec.js'
+import type { DatagramBatch, FrameRuns, OpenBatch, SealBatch } from '../lib/wire/batch.js'
+import { dropNumber, type DropReason } from '../lib/wire/drop.js'
+import { CaracalError } from './errors.js'
+import { loadAddon, projectRoot } from './native.js'
+
+/**
+ * What daemon/native/codec.cc exports. Every function checks its arguments and throws an Error with a code before it touches anything:
+ * CARACAL_E_ARGUMENT, CARACAL_E_RANGE, CARACAL_E_AEAD.
+ */
+export interface CodecAddon {
+  /** @param drops numbers of {@link reportedDrops}, in that order */
+  createCodec(drops: Int32Array): AddonCodec
+  /** What passed its self-test here, best first. */
+  codecAeads(): AeadName[]
+  /** An AEAD by itself: ciphertext and tag. */
+  aeadSeal(aead: AeadName, key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array): Uint8Array
+  /** undefined when the tag is wrong. */
+  aeadOpen(
+    aead: AeadName,
+    key: Uint8Array,
+    nonce: Uint8Array,
+    aad: Uint8Array,
+    ciphertext: Uint8Array,
+  ): Uint8Array | undefined
+}
+
+export interface AddonCodec {
+  installSeal(slot: number, aead: AeadName, key: Uint8Array, receiverLane: number): void
+  removeSeal(slot: number): void
+  sealed(slot: number): number
+  installOpen(lane: number, aead: AeadName, key: Uint8Array): void
+  removeOpen(lane: number): void
+  /** Returns the first entry not consumed; leaves the runs' count and used in `state`. */
+  seal(
+    data: Uint8Array,
+    desc: Int32Array,
+    count: number,
+    from: number,
+    runsData: Uint8Array,
+    runsDesc: Int32Array,
+    runsCount: number,
+    runsUsed: number,
+    state: Int32Array,
+  ): number
+  /** Leaves the batch's count and used in `state`. */
+  open(
+    data: Uint8Array,
+    desc: Int32Array,
+    addresses: Uint8Array,
+    count: number,
+    outData: Uint8Array,
+    outDesc: Int32Array,
+    state: Int32Array,
+  ): number
+}
+
+const functions = ['createCodec', 'codecAeads', 'aeadSeal', 'aeadOpen'] as const satisfies readonly (keyof CodecAddon)[]
+
+/** The codec's part of the addon. Throws CARACAL_E_NATIVE when the addon is not built, does not load or is of another version. */
+export function codecAddon(): CodecAddon {
+  const addon = loadAddon()
+  if (!isCodecAddon(addon)) {
+    throw new CaracalError(
+      'CARACAL_E_NATIVE',
+      'the native part is of another version',
+      `type: sh ${projectRoot()}/daemon/native/build.sh`,
+    )
+  }
+  return addon
+}
+
+function isCodecAddon(addon: unknown): addon is CodecAddon {
+  if (typeof addon !== 'object' || addon === null) return false
+  const exported = new Map(Object.entries(addon))
+  return functions.every((name) => typeof exported.get(name) === 'function')
+}
+
+const reportedDrops: readonly DropReason[] = [
+  'truncated',
+  'bad-version',
+  'bad-type',
+  'unknown-lane',
+  'bad-tag',
+  'replayed',
+  'bad-frame',
+]
+
+/** The frame codec in the addon. One belongs to one thread; its keys live in native memory and are overwritten when they are removed. */
+export class NativeCodec implements FrameCodec {
+  readonly aeads: readonly AeadName[]
+  readonly #codec: AddonCodec
+  readonly #state = new Int32Array(2)
+
+  constructor(addon: CodecAddon) {
+    this.aeads = addon.codecAeads()
+    this.#codec = addon.createCodec(Int32Array.from(reportedDrops, dropNumber))
+  }
+
+  installSeal(slot: number, aead: AeadName, key: Uint8Array, receiverLane: number): void {
+    this.#codec.installSeal(slot, aead, key, receiverLane)
+  }
+
+  removeSeal(slot: number): void {
+    this.#codec.removeSeal(slot)
+  }
+
+  sealed(slot: number): number {
+    return this.#codec.sealed(slot)
+  }
+
+  installOpen(lane: number, aead: AeadName, key: Uint8Array): void {
+    this.#codec.installOpen(lane, aead, key)
+  }
+
+  /** Does nothing when the row has another lane by now. */
+  removeOpen(lane: number): void {
+    this.#codec.removeOpen(lane)
+  }
+
+  /** An entry that only half fits is shortened to what is left of it. Throws CARACAL_E_RANGE for any descriptor out of range, before it touches anything. */
+  seal(batch: SealBatch, from: number, runs: FrameRuns): number {
+    const state = this.#state
+    const next = this.#codec.seal(
+      batch.data,
+      batch.desc,
+      batch.count,
+      from,
+      runs.data,
+      runs.desc,
+      runs.count,
+      runs.used,
+      state,
+    )
+    runs.count = state[0]!
+    runs.used = state[1]!
+    return next
+  }
+
+  /** Throws CARACAL_E_RANGE for a descriptor out of range or an `out` without room for every segment, before it touches anything. */
+  open(datagrams: DatagramBatch, out: OpenBatch): void {
+    const { data, desc, addresses, count } = datagrams
+    this.#codec.open(data, desc, addresses, count, out.data, out.desc, this.#state)
+    out.count = this.#state[0]!
+    out.used = this.#state[1]!
+  }
+}

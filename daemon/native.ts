@@ -1,0 +1,136 @@
+// The addon, typed. It is built by daemon/native/build.sh and loaded once. Its functions check every argument and throw an Error whose `code` is
+// CARACAL_E_ARGUMENT (wrong type), CARACAL_E_RANGE (outside what is allowed or there), CARACAL_E_CLOSED (handle not open), CARACAL_E_GONE (the
+// device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP or CARACAL_E_POLL (a system call
+// failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
+
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { CaracalError, messageOf } from './errors.js'
+
+/** Names an open queue or socket of this environment. */
+export type NativeHandle = number
+
+export const TunFlag = { multiQueue: 1, noVnetHeader: 2 } as const
+/** What the kernel may leave to the other side of a TUN; each includes those before it. */
+export const TunOffload = { none: 0, checksum: 1, tso: 2, uso: 3 } as const
+export const UdpFlag = { noGro: 1, noGso: 2, dontFragment: 4 } as const
+
+export interface Native {
+  tunOpen(
+    name: string,
+    flags: number,
+    offload: number,
+  ): { handle: NativeHandle; name: string; vnetHeader: boolean; offload: number }
+  tunPersist(handle: NativeHandle, on: boolean): void
+  /** MTU in bytes (68 to 65,535), then up or down. */
+  tunConfigure(handle: NativeHandle, mtu: number, up: boolean): void
+  /** Fills a PacketBatch's arrays; returns the number of packets. */
+  tunRead(handle: NativeHandle, data: Uint8Array, desc: Int32Array): number
+  /** Returns the number of packets that the kernel took. */
+  tunWrite(handle: NativeHandle, data: Uint8Array, desc: Int32Array, count: number): number
+
+  udpOpen(
+    address: string,
+    port: number,
+    bufferBytes: number,
+    flags: number,
+  ): {
+    handle: NativeHandle
+    local: Uint8Array
+    receiveBuffer: number
+    sendBuffer: number
+    gro: boolean
+    gso: boolean
+  }
+  /** Fills a DatagramBatch's arrays; returns the number of datagrams. */
+  udpReceive(handle: NativeHandle, data: Uint8Array, desc: Int32Array, addresses: Uint8Array): number
+  /** Sends the runs; `result` becomes frames sent, frames failed, last errno (0: none), 1 while GSO is in use. */
+  udpSend(
+    handle: NativeHandle,
+    data: Uint8Array,
+    desc: Int32Array,
+    count: number,
+    records: Uint8Array,
+    result: Int32Array,
+  ): void
+
+  /** Calls back from the event loop whenever the descriptor is readable or broken; one watch a descriptor. */
+  watch(handle: NativeHandle, callback: () => void): void
+  unwatch(handle: NativeHandle): void
+  /** Ends the watch and closes the descriptor. */
+  close(handle: NativeHandle): void
+}
+
+const functions = [
+  'tunOpen',
+  'tunPersist',
+  'tunConfigure',
+  'tunRead',
+  'tunWrite',
+  'udpOpen',
+  'udpReceive',
+  'udpSend',
+  'watch',
+  'unwatch',
+  'close',
+] as const satisfies readonly (keyof Native)[]
+
+const require = createRequire(import.meta.url)
+
+/** The folder of our package.json: the sources and the compiled files lie at different depths below it. */
+export function projectRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url))
+  while (!existsSync(join(folder, 'package.json'))) {
+    const parent = dirname(folder)
+    if (parent === folder) throw new CaracalError('CARACAL_E_NATIVE', 'the folder of caracal has no package.json')
+    folder = parent
+  }
+  return folder
+}
+
+let loaded: unknown
+
+/** The addon with everything that it exports. Throws CARACAL_E_NATIVE when it is not built or does not load. */
+export function loadAddon(): unknown {
+  if (loaded !== undefined) return loaded
+  try {
+    const load: unknown = require('node-gyp-build')
+    if (typeof load !== 'function') throw new TypeError('node-gyp-build exports no function')
+    loaded = load(projectRoot())
+    return loaded
+  } catch (error) {
+    throw new CaracalError(
+      'CARACAL_E_NATIVE',
+      `the native part does not load (${messageOf(error)})`,
+      `type: sh ${join(projectRoot(), 'daemon/native/build.sh')}`,
+      { cause: error },
+    )
+  }
+}
+
+/** Devices, sockets and readiness of the addon; throws as {@link loadAddon}. */
+export function native(): Native {
+  const addon = loadAddon()
+  if (!isNative(addon)) {
+    throw new CaracalError(
+      'CARACAL_E_NATIVE',
+      'the native part is of another version',
+      `type: sh ${join(projectRoot(), 'daemon/native/build.sh')}`,
+    )
+  }
+  return addon
+}
+
+function isNative(addon: unknown): addon is Native {
+  if (typeof addon !== 'object' || addon === null) return false
+  const exported = new Map(Object.entries(addon))
+  return functions.every((name) => typeof exported.get(name) === 'function')
+}
+
+/** What the addon says of a failed system call: the errno's name, such as EPERM. */
+export function nativeReason(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('reason' in error)) return undefined
+  return typeof error.reason === 'string' ? error.reason : undefined
+}

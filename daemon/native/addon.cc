@@ -1,0 +1,27 @@
+// The addon: what must touch every byte or needs a system call that Node lacks. It knows nothing of services, sessions or policy.
+// Context-aware: each environment (main thread, worker) has its own descriptors; nothing is shared between them.
+
+#include <node_api.h>
+
+#include "check.h"
+#include "descriptor.h"
+
+void TunInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
+void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
+void PollInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
+/** In codec.cc. */
+napi_value CodecInit(napi_env env, napi_value exports) __attribute__((weak));
+
+NAPI_MODULE_INIT() {
+  try {
+    // Freed by its own cleanup hook, after the last watch has left the event loop.
+    auto* descriptors = new caracal::Descriptors(env);
+    TunInit(env, exports, descriptors);
+    UdpInit(env, exports, descriptors);
+    PollInit(env, exports, descriptors);
+    if (CodecInit != nullptr) CodecInit(env, exports);
+  } catch (const caracal::Fault& fault) {
+    caracal::throwFault(env, fault);
+  }
+  return exports;
+}

@@ -1,0 +1,90 @@
+// The AEADs over the OpenSSL that Node itself contains. Its symbols resolve from the node binary.
+
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
+
+#include <climits>
+
+#include "aead.h"
+
+namespace caracal {
+namespace {
+
+/** Fetched once a process and kept: fetching takes longer than sealing a frame. Null when this OpenSSL does not have it. */
+EVP_CIPHER* cipher(Aead aead) {
+  static EVP_CIPHER* const gcm = EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr);
+  static EVP_CIPHER* const chacha = EVP_CIPHER_fetch(nullptr, "ChaCha20-Poly1305", nullptr);
+  return aead == Aead::aes256Gcm ? gcm : chacha;
+}
+
+struct FreeContext {
+  // Freeing a context overwrites the key schedule in it.
+  void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }
+};
+using Context = std::unique_ptr<EVP_CIPHER_CTX, FreeContext>;
+
+class EvpKey final : public AeadKey {
+ public:
+  explicit EvpKey(Context context) : context_(std::move(context)) {
+    tagParameter_[0] = OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, tag_, sizeof tag_);
+    tagParameter_[1] = OSSL_PARAM_construct_end();
+  }
+
+  bool seal(const uint8_t* nonce, const uint8_t* aad, size_t aadLength, const uint8_t* in, size_t length, uint8_t* out) override {
+    EVP_CIPHER_CTX* c = context_.get();
+    int n = 0;
+    if (length > INT_MAX || aadLength > INT_MAX) return false;
+    if (EVP_EncryptInit_ex(c, nullptr, nullptr, nullptr, nonce) != 1 || !update(aad, aadLength, nullptr, &n) ||
+        !update(in, length, out, &n) || EVP_EncryptFinal_ex(c, out + length, &n) != 1 || n != 0)
+      return failed();
+    // The parameter instead of EVP_CIPHER_CTX_ctrl: the latter translates into it at every call.
+    if (EVP_CIPHER_CTX_get_params(c, tagParameter_) != 1) return failed();
+    for (size_t i = 0; i < kTagLength; i++) out[length + i] = tag_[i];
+    return true;
+  }
+
+  bool open(const uint8_t* nonce, const uint8_t* aad, size_t aadLength, const uint8_t* in, size_t length, uint8_t* out) override {
+    EVP_CIPHER_CTX* c = context_.get();
+    int n = 0;
+    if (length < kTagLength || length > INT_MAX || aadLength > INT_MAX) return false;
+    length -= kTagLength;
+    for (size_t i = 0; i < kTagLength; i++) tag_[i] = in[length + i];
+    uint8_t none[kTagLength];
+    if (EVP_DecryptInit_ex(c, nullptr, nullptr, nullptr, nonce) != 1 || EVP_CIPHER_CTX_set_params(c, tagParameter_) != 1 ||
+        !update(aad, aadLength, nullptr, &n) || !update(in, length, out, &n) || EVP_DecryptFinal_ex(c, none, &n) != 1)
+      return failed();
+    return true;
+  }
+
+ private:
+  bool update(const uint8_t* in, size_t length, uint8_t* out, int* n) {
+    return length == 0 || EVP_CipherUpdate(context_.get(), out, n, in, static_cast<int>(length)) == 1;
+  }
+
+  /** Wrong tags are everyday: they must not fill OpenSSL's error queue, which node:crypto reads too. */
+  static bool failed() {
+    ERR_clear_error();
+    return false;
+  }
+
+  Context context_;
+  uint8_t tag_[kTagLength] = {};
+  OSSL_PARAM tagParameter_[2];
+};
+
+}  // namespace
+
+std::unique_ptr<AeadKey> makeAeadKey(Aead aead, Direction direction, const uint8_t* key) {
+  EVP_CIPHER* const algorithm = cipher(aead);
+  Context context(EVP_CIPHER_CTX_new());
+  if (algorithm == nullptr || context == nullptr ||
+      EVP_CipherInit_ex2(context.get(), algorithm, key, nullptr, direction == Direction::seal ? 1 : 0, nullptr) != 1) {
+    ERR_clear_error();
+    return nullptr;
+  }
+  return std::make_unique<EvpKey>(std::move(context));
+}
+
+}  // namespace caracal

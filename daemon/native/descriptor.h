@@ -1,0 +1,75 @@
+// The open TUN queues and UDP sockets of one JavaScript environment. JavaScript holds them by handle, a number that names slot and
+// generation, so that a stale or invented handle is found out and never reaches a file descriptor of somebody else.
+#pragma once
+
+#include <node_api.h>
+#include <uv.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "check.h"
+
+namespace caracal {
+
+class Descriptors;
+
+/** One file descriptor with the watch that the event loop has on it. Closing ends the watch first. */
+class Descriptor {
+ public:
+  enum class Kind { tun, udp };
+
+  Descriptor(Kind kind, int fd) : kind(kind), fd(fd) {}
+  virtual ~Descriptor();
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  const Kind kind;
+  const int fd;
+  /** Lives in the event loop until its close callback; null while nobody watches. */
+  struct Watch* watch = nullptr;
+};
+
+class Descriptors {
+ public:
+  explicit Descriptors(napi_env env);
+
+  /** Takes the descriptor over; returns its handle. Throws CARACAL_E_LIMIT above 4,096. */
+  int32_t add(std::unique_ptr<Descriptor> descriptor);
+  /** Throws CARACAL_E_CLOSED for a handle that is not open, or open as something else. */
+  Descriptor& get(int64_t handle, Descriptor::Kind kind);
+  Descriptor& get(int64_t handle);
+  void close(int64_t handle);
+
+  /** Calls `callback` from the event loop whenever the descriptor is readable or broken. One watch a descriptor. */
+  void startWatch(Descriptor& descriptor, napi_value callback);
+  void stopWatch(Descriptor& descriptor);
+
+ private:
+  friend class Descriptor;
+  static void onCleanup(napi_async_cleanup_hook_handle handle, void* self);
+  static void onClosed(uv_handle_t* handle);
+  static void onReadable(uv_poll_t* handle, int status, int events);
+  void finishCleanup();
+
+  struct Slot {
+    uint32_t generation = 0;
+    std::unique_ptr<Descriptor> descriptor;
+  };
+  napi_env env_;
+  napi_async_cleanup_hook_handle hook_ = nullptr;
+  std::vector<Slot> slots_;
+  /** Watches whose close callback is still to come. */
+  size_t closing_ = 0;
+  bool ending_ = false;
+};
+
+/** The descriptor that the first argument, a handle, names. */
+template <typename T>
+T& descriptor(const Arguments& args) {
+  auto& all = *static_cast<Descriptors*>(args.data());
+  return static_cast<T&>(all.get(args.integer(0, "handle", 0, INT32_MAX), T::kKind));
+}
+
+}  // namespace caracal

@@ -1,0 +1,168 @@
+// Readiness of descriptors in the event loop of the environment (libuv is part of the node binary), and their lifetime.
+
+#include <unistd.h>
+
+#include "descriptor.h"
+
+namespace caracal {
+
+/** A watch outlives its descriptor by one turn of the loop, until libuv has let go of it. */
+struct Watch {
+  uv_poll_t poll;
+  Descriptors* owner;
+  Descriptor* descriptor;  // null once closing
+  napi_ref callback;
+};
+
+namespace {
+
+constexpr size_t kMaxDescriptors = 4096;
+constexpr uint32_t kSlotBits = 12;
+constexpr uint32_t kGenerations = 1u << (31 - kSlotBits);
+
+}  // namespace
+
+Descriptor::~Descriptor() { ::close(fd); }
+
+Descriptors::Descriptors(napi_env env) : env_(env) {
+  must(napi_add_async_cleanup_hook(env, onCleanup, this, &hook_), "cleanup hook");
+}
+
+int32_t Descriptors::add(std::unique_ptr<Descriptor> descriptor) {
+  size_t slot = 0;
+  while (slot < slots_.size() && slots_[slot].descriptor != nullptr) slot++;
+  if (slot == kMaxDescriptors) throw Fault{"CARACAL_E_LIMIT", "too many open devices and sockets"};
+  if (slot == slots_.size()) slots_.emplace_back();
+  slots_[slot].generation = (slots_[slot].generation + 1) % kGenerations;
+  slots_[slot].descriptor = std::move(descriptor);
+  return static_cast<int32_t>(slots_[slot].generation << kSlotBits | slot);
+}
+
+Descriptor& Descriptors::get(int64_t handle) {
+  const size_t slot = static_cast<size_t>(handle) & (kMaxDescriptors - 1);
+  if (slot >= slots_.size() || slots_[slot].descriptor == nullptr || slots_[slot].generation != handle >> kSlotBits)
+    throw Fault{"CARACAL_E_CLOSED", "the device or socket is closed"};
+  return *slots_[slot].descriptor;
+}
+
+Descriptor& Descriptors::get(int64_t handle, Descriptor::Kind kind) {
+  Descriptor& found = get(handle);
+  if (found.kind != kind) badArgument(kind == Descriptor::Kind::tun ? "handle must be a TUN's" : "handle must be a UDP socket's");
+  return found;
+}
+
+void Descriptors::close(int64_t handle) {
+  stopWatch(get(handle));
+  slots_[static_cast<size_t>(handle) & (kMaxDescriptors - 1)].descriptor.reset();
+}
+
+void Descriptors::startWatch(Descriptor& descriptor, napi_value callback) {
+  if (descriptor.watch != nullptr) throw Fault{"CARACAL_E_WATCHED", "the device or socket has a reader already"};
+  uv_loop_t* loop = nullptr;
+  must(napi_get_uv_event_loop(env_, &loop), "event loop");
+  auto watch = std::make_unique<Watch>();
+  watch->owner = this;
+  watch->descriptor = &descriptor;
+  watch->poll.data = watch.get();
+  const int status = uv_poll_init(loop, &watch->poll, descriptor.fd);
+  if (status != 0) systemFault("CARACAL_E_POLL", "uv_poll_init", -status, "cannot watch the descriptor");
+  // From here on libuv knows the handle: it must go through uv_close.
+  Watch* live = watch.release();
+  descriptor.watch = live;
+  live->callback = nullptr;
+  const bool referenced = napi_create_reference(env_, callback, 1, &live->callback) == napi_ok;
+  const int started = referenced ? uv_poll_start(&live->poll, UV_READABLE, onReadable) : UV_ENOMEM;
+  if (started != 0) {
+    stopWatch(descriptor);
+    systemFault("CARACAL_E_POLL", "uv_poll_start", -started, "cannot watch the descriptor");
+  }
+}
+
+void Descriptors::stopWatch(Descriptor& descriptor) {
+  Watch* watch = descriptor.watch;
+  if (watch == nullptr) return;
+  descriptor.watch = nullptr;
+  watch->descriptor = nullptr;
+  // While the environment ends it frees its references itself.
+  if (!ending_ && watch->callback != nullptr) napi_delete_reference(env_, watch->callback);
+  watch->callback = nullptr;
+  closing_++;
+  uv_close(reinterpret_cast<uv_handle_t*>(&watch->poll), onClosed);
+}
+
+void Descriptors::onClosed(uv_handle_t* handle) {
+  auto* watch = static_cast<Watch*>(handle->data);
+  Descriptors* owner = watch->owner;
+  delete watch;
+  owner->closing_--;
+  if (owner->ending_) owner->finishCleanup();
+}
+
+void Descriptors::onReadable(uv_poll_t* handle, int status, int) {
+  auto* watch = static_cast<Watch*>(handle->data);
+  if (watch->descriptor == nullptr || watch->callback == nullptr) return;
+  napi_env env = watch->owner->env_;
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_value callback, receiver, result;
+  if (napi_get_reference_value(env, watch->callback, &callback) == napi_ok && callback != nullptr &&
+      napi_get_global(env, &receiver) == napi_ok) {
+    if (napi_make_callback(env, nullptr, receiver, callback, 0, nullptr, &result) == napi_pending_exception) {
+      napi_value error;
+      if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
+    }
+  }
+  napi_close_handle_scope(env, scope);
+  // An error condition ends libuv's watch. A socket's passes once it has been read; a TUN's means that the device is gone.
+  if (status < 0 && watch->descriptor != nullptr && watch->descriptor->kind == Descriptor::Kind::udp)
+    uv_poll_start(&watch->poll, UV_READABLE, onReadable);
+}
+
+void Descriptors::onCleanup(napi_async_cleanup_hook_handle, void* self) {
+  auto* descriptors = static_cast<Descriptors*>(self);
+  descriptors->ending_ = true;
+  for (Slot& slot : descriptors->slots_) {
+    if (slot.descriptor == nullptr) continue;
+    descriptors->stopWatch(*slot.descriptor);
+    slot.descriptor.reset();
+  }
+  descriptors->finishCleanup();
+}
+
+void Descriptors::finishCleanup() {
+  if (closing_ > 0) return;
+  napi_remove_async_cleanup_hook(hook_);
+  delete this;
+}
+
+namespace {
+
+Descriptors& all(const Arguments& args) { return *static_cast<Descriptors*>(args.data()); }
+
+/** watch(handle, callback) */
+napi_value watch(const Arguments& args) {
+  Descriptor& descriptor = all(args).get(args.integer(0, "handle", 0, INT32_MAX));
+  all(args).startWatch(descriptor, args.function(1, "callback"));
+  return undefined(args.env());
+}
+
+/** unwatch(handle): nothing happens when nobody watches. */
+napi_value unwatch(const Arguments& args) {
+  all(args).stopWatch(all(args).get(args.integer(0, "handle", 0, INT32_MAX)));
+  return undefined(args.env());
+}
+
+/** close(handle) */
+napi_value close(const Arguments& args) {
+  all(args).close(args.integer(0, "handle", 0, INT32_MAX));
+  return undefined(args.env());
+}
+
+}  // namespace
+}  // namespace caracal
+
+void PollInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
+  caracal::define<caracal::watch>(env, exports, "watch", descriptors);
+  caracal::define<caracal::unwatch>(env, exports, "unwatch", descriptors);
+  caracal::define<caracal::close>(env, exports, "close", descriptors);
+}

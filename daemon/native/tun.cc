@@ -1,0 +1,219 @@
+// TUN devices: one descriptor is one queue. A read or write carries a packet or, with offloads, a super-packet of up to 64 KB, behind a
+// 10-byte virtio_net_hdr that JavaScript always sees, whether the kernel has it or not.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "descriptor.h"
+#include "tun_offload.h"
+
+// Younger than some distributions' headers.
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+
+namespace caracal {
+namespace {
+
+constexpr const char* kCode = "CARACAL_E_TUN";
+constexpr size_t kPacketMax = 65535;
+constexpr int kBatch = 64;
+constexpr size_t kWords = 4;  // PACKET_WORDS in lib/wire/batch.ts
+
+enum OpenFlag : int64_t { kMultiQueue = 1, kNoVnetHeader = 2 };
+enum Offload : int32_t { kNone = 0, kChecksum = 1, kTso = 2, kUso = 3 };
+
+struct Tun : Descriptor {
+  static constexpr Kind kKind = Kind::tun;
+  explicit Tun(int fd) : Descriptor(kKind, fd) {}
+  bool vnet = false;
+  Offload offload = kNone;
+};
+
+int openDevice() {
+  const int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) systemFault(kCode, "open", errno, "cannot open /dev/net/tun");
+  return fd;
+}
+
+/** The best offload not above `wanted` that the kernel takes. */
+Offload setOffload(int fd, Offload wanted) {
+  for (int level = wanted; level >= kNone; level--) {
+    unsigned long flags = 0;
+    if (level >= kChecksum) flags |= TUN_F_CSUM;
+    if (level >= kTso) flags |= TUN_F_TSO4 | TUN_F_TSO6;
+    if (level >= kUso) flags |= TUN_F_USO4 | TUN_F_USO6;
+    if (ioctl(fd, TUNSETOFFLOAD, flags) == 0) return static_cast<Offload>(level);
+  }
+  return kNone;
+}
+
+/** The device's name of now; it may have been renamed. */
+ifreq request(const Tun& tun) {
+  ifreq ifr = {};
+  if (ioctl(tun.fd, TUNGETIFF, &ifr) != 0) systemFault(kCode, "TUNGETIFF", errno, "the TUN device is gone");
+  ifr.ifr_name[IFNAMSIZ - 1] = '\0';
+  return ifr;
+}
+
+/** tunOpen(name, flags, offload) → { handle, name, vnetHeader, offload }. Makes the device or attaches to the persistent one. */
+napi_value tunOpen(const Arguments& args) {
+  const std::string name = args.string(0, "name", IFNAMSIZ - 1);
+  const int64_t flags = args.integer(1, "flags", 0, kMultiQueue | kNoVnetHeader);
+  const auto wanted = static_cast<Offload>(args.integer(2, "offload", kNone, kUso));
+  if (name.empty()) badArgument("name must not be empty");
+
+  auto tun = std::make_unique<Tun>(openDevice());
+  unsigned int features = 0;
+  tun->vnet = !(flags & kNoVnetHeader) && ioctl(tun->fd, TUNGETFEATURES, &features) == 0 && (features & IFF_VNET_HDR);
+  ifreq ifr = {};
+  memcpy(ifr.ifr_name, name.data(), name.size());
+  ifr.ifr_flags = static_cast<short>(IFF_TUN | IFF_NO_PI | (tun->vnet ? IFF_VNET_HDR : 0) | (flags & kMultiQueue ? IFF_MULTI_QUEUE : 0));
+  if (ioctl(tun->fd, TUNSETIFF, &ifr) != 0) systemFault(kCode, "TUNSETIFF", errno, "cannot open the TUN device " + name);
+  if (tun->vnet) {
+    int size = kVnetHeader, on = 1;
+    if (ioctl(tun->fd, TUNSETVNETHDRSZ, &size) != 0) systemFault(kCode, "TUNSETVNETHDRSZ", errno, "cannot set up the TUN device " + name);
+    // The native order where it is little-endian; older kernels lack the call and need none.
+    ioctl(tun->fd, TUNSETVNETLE, &on);
+    tun->offload = setOffload(tun->fd, wanted);
+  } else {
+    // A persistent device remembers what its last owner wanted.
+    setOffload(tun->fd, kNone);
+  }
+  ifr.ifr_name[IFNAMSIZ - 1] = '\0';
+  const bool vnet = tun->vnet;
+  const Offload offload = tun->offload;
+  napi_value result = object(args.env());
+  set(args.env(), result, "name", text(args.env(), ifr.ifr_name));
+  set(args.env(), result, "vnetHeader", boolean(args.env(), vnet));
+  set(args.env(), result, "offload", integer(args.env(), offload));
+  set(args.env(), result, "handle", integer(args.env(), static_cast<Descriptors*>(args.data())->add(std::move(tun))));
+  return result;
+}
+
+/** tunPersist(handle, on): whether the device outlives its last descriptor. */
+napi_value tunPersist(const Arguments& args) {
+  const Tun& tun = descriptor<Tun>(args);
+  const bool on = args.boolean(1, "on");
+  if (ioctl(tun.fd, TUNSETPERSIST, on ? 1ul : 0ul) != 0) systemFault(kCode, "TUNSETPERSIST", errno, "cannot change the TUN device");
+  return undefined(args.env());
+}
+
+/** tunConfigure(handle, mtu, up) in the network namespace the process is in, which must be the device's. */
+napi_value tunConfigure(const Arguments& args) {
+  const Tun& tun = descriptor<Tun>(args);
+  const int mtu = static_cast<int>(args.integer(1, "mtu", 68, kPacketMax));
+  const bool up = args.boolean(2, "up");
+  ifreq ifr = request(tun);
+  const int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (control < 0) systemFault(kCode, "socket", errno, "cannot set up the TUN device");
+  const char* failed = nullptr;
+  int error = 0;
+  ifr.ifr_mtu = mtu;
+  if (ioctl(control, SIOCSIFMTU, &ifr) != 0) {
+    failed = "SIOCSIFMTU";
+    error = errno;
+  } else if (ioctl(control, SIOCGIFFLAGS, &ifr) != 0) {
+    failed = "SIOCGIFFLAGS";
+    error = errno;
+  } else {
+    ifr.ifr_flags = static_cast<short>(up ? ifr.ifr_flags | IFF_UP : ifr.ifr_flags & ~IFF_UP);
+    if (ioctl(control, SIOCSIFFLAGS, &ifr) != 0) {
+      failed = "SIOCSIFFLAGS";
+      error = errno;
+    }
+  }
+  ::close(control);
+  if (failed != nullptr) systemFault(kCode, failed, error, std::string("cannot set up the TUN device ") + ifr.ifr_name);
+  return undefined(args.env());
+}
+
+/**
+ * tunRead(handle, data, desc) → packets read: until there are no more, 64 have come, `desc` is full or less than one super-packet's room is left.
+ * Each lies so that its IP header is 4-aligned within `data`. Throws CARACAL_E_GONE when the device was removed.
+ */
+napi_value tunRead(const Arguments& args) {
+  const Tun& tun = descriptor<Tun>(args);
+  const Span<uint8_t> data = args.bytes(1, "data", kVnetHeader + kPacketMax + 2);
+  const Span<int32_t> desc = args.words(2, "desc", kWords);
+  const size_t limit = desc.length / kWords < kBatch ? desc.length / kWords : kBatch;
+  const size_t missing = tun.vnet ? 0 : kVnetHeader;
+  int32_t count = 0;
+  size_t offset = 2;
+  while (static_cast<size_t>(count) < limit && offset + kVnetHeader + kPacketMax <= data.length && offset <= INT32_MAX) {
+    const ssize_t got = read(tun.fd, data.data + offset + missing, kVnetHeader + kPacketMax - missing);
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EBADFD || errno == EIO) {
+        if (count == 0) systemFault("CARACAL_E_GONE", "read", errno, "the TUN device is gone");
+      }
+      break;
+    }
+    const size_t length = static_cast<size_t>(got) + missing;
+    if (length <= kVnetHeader) continue;
+    memset(data.data + offset, 0, missing);
+    int32_t* words = desc.data + static_cast<size_t>(count) * kWords;
+    words[0] = static_cast<int32_t>(offset);
+    words[1] = static_cast<int32_t>(length);
+    count++;
+    offset = ((offset + length + 1) & ~static_cast<size_t>(3)) + 2;
+  }
+  return integer(args.env(), count);
+}
+
+bool writePacket(void* context, const uint8_t* head, size_t headLength, const uint8_t* body, size_t bodyLength) {
+  const auto& tun = *static_cast<const Tun*>(context);
+  const size_t skip = tun.vnet ? 0 : kVnetHeader;
+  const iovec parts[2] = {{const_cast<uint8_t*>(head) + skip, headLength - skip}, {const_cast<uint8_t*>(body), bodyLength}};
+  ssize_t done;
+  do done = writev(tun.fd, parts, 2);
+  while (done < 0 && errno == EINTR);
+  return done >= 0;
+}
+
+/**
+ * tunWrite(handle, data, desc, count) → packets written. Entries of negative length are skipped; what the kernel does not take (interface down,
+ * no memory, malformed) is left out of the result and never throws. All descriptors are checked before the first write.
+ */
+napi_value tunWrite(const Arguments& args) {
+  Tun& tun = descriptor<Tun>(args);
+  const Span<uint8_t> data = args.bytes(1, "data");
+  const Span<int32_t> desc = args.words(2, "desc");
+  const auto count = static_cast<size_t>(args.integer(3, "count", 0, static_cast<int64_t>(desc.length / kWords)));
+  for (size_t i = 0; i < count; i++) {
+    const int32_t offset = desc.data[i * kWords], length = desc.data[i * kWords + 1];
+    if (length < 0) continue;
+    if (offset < 0 || static_cast<size_t>(offset) + static_cast<size_t>(length) > data.length)
+      outOfRange("packet " + std::to_string(i) + " lies outside its buffer");
+  }
+  int32_t written = 0;
+  for (size_t i = 0; i < count; i++) {
+    const int32_t length = desc.data[i * kWords + 1];
+    if (length <= static_cast<int32_t>(kVnetHeader)) continue;
+    const uint8_t* packet = data.data + desc.data[i * kWords];
+    const VnetHeader vnet = VnetHeader::read(packet);
+    const bool kernelCan = tun.vnet && (vnet.gsoType != VnetHeader::kGsoUdp || tun.offload == kUso);
+    const bool done = kernelCan ? writePacket(&tun, packet, kVnetHeader, packet + kVnetHeader, static_cast<size_t>(length) - kVnetHeader)
+                                : writeSegments(packet, static_cast<size_t>(length), !tun.vnet, writePacket, &tun);
+    if (done) written++;
+  }
+  return integer(args.env(), written);
+}
+
+}  // namespace
+}  // namespace caracal
+
+void TunInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
+  caracal::define<caracal::tunOpen>(env, exports, "tunOpen", descriptors);
+  caracal::define<caracal::tunPersist>(env, exports, "tunPersist", descriptors);
+  caracal::define<caracal::tunConfigure>(env, exports, "tunConfigure", descriptors);
+  caracal::define<caracal::tunRead>(env, exports, "tunRead", descriptors);
+  caracal::define<caracal::tunWrite>(env, exports, "tunWrite", descriptors);
+}

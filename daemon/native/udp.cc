@@ -1,0 +1,411 @@
+// UDP sockets of the underlay: batches of datagrams in one call, with GRO on receive (one buffer holds up to 64 KB of equal segments) and
+// GSO on send (one run of equal frames is one message). Addresses are the 24-byte records of lib/wire/batch.ts.
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "descriptor.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+namespace caracal {
+namespace {
+
+constexpr const char* kCode = "CARACAL_E_UDP";
+constexpr size_t kRecord = 24;          // ADDRESS_RECORD
+constexpr size_t kDatagramWords = 4;    // DATAGRAM_WORDS
+constexpr size_t kRunWords = 6;         // RUN_WORDS
+constexpr size_t kBuffer = 65536;
+constexpr size_t kReceiveBatch = 8;
+constexpr size_t kSendBatch = 64;
+constexpr int32_t kSegmentsMax = 64;    // GSO_SEGMENTS_MAX
+constexpr int32_t kBytesMax = 65507;    // GSO_BYTES_MAX
+/** A frame that every path carries: GSO refused for less has nothing to do with the MTU. */
+constexpr int32_t kSureStride = 1232;
+
+enum OpenFlag : int64_t { kNoGro = 1, kNoGso = 2, kDontFragment = 4 };
+
+union Address {
+  sockaddr any;
+  sockaddr_in v4;
+  sockaddr_in6 v6;
+};
+union Control {
+  char bytes[128];
+  cmsghdr align;
+};
+
+struct Udp : Descriptor {
+  static constexpr Kind kKind = Kind::udp;
+  Udp(int fd, bool v6) : Descriptor(kKind, fd), v6(v6) {}
+  const bool v6;
+  bool gro = false;
+  bool gso = false;
+  // Scratch of one call each.
+  mmsghdr messages[kSendBatch] = {};
+  iovec parts[kSendBatch] = {};
+  Address addresses[kSendBatch] = {};
+  Control controls[kSendBatch] = {};
+};
+
+/** What a send call did, in frames. */
+struct Outcome {
+  int32_t sent = 0;
+  int32_t failed = 0;
+  int32_t error = 0;
+};
+
+uint32_t little32(const uint8_t* at) {
+  return static_cast<uint32_t>(at[0]) | static_cast<uint32_t>(at[1]) << 8 | static_cast<uint32_t>(at[2]) << 16 | static_cast<uint32_t>(at[3]) << 24;
+}
+void putLittle32(uint8_t* at, uint32_t value) {
+  for (int i = 0; i < 4; i++) at[i] = static_cast<uint8_t>(value >> (8 * i));
+}
+
+void toRecord(const Address& from, uint8_t* record) {
+  memset(record, 0, kRecord);
+  if (from.any.sa_family == AF_INET) {
+    record[0] = 4;
+    memcpy(record + 2, &from.v4.sin_port, 2);
+    memcpy(record + 8, &from.v4.sin_addr, 4);
+  } else if (from.any.sa_family == AF_INET6) {
+    record[0] = 6;
+    memcpy(record + 2, &from.v6.sin6_port, 2);
+    putLittle32(record + 4, from.v6.sin6_scope_id);
+    memcpy(record + 8, &from.v6.sin6_addr, 16);
+  }
+}
+
+/** Length of the socket address; 0 when the record is empty or of the other family. */
+socklen_t fromRecord(const uint8_t* record, bool v6, Address& to) {
+  memset(&to, 0, sizeof to);
+  if (record[0] == 4 && !v6) {
+    to.v4.sin_family = AF_INET;
+    memcpy(&to.v4.sin_port, record + 2, 2);
+    memcpy(&to.v4.sin_addr, record + 8, 4);
+    return sizeof to.v4;
+  }
+  if (record[0] == 6 && v6) {
+    to.v6.sin6_family = AF_INET6;
+    memcpy(&to.v6.sin6_port, record + 2, 2);
+    to.v6.sin6_scope_id = little32(record + 4);
+    memcpy(&to.v6.sin6_addr, record + 8, 16);
+    return sizeof to.v6;
+  }
+  return 0;
+}
+
+/** Asks for `wanted` bytes, beyond the system's limit where we may; returns what it became. */
+int setBuffer(int fd, int force, int plain, int wanted) {
+  if (setsockopt(fd, SOL_SOCKET, force, &wanted, sizeof wanted) != 0) setsockopt(fd, SOL_SOCKET, plain, &wanted, sizeof wanted);
+  int got = 0;
+  socklen_t length = sizeof got;
+  getsockopt(fd, SOL_SOCKET, plain, &got, &length);
+  // The kernel doubles what it is told, for its own bookkeeping, and reports that.
+  return got / 2;
+}
+
+void setOption(int fd, int level, int name, int value, const char* what) {
+  if (setsockopt(fd, level, name, &value, sizeof value) != 0) systemFault(kCode, what, errno, "cannot set up the UDP socket");
+}
+
+Address parseAddress(const std::string& text, int port) {
+  Address address = {};
+  const size_t percent = text.find('%');
+  const std::string literal = text.substr(0, percent);
+  if (inet_pton(AF_INET, literal.c_str(), &address.v4.sin_addr) == 1 && percent == std::string::npos) {
+    address.v4.sin_family = AF_INET;
+    address.v4.sin_port = htons(static_cast<uint16_t>(port));
+    return address;
+  }
+  memset(&address, 0, sizeof address);
+  if (inet_pton(AF_INET6, literal.c_str(), &address.v6.sin6_addr) != 1) badArgument("address must be an IP address: " + text);
+  address.v6.sin6_family = AF_INET6;
+  address.v6.sin6_port = htons(static_cast<uint16_t>(port));
+  if (percent != std::string::npos) {
+    address.v6.sin6_scope_id = if_nametoindex(text.substr(percent + 1).c_str());
+    if (address.v6.sin6_scope_id == 0) badArgument("no such interface: " + text);
+  }
+  return address;
+}
+
+/** udpOpen(address, port, bufferBytes, flags) → { handle, local (address record), receiveBuffer, sendBuffer, gro, gso } */
+napi_value udpOpen(const Arguments& args) {
+  const std::string host = args.string(0, "address", 64);
+  const int port = static_cast<int>(args.integer(1, "port", 0, 65535));
+  const int buffer = static_cast<int>(args.integer(2, "bufferBytes", 4096, 1 << 29));
+  const int64_t flags = args.integer(3, "flags", 0, kNoGro | kNoGso | kDontFragment);
+  const Address wanted = parseAddress(host, port);
+  const bool v6 = wanted.any.sa_family == AF_INET6;
+
+  const int fd = socket(wanted.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) systemFault(kCode, "socket", errno, "cannot open a UDP socket");
+  auto udp = std::make_unique<Udp>(fd, v6);
+  const bool whole = flags & kDontFragment;
+  if (v6) {
+    setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
+    setOption(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS");
+    setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, whole ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_DONT, "IPV6_MTU_DISCOVER");
+  } else {
+    setOption(fd, IPPROTO_IP, IP_RECVTOS, 1, "IP_RECVTOS");
+    setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, whole ? IP_PMTUDISC_PROBE : IP_PMTUDISC_DONT, "IP_MTU_DISCOVER");
+  }
+  const int receive = setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, buffer), send = setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, buffer);
+  // Kernels before 4.18 would take the control message of a GSO send for nothing and send one huge datagram: ask first.
+  int zero = 0, one = 1;
+  udp->gso = !(flags & kNoGso) && setsockopt(fd, SOL_UDP, UDP_SEGMENT, &zero, sizeof zero) == 0;
+  udp->gro = !(flags & kNoGro) && setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof one) == 0;
+  if (bind(fd, &wanted.any, v6 ? sizeof wanted.v6 : sizeof wanted.v4) != 0)
+    systemFault(kCode, "bind", errno, "cannot listen on " + host + " port " + std::to_string(port));
+  Address bound = {};
+  socklen_t length = sizeof bound;
+  if (getsockname(fd, &bound.any, &length) != 0) systemFault(kCode, "getsockname", errno, "cannot open a UDP socket");
+
+  napi_env env = args.env();
+  void* bytes = nullptr;
+  napi_value arrayBuffer, local;
+  must(napi_create_arraybuffer(env, kRecord, &bytes, &arrayBuffer), "local");
+  toRecord(bound, static_cast<uint8_t*>(bytes));
+  must(napi_create_typedarray(env, napi_uint8_array, kRecord, arrayBuffer, 0, &local), "local");
+  napi_value result = object(env);
+  set(env, result, "local", local);
+  set(env, result, "receiveBuffer", integer(env, receive));
+  set(env, result, "sendBuffer", integer(env, send));
+  set(env, result, "gro", boolean(env, udp->gro));
+  set(env, result, "gso", boolean(env, udp->gso));
+  set(env, result, "handle", integer(env, static_cast<Descriptors*>(args.data())->add(std::move(udp))));
+  return result;
+}
+
+/** Segment size and traffic class from a received message's control data. */
+void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass) {
+  segment = 0;
+  trafficClass = 0;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+    if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO && c->cmsg_len >= CMSG_LEN(sizeof(int))) {
+      memcpy(&segment, CMSG_DATA(c), sizeof segment);
+    } else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS && c->cmsg_len >= CMSG_LEN(1)) {
+      trafficClass = *CMSG_DATA(c);
+    } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS && c->cmsg_len >= CMSG_LEN(sizeof(int))) {
+      memcpy(&trafficClass, CMSG_DATA(c), sizeof trafficClass);
+    }
+  }
+}
+
+/** udpReceive(handle, data, desc, addresses) → datagrams received, at most 8 and as many as there is room for. */
+napi_value udpReceive(const Arguments& args) {
+  Udp& udp = descriptor<Udp>(args);
+  const Span<uint8_t> data = args.bytes(1, "data", kBuffer);
+  const Span<int32_t> desc = args.words(2, "desc", kDatagramWords);
+  const Span<uint8_t> addresses = args.bytes(3, "addresses", kRecord);
+  const size_t room = std::min({data.length / kBuffer, desc.length / kDatagramWords, addresses.length / kRecord, kReceiveBatch});
+  for (size_t i = 0; i < room; i++) {
+    udp.parts[i] = {data.data + i * kBuffer, kBuffer};
+    msghdr& header = udp.messages[i].msg_hdr;
+    header = {};
+    header.msg_name = &udp.addresses[i];
+    header.msg_namelen = sizeof udp.addresses[i];
+    header.msg_iov = &udp.parts[i];
+    header.msg_iovlen = 1;
+    header.msg_control = &udp.controls[i];
+    header.msg_controllen = sizeof udp.controls[i];
+  }
+  int got;
+  // An error that an earlier send left behind (ECONNREFUSED and its kin) is taken off by reading it: it says nothing of what waits.
+  int tries = 0;
+  do got = recvmmsg(udp.fd, udp.messages, static_cast<unsigned>(room), 0, nullptr);
+  while (got < 0 && errno != EAGAIN && errno != ENOMEM && errno != EBADF && ++tries < 4);
+  int32_t count = 0;
+  for (int i = 0; i < got; i++) {
+    msghdr& header = udp.messages[i].msg_hdr;
+    if ((header.msg_flags & MSG_TRUNC) || header.msg_namelen == 0) continue;
+    int32_t* words = desc.data + static_cast<size_t>(count) * kDatagramWords;
+    words[0] = i * static_cast<int32_t>(kBuffer);
+    words[1] = static_cast<int32_t>(udp.messages[i].msg_len);
+    readControl(header, words[2], words[3]);
+    // A lone segment is one datagram.
+    if (words[2] >= words[1] || words[2] < 0) words[2] = 0;
+    toRecord(udp.addresses[i], addresses.data + static_cast<size_t>(count) * kRecord);
+    count++;
+  }
+  return integer(args.env(), count);
+}
+
+/** Prepares message `m`: `length` bytes at `at` to the address in slot `m` of the scratch, in segments of `segment` unless 0. */
+void prepare(Udp& udp, size_t m, uint8_t* at, int32_t length, socklen_t addressLength, int32_t segment, int32_t trafficClass) {
+  udp.parts[m] = {at, static_cast<size_t>(length)};
+  msghdr& header = udp.messages[m].msg_hdr;
+  header = {};
+  header.msg_name = &udp.addresses[m];
+  header.msg_namelen = addressLength;
+  header.msg_iov = &udp.parts[m];
+  header.msg_iovlen = 1;
+  if (segment == 0 && trafficClass == 0) return;
+  memset(&udp.controls[m], 0, sizeof udp.controls[m]);
+  header.msg_control = &udp.controls[m];
+  header.msg_controllen = sizeof udp.controls[m];
+  cmsghdr* c = CMSG_FIRSTHDR(&header);
+  size_t used = 0;
+  if (segment != 0) {
+    const auto value = static_cast<uint16_t>(segment);
+    c->cmsg_level = SOL_UDP;
+    c->cmsg_type = UDP_SEGMENT;
+    c->cmsg_len = CMSG_LEN(sizeof value);
+    memcpy(CMSG_DATA(c), &value, sizeof value);
+    used += CMSG_SPACE(sizeof value);
+    c = CMSG_NXTHDR(&header, c);
+  }
+  if (trafficClass != 0) {
+    const int value = trafficClass;
+    c->cmsg_level = udp.v6 ? IPPROTO_IPV6 : IPPROTO_IP;
+    c->cmsg_type = udp.v6 ? IPV6_TCLASS : IP_TOS;
+    c->cmsg_len = CMSG_LEN(sizeof value);
+    memcpy(CMSG_DATA(c), &value, sizeof value);
+    used += CMSG_SPACE(sizeof value);
+  }
+  header.msg_controllen = used;
+}
+
+/** Sends `count` prepared messages from `from`; returns how many went, and the error that stopped it, if any. */
+int sendSome(Udp& udp, size_t from, size_t count, int& error) {
+  int done;
+  do done = sendmmsg(udp.fd, udp.messages + from, static_cast<unsigned>(count), 0);
+  while (done < 0 && errno == EINTR);
+  error = done < 0 ? errno : 0;
+  return done < 0 ? 0 : done;
+}
+
+struct Run {
+  uint8_t* at;
+  int32_t length;
+  int32_t stride;
+  int32_t trafficClass;
+  const uint8_t* record;
+  int32_t frames() const { return length == 0 ? 0 : (length + stride - 1) / stride; }
+};
+
+/** The run in words of a descriptor, checked. */
+Run runAt(const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8_t>& records, size_t i) {
+  const int32_t* w = desc.data + i * kRunWords;
+  const auto bad = [i](const char* what) { outOfRange("run " + std::to_string(i) + ": " + what); };
+  if (w[0] < 0 || w[1] < 0 || static_cast<size_t>(w[0]) + static_cast<size_t>(w[1]) > data.length) bad("lies outside its buffer");
+  if (w[1] > kBytesMax) bad("longer than one send carries");
+  if (w[1] > 0 && (w[2] <= 0 || w[2] > kBytesMax)) bad("stride out of range");
+  if (w[3] < 0 || static_cast<size_t>(w[3]) >= records.length / kRecord) bad("no such address");
+  if (w[4] < 0 || w[4] > 255) bad("traffic class out of range");
+  const Run run{data.data + w[0], w[1], w[2], w[4], records.data + static_cast<size_t>(w[3]) * kRecord};
+  if (run.frames() > kSegmentsMax) bad("too many frames");
+  return run;
+}
+
+/** One message a frame. */
+void sendFrames(Udp& udp, const Run& run, Outcome& outcome) {
+  Address to;
+  const socklen_t addressLength = fromRecord(run.record, udp.v6, to);
+  const auto frames = static_cast<size_t>(run.frames());
+  for (size_t i = 0; i < frames; i++) {
+    const int32_t at = static_cast<int32_t>(i) * run.stride;
+    udp.addresses[i] = to;
+    prepare(udp, i, run.at + at, std::min(run.stride, run.length - at), addressLength, 0, run.trafficClass);
+  }
+  for (size_t from = 0; from < frames;) {
+    int error;
+    const int done = sendSome(udp, from, frames - from, error);
+    outcome.sent += done;
+    from += static_cast<size_t>(done);
+    if (error == 0) continue;
+    // A full buffer is full for the rest too.
+    const size_t lost = error == EAGAIN ? frames - from : 1;
+    outcome.failed += static_cast<int32_t>(lost);
+    outcome.error = error;
+    from += lost;
+  }
+}
+
+/** A run that did not go as one message: GSO refused for this route, this size or altogether, or the message failed. */
+void sendRefused(Udp& udp, const Run& run, int error, Outcome& outcome) {
+  const bool segmented = run.frames() > 1;
+  if (segmented && (error == EIO || error == EOPNOTSUPP || (error == EINVAL && run.stride <= kSureStride))) udp.gso = false;
+  if (segmented && (error == EIO || error == EOPNOTSUPP || error == EINVAL || error == EMSGSIZE)) return sendFrames(udp, run, outcome);
+  outcome.failed += run.frames();
+  outcome.error = error;
+}
+
+/**
+ * udpSend(handle, data, desc, count, records, result): sends the runs; result (Int32Array of 4) becomes frames sent, frames failed, the last error
+ * (errno, 0 for none), 1 when GSO is in use. Errors of the network never throw. All descriptors are checked before the first send.
+ */
+napi_value udpSend(const Arguments& args) {
+  Udp& udp = descriptor<Udp>(args);
+  const Span<uint8_t> data = args.bytes(1, "data");
+  const Span<int32_t> desc = args.words(2, "desc");
+  const auto count = static_cast<size_t>(args.integer(3, "count", 0, static_cast<int64_t>(desc.length / kRunWords)));
+  const Span<uint8_t> records = args.bytes(4, "records");
+  const Span<int32_t> result = args.words(5, "result", 4);
+  for (size_t i = 0; i < count; i++) runAt(data, desc, records, i);
+
+  Outcome outcome;
+  // Messages a call: falls to one after an error, so that a run of errors does not prepare the same messages again and again.
+  size_t limit = kSendBatch;
+  for (size_t next = 0; next < count;) {
+    size_t prepared = 0;
+    for (; prepared < limit && next + prepared < count; prepared++) {
+      const Run run = runAt(data, desc, records, next + prepared);
+      const socklen_t addressLength = fromRecord(run.record, udp.v6, udp.addresses[prepared]);
+      const bool segmented = run.frames() > 1;
+      if (run.length == 0 || addressLength == 0 || (segmented && !udp.gso)) break;
+      prepare(udp, prepared, run.at, run.length, addressLength, segmented ? run.stride : 0, run.trafficClass);
+    }
+    if (prepared == 0) {
+      // The next one goes another way.
+      const Run run = runAt(data, desc, records, next++);
+      Address unused;
+      if (fromRecord(run.record, udp.v6, unused) != 0) {
+        sendFrames(udp, run, outcome);
+      } else if (run.length > 0) {
+        outcome.failed += run.frames();
+        outcome.error = EAFNOSUPPORT;
+      }
+      continue;
+    }
+    int error;
+    const auto done = static_cast<size_t>(sendSome(udp, 0, prepared, error));
+    for (size_t i = 0; i < done; i++) outcome.sent += runAt(data, desc, records, next + i).frames();
+    next += done;
+    limit = error != 0 ? 1 : std::min(limit * 2, kSendBatch);
+    if (error == EAGAIN) {
+      // The socket's buffer is full: for the rest of the batch too.
+      for (; next < count; next++) outcome.failed += runAt(data, desc, records, next).frames();
+      outcome.error = error;
+    } else if (error != 0) {
+      sendRefused(udp, runAt(data, desc, records, next++), error, outcome);
+    }
+  }
+  result.data[0] = outcome.sent;
+  result.data[1] = outcome.failed;
+  result.data[2] = outcome.error;
+  result.data[3] = udp.gso ? 1 : 0;
+  return undefined(args.env());
+}
+
+}  // namespace
+}  // namespace caracal
+
+void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
+  caracal::define<caracal::udpOpen>(env, exports, "udpOpen", descriptors);
+  caracal::define<caracal::udpReceive>(env, exports, "udpReceive", descriptors);
+  caracal::define<caracal::udpSend>(env, exports, "udpSend", descriptors);
+}

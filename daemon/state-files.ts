@@ -1,0 +1,266 @@
+import { createHash } from 'node:crypto'
+import { constants } from 'node:fs'
+import { type FileHandle, mkdir, open, readdir, realpath, rename, rm, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { CaracalError, messageOf, systemCode } from './errors.js'
+import { StateLock } from './state-lock.js'
+
+/** In front of every file's content, followed by the content's SHA-256. */
+const MAGIC = Buffer.from('caracal-state 1\n', 'latin1')
+const DIGEST_LENGTH = 32
+const HEADER = MAGIC.length + DIGEST_LENGTH
+const FILE_MAX = 64 * 2 ** 20
+const FILE_NAME = /^[a-z0-9][a-z0-9-]*$/
+const OTHERS = 0o077
+const OTHERS_WRITE = 0o022
+
+interface WaitingWrite {
+  bytes: Uint8Array
+  readonly done: Promise<void>
+}
+
+/**
+ * What a daemon keeps on disk: one directory (0700) of small files (0600), each replaced as a whole, so that a reader after any crash finds the old or
+ * the new content. One process at a time has the directory. All errors are CaracalErrors that name the file and never its content.
+ */
+export class StateDirectory {
+  readonly #lock: StateLock
+  /** Writes that have not begun; a later one for the same file takes its place. */
+  readonly #waiting = new Map<string, WaitingWrite>()
+  /** The last write of each file; never rejects. */
+  readonly #running = new Map<string, Promise<void>>()
+  #closed = false
+
+  private constructor(
+    readonly path: string,
+    lock: StateLock,
+  ) {
+    this.#lock = lock
+  }
+
+  /**
+   * Makes the directory where it is missing and takes it for this process.
+   * CARACAL_E_STATE: not usable, or others may write to it. CARACAL_E_STATE_IN_USE: a daemon has it.
+   */
+  static async open(path: string): Promise<StateDirectory> {
+    try {
+      await makeDirectory(path)
+      const real = await realpath(path)
+      const { mode } = await stat(real)
+      if ((mode & OTHERS_WRITE) !== 0)
+        throw new CaracalError(
+          'CARACAL_E_STATE',
+          `others may write to the state directory ${path}`,
+          `chmod 700 ${path}`,
+        )
+      const lock = await StateLock.acquire(real)
+      try {
+        await removeTemporary(real)
+      } catch (error) {
+        await lock.release()
+        throw error
+      }
+      return new StateDirectory(real, lock)
+    } catch (error) {
+      throw error instanceof CaracalError ? error : unusable(path, error)
+    }
+  }
+
+  /**
+   * Content of a file as `decode` sees it; undefined: there is no such file. CARACAL_E_STATE_DAMAGED: it is not what was written, or `decode` gave
+   * undefined. CARACAL_E_STATE: others may read it, or it cannot be read.
+   */
+  async read<T>(name: string, decode: (content: Uint8Array) => T | undefined): Promise<T | undefined> {
+    const path = this.#file(name)
+    let bytes: Buffer
+    try {
+      const handle = await open(path, constants.O_RDONLY)
+      try {
+        const { mode, size } = await handle.stat()
+        if ((mode & OTHERS) !== 0)
+          throw new CaracalError('CARACAL_E_STATE', `others may read ${path}`, `chmod 600 ${path}`)
+        if (size > FILE_MAX) throw damaged(path)
+        bytes = await handle.readFile()
+      } finally {
+        await handle.close()
+      }
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return undefined
+      throw error instanceof CaracalError ? error : unusable(path, error)
+    }
+    const content = unwrap(bytes)
+    const value = content && decode(content)
+    if (value === undefined) throw damaged(path)
+    return value
+  }
+
+  /**
+   * Replaces a file; resolves when the content, or that of a later write to the same file, is on disk. `content` is copied.
+   * CARACAL_E_STATE: it could not be written, the old content is still there.
+   */
+  write(name: string, content: Uint8Array): Promise<void> {
+    const path = this.#file(name)
+    if (this.#closed)
+      return Promise.reject(new CaracalError('CARACAL_E_STATE', `state directory ${this.path} is closed`))
+    const bytes = wrap(content)
+    const waiting = this.#waiting.get(name)
+    if (waiting !== undefined) {
+      waiting.bytes = bytes
+      return waiting.done
+    }
+    const before = this.#running.get(name) ?? Promise.resolve()
+    const write: WaitingWrite = {
+      bytes,
+      done: before.then(() => {
+        this.#waiting.delete(name)
+        const done = this.#replace(path, write.bytes)
+        this.#running.set(
+          name,
+          done.catch(() => undefined),
+        )
+        return done
+      }),
+    }
+    this.#waiting.set(name, write)
+    return write.done
+  }
+
+  /** Removes a file, if it is there. */
+  async remove(name: string): Promise<void> {
+    const path = this.#file(name)
+    await this.#settle()
+    try {
+      await rm(path, { force: true })
+      await syncDirectory(this.path)
+    } catch (error) {
+      throw unusable(path, error)
+    }
+  }
+
+  /** Waits for writes under way and lets another process have the directory. */
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await this.#settle()
+    await this.#lock.release()
+  }
+
+  async #settle(): Promise<void> {
+    await Promise.allSettled([...this.#waiting.values()].map((write) => write.done))
+    await Promise.all(this.#running.values())
+  }
+
+  async #replace(path: string, bytes: Uint8Array): Promise<void> {
+    const temporary = `${path}.tmp`
+    try {
+      const handle = await open(temporary, 'w', 0o600)
+      try {
+        await handle.writeFile(bytes)
+        await handle.sync()
+      } finally {
+        await handle.close()
+      }
+      await rename(temporary, path)
+      await syncDirectory(this.path)
+    } catch (error) {
+      await rm(temporary, { force: true }).catch(() => undefined)
+      throw unusable(path, error)
+    }
+  }
+
+  #file(name: string): string {
+    if (!FILE_NAME.test(name)) throw new RangeError(`not a name of a state file: ${name}`)
+    return join(this.path, name)
+  }
+}
+
+function wrap(content: Uint8Array): Uint8Array {
+  return Buffer.concat([MAGIC, digest(content), content])
+}
+
+/** undefined: not a whole file of ours. */
+function unwrap(bytes: Buffer): Uint8Array | undefined {
+  if (bytes.length < HEADER || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) return undefined
+  const content = bytes.subarray(HEADER)
+  return digest(content).equals(bytes.subarray(MAGIC.length, HEADER)) ? new Uint8Array(content) : undefined
+}
+
+function digest(content: Uint8Array): Buffer {
+  return createHash('sha256').update(content).digest()
+}
+
+/** With its parents. (Node's own recursive mkdir never returns where a parent says ENOENT to all, as /proc does.) */
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 })
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') return
+    if (systemCode(error) !== 'ENOENT' || dirname(path) === path) throw error
+    await makeDirectory(dirname(path))
+    await mkdir(path, { mode: 0o700 }).catch((again: unknown) => {
+      if (systemCode(again) !== 'EEXIST') throw again
+    })
+  }
+}
+
+/** A rename is on disk only when its directory is. */
+async function syncDirectory(path: string): Promise<void> {
+  const handle: FileHandle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** What a crash left half written. */
+async function removeTemporary(path: string): Promise<void> {
+  for (const name of await readdir(path)) if (name.endsWith('.tmp')) await rm(join(path, name), { force: true })
+}
+
+function damaged(path: string): CaracalError {
+  return new CaracalError(
+    'CARACAL_E_STATE_DAMAGED',
+    `${path} is damaged`,
+    'put it back from a backup, or move it away to do without what was in it',
+  )
+}
+
+/** What to do about an error of the file system. */
+function unusable(path: string, error: unknown): CaracalError {
+  const options = { cause: error }
+  switch (systemCode(error)) {
+    case 'EACCES':
+    case 'EPERM':
+      return new CaracalError(
+        'CARACAL_E_STATE',
+        `no right to use ${path}`,
+        'run as the user who owns it, or name another directory with --state DIR',
+        options,
+      )
+    case 'EROFS':
+      return new CaracalError(
+        'CARACAL_E_STATE',
+        `${path} is on a read-only file system`,
+        'name another directory with --state DIR',
+        options,
+      )
+    case 'ENOTDIR':
+      return new CaracalError(
+        'CARACAL_E_STATE',
+        `${path} is not a directory`,
+        'name a directory with --state DIR',
+        options,
+      )
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return new CaracalError('CARACAL_E_STATE', `no space left for ${path}`, 'make room, then try again', options)
+    default:
+      return new CaracalError(
+        'CARACAL_E_STATE',
+        `cannot use ${path} (${messageOf(error)})`,
+        'name another directory with --state DIR',
+        options,
+      )
+  }
+}

@@ -1,0 +1,133 @@
+// A TUN device as the data path sees it, and the real one.
+
+import { PACKET_WORDS, type PacketBatch } from '../lib/wire/batch.js'
+import { CaracalError, messageOf } from './errors.js'
+import { native, nativeReason, TunFlag, TunOffload, type NativeHandle } from './native.js'
+
+/** What the kernel leaves to us when it hands packets over, and takes from us when we write. */
+export interface TunOffloads {
+  /** Packets carry a virtio_net_hdr in the kernel too; else the native layer adds and strips it, segments and completes checksums. */
+  readonly vnetHeader: boolean
+  readonly checksum: boolean
+  /** TCP super-packets of both families. */
+  readonly tso: boolean
+  /** UDP super-packets of both families. */
+  readonly uso: boolean
+}
+
+/** One queue of a TUN device. Not to be used after `close`. */
+export interface TunDevice {
+  /** Name of the network interface. */
+  readonly name: string
+  readonly mtu: number
+  readonly offloads: TunOffloads
+  /** Replaces the batch's content by what waits, up to 64 packets; returns its count. Throws CARACAL_E_GONE when the device was removed. */
+  readBatch(batch: PacketBatch): number
+  /** Writes the batch's packets, but for those of negative length; returns how many the kernel took. Never throws for what it did not. */
+  writeBatch(batch: PacketBatch): number
+  /** Calls back whenever packets wait (level-triggered: read until the batch stays short, or be called again). One reader. */
+  onReadable(callback: () => void): void
+  close(): void
+}
+
+export interface TunOptions {
+  /** Name of the interface, 1 to 15 bytes; `%d` in it lets the kernel number it. */
+  readonly name: string
+  /** Bytes, 68 to 65,535. */
+  readonly mtu: number
+  /** Further queues can be opened under the same name. */
+  readonly multiQueue?: boolean
+  /** The device stays when its last descriptor closes. */
+  readonly persist?: boolean
+  /** Best offload to ask for; the kernel may give less. Default: uso. */
+  readonly offload?: keyof typeof TunOffload
+  /** false: work as on kernels without virtio_net_hdr. */
+  readonly vnetHeader?: boolean
+}
+
+/** Opens a TUN device, or attaches to the persistent one of that name, sets its MTU and brings it up. */
+export class NativeTun implements TunDevice {
+  readonly name: string
+  readonly mtu: number
+  readonly offloads: TunOffloads
+  readonly #native = native()
+  readonly #handle: NativeHandle
+  #open = true
+
+  /** Throws CARACAL_E_TUN_DENIED without the right to, CARACAL_E_TUN for any other failure. */
+  constructor(options: TunOptions) {
+    if (!/^[A-Za-z0-9_.%-]{1,15}$/.test(options.name) || options.name === '.' || options.name === '..') {
+      throw new CaracalError('CARACAL_E_TUN', `${JSON.stringify(options.name)} is no name of a network interface`)
+    }
+    const flags =
+      (options.multiQueue === true ? TunFlag.multiQueue : 0) | (options.vnetHeader === false ? TunFlag.noVnetHeader : 0)
+    try {
+      const opened = this.#native.tunOpen(options.name, flags, TunOffload[options.offload ?? 'uso'])
+      this.#handle = opened.handle
+      this.name = opened.name
+      this.mtu = options.mtu
+      this.offloads = {
+        vnetHeader: opened.vnetHeader,
+        checksum: opened.offload >= TunOffload.checksum,
+        tso: opened.offload >= TunOffload.tso,
+        uso: opened.offload >= TunOffload.uso,
+      }
+    } catch (error) {
+      throw openFailure(options.name, error)
+    }
+    try {
+      if (options.persist !== undefined) this.#native.tunPersist(this.#handle, options.persist)
+      this.#native.tunConfigure(this.#handle, options.mtu, true)
+    } catch (error) {
+      this.close()
+      throw openFailure(options.name, error)
+    }
+  }
+
+  readBatch(batch: PacketBatch): number {
+    const count = this.#native.tunRead(this.#handle, batch.data, batch.desc)
+    batch.count = count
+    const last = (count - 1) * PACKET_WORDS
+    batch.used = count === 0 ? 0 : batch.desc[last]! + batch.desc[last + 1]!
+    return count
+  }
+
+  writeBatch(batch: PacketBatch): number {
+    return this.#native.tunWrite(this.#handle, batch.data, batch.desc, batch.count)
+  }
+
+  onReadable(callback: () => void): void {
+    this.#native.watch(this.#handle, callback)
+  }
+
+  /** Whether the device is to outlive its last descriptor. */
+  persist(on: boolean): void {
+    this.#native.tunPersist(this.#handle, on)
+  }
+
+  /** Closing twice is allowed. */
+  close(): void {
+    if (!this.#open) return
+    this.#open = false
+    this.#native.close(this.#handle)
+  }
+}
+
+function openFailure(name: string, error: unknown): CaracalError {
+  const reason = nativeReason(error)
+  if (reason === 'EPERM' || reason === 'EACCES') {
+    return new CaracalError(
+      'CARACAL_E_TUN_DENIED',
+      `no right to open the TUN device ${name}`,
+      'run as root (sudo caracal up …), or try it without: caracal demo',
+      { cause: error },
+    )
+  }
+  const next =
+    reason === 'EBUSY'
+      ? 'another process has it; choose another name with --tun'
+      : reason === 'ENOENT' || reason === 'ENODEV' || reason === 'ENXIO'
+        ? 'load the kernel module: sudo modprobe tun'
+        : undefined
+  return new CaracalError('CARACAL_E_TUN', messageOf(error), next, { cause: error })
+}

@@ -1,0 +1,131 @@
+// A UDP socket of the underlay as the data path sees it, and the real one.
+
+import { decodeLocator, type Locator } from '../lib/path/locator.js'
+import type { DatagramBatch, FrameRuns } from '../lib/wire/batch.js'
+import { CaracalError, messageOf } from './errors.js'
+import { native, nativeReason, UdpFlag, type NativeHandle } from './native.js'
+
+/** What one send call did, in frames. Belongs to the socket; valid until its next send. */
+export interface SendResult {
+  readonly sent: number
+  /** Not taken by the kernel: no route, refused by an earlier answer, buffer full, address of the other family. */
+  readonly failed: number
+}
+
+/** Bytes that the kernel keeps for the socket. */
+export interface BufferSizes {
+  readonly receive: number
+  readonly send: number
+}
+
+/** One non-blocking socket of one family. Not to be used after `close`. */
+export interface UdpSocket {
+  /** Where it listens; the address may be the wildcard, the port is the real one. */
+  readonly local: Locator
+  readonly bufferSizes: BufferSizes
+  /** Replaces the batch's content by what waits, up to 8 datagrams; returns its count. Never throws for errors of the network. */
+  recvBatch(batch: DatagramBatch): number
+  /** Sends all runs; each goes to the record that its address slot names in `addressRecords`. Never throws for errors of the network. */
+  sendBatch(runs: FrameRuns, addressRecords: Uint8Array): SendResult
+  /** Calls back whenever datagrams wait (level-triggered). One reader. */
+  onReadable(callback: () => void): void
+  close(): void
+}
+
+export interface UdpOptions {
+  /** IPv4 or IPv6 literal, link-local with `%interface`. IPv6 sockets take IPv6 only: open one of each family. */
+  readonly address: string
+  /** 0: any free one. */
+  readonly port: number
+  /** Wanted size of each kernel buffer; the system's limit applies where we are not allowed to go above it. Default 16 MB. */
+  readonly bufferBytes?: number
+  /** false: one datagram a buffer. */
+  readonly gro?: boolean
+  /** false: one message a frame. */
+  readonly gso?: boolean
+  /** true: never fragment on the way; the sizes are the path layer's business. */
+  readonly dontFragment?: boolean
+}
+
+/** A real socket. */
+export class NativeUdp implements UdpSocket {
+  readonly local: Locator
+  readonly bufferSizes: BufferSizes
+  /** Whether one buffer may bring several datagrams. */
+  readonly gro: boolean
+  readonly #native = native()
+  readonly #handle: NativeHandle
+  readonly #words = new Int32Array(4)
+  readonly #result = { sent: 0, failed: 0 }
+  #gso: boolean
+  #open = true
+
+  /** Throws CARACAL_E_LISTEN. */
+  constructor(options: UdpOptions) {
+    const flags =
+      (options.gro === false ? UdpFlag.noGro : 0) |
+      (options.gso === false ? UdpFlag.noGso : 0) |
+      (options.dontFragment === true ? UdpFlag.dontFragment : 0)
+    try {
+      const opened = this.#native.udpOpen(options.address, options.port, options.bufferBytes ?? 1 << 24, flags)
+      this.#handle = opened.handle
+      const local = decodeLocator(opened.local)
+      if (local === undefined) throw new Error('the socket has no port')
+      this.local = local
+      this.bufferSizes = { receive: opened.receiveBuffer, send: opened.sendBuffer }
+      this.gro = opened.gro
+      this.#gso = opened.gso
+    } catch (error) {
+      throw openFailure(options, error)
+    }
+  }
+
+  /** Whether a run goes as one message; turns false for good when the kernel refuses. */
+  get gso(): boolean {
+    return this.#gso
+  }
+
+  /** errno of the last frame that failed in the last send; 0: none. */
+  get lastError(): number {
+    return this.#words[2]!
+  }
+
+  recvBatch(batch: DatagramBatch): number {
+    batch.count = this.#native.udpReceive(this.#handle, batch.data, batch.desc, batch.addresses)
+    return batch.count
+  }
+
+  sendBatch(runs: FrameRuns, addressRecords: Uint8Array): SendResult {
+    this.#native.udpSend(this.#handle, runs.data, runs.desc, runs.count, addressRecords, this.#words)
+    this.#result.sent = this.#words[0]!
+    this.#result.failed = this.#words[1]!
+    this.#gso = this.#words[3] === 1
+    return this.#result
+  }
+
+  onReadable(callback: () => void): void {
+    this.#native.watch(this.#handle, callback)
+  }
+
+  /** Closing twice is allowed. */
+  close(): void {
+    if (!this.#open) return
+    this.#open = false
+    this.#native.close(this.#handle)
+  }
+}
+
+function openFailure(options: UdpOptions, error: unknown): CaracalError {
+  const reason = nativeReason(error)
+  const where = `UDP ${options.address.includes(':') ? `[${options.address}]` : options.address}:${options.port}`
+  const next =
+    reason === 'EADDRINUSE'
+      ? 'another process has the port; choose one with --listen ADDR:PORT'
+      : reason === 'EADDRNOTAVAIL'
+        ? 'this host does not have that address; choose one with --listen ADDR:PORT'
+        : reason === 'EACCES'
+          ? 'ports below 1024 need root; choose one with --listen ADDR:PORT'
+          : undefined
+  const what = reason === undefined || next === undefined ? messageOf(error) : `cannot listen on ${where}`
+  return new CaracalError('CARACAL_E_LISTEN', what, next, { cause: error })
+}

@@ -1,0 +1,89 @@
+import type { Locator } from '../lib/path/locator.js'
+import { ADDRESS_RECORD, frameRuns, RUN_WORDS, type DatagramBatch, type FrameRuns } from '../lib/wire/batch.js'
+import { NativeUdp, type BufferSizes, type UdpSocket } from './udp.js'
+
+const RUNS_MAX = 1024
+const ADDRESS_SLOT = 3
+
+/** All UDP sockets of the daemon; each run goes out on the first socket of its destination's family. */
+export class Underlay {
+  framesFailed = 0
+  readonly #byFamily = new Map<number, UdpSocket>()
+  /** Runs of one family, over the bytes of the batch being sent. */
+  readonly #rows = new Int32Array(RUNS_MAX * RUN_WORDS)
+  readonly #single = frameRuns(2048, 1)
+  readonly #record = new Uint8Array(ADDRESS_RECORD)
+
+  constructor(readonly sockets: readonly UdpSocket[]) {
+    for (const socket of sockets) {
+      const family = socket.local.address.includes(':') ? 6 : 4
+      if (!this.#byFamily.has(family)) this.#byFamily.set(family, socket)
+    }
+  }
+
+  /** Opens a socket for each address; where the kernel has no IPv6, its wildcard is left out. Throws CARACAL_E_LISTEN. */
+  static open(addresses: readonly Locator[]): Underlay {
+    const sockets: UdpSocket[] = []
+    try {
+      for (const { address, port } of addresses) {
+        try {
+          sockets.push(new NativeUdp({ address, port }))
+        } catch (error) {
+          if (address !== '::' || sockets.length === 0) throw error
+        }
+      }
+    } catch (error) {
+      for (const socket of sockets) socket.close()
+      throw error
+    }
+    return new Underlay(sockets)
+  }
+
+  get locals(): Locator[] {
+    return this.sockets.map((socket) => socket.local)
+  }
+  get bufferSizes(): BufferSizes[] {
+    return this.sockets.map((socket) => socket.bufferSizes)
+  }
+
+  send(runs: FrameRuns, records: Uint8Array): void {
+    for (const [family, socket] of this.#byFamily) {
+      let count = 0
+      for (let i = 0; i < runs.count; i++) {
+        const base = i * RUN_WORDS
+        if (records[runs.desc[base + ADDRESS_SLOT]! * ADDRESS_RECORD] !== family) continue
+        for (let w = 0; w < RUN_WORDS; w++) this.#rows[count * RUN_WORDS + w] = runs.desc[base + w]!
+        count++
+      }
+      if (count === 0) continue
+      const result =
+        count === runs.count
+          ? socket.sendBatch(runs, records)
+          : socket.sendBatch({ data: runs.data, desc: this.#rows, count, used: runs.used }, records)
+      this.framesFailed += result.failed
+    }
+  }
+
+  /** One datagram, outside the data path (joining). */
+  sendOne(bytes: Uint8Array, record: Uint8Array): void {
+    this.#single.data.set(bytes)
+    this.#single.desc.set([0, bytes.length, bytes.length, 0, 0, 0])
+    this.#single.count = 1
+    this.#single.used = bytes.length
+    this.#record.set(record.subarray(0, ADDRESS_RECORD))
+    this.send(this.#single, this.#record)
+  }
+
+  /** Calls back with each socket's batches as they come, at most `rounds` before others get their turn. */
+  onReadable(batch: DatagramBatch, received: () => void, rounds = 8): void {
+    for (const socket of this.sockets) {
+      socket.onReadable(() => {
+        for (let i = 0; i < rounds && socket.recvBatch(batch) > 0; i++) received()
+      })
+    }
+  }
+
+  close(): void {
+    for (const socket of this.sockets) socket.close()
+  }
+}

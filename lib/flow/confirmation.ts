@@ -1,0 +1,81 @@
+// Kind.confirm: "I have these flows of ours, idle for long: are they still there?" Kind.confirmed: the answer, those that are. The body of both is a list of
+//
+//   receiver's flow ID 8 | sender's flow ID 8
+//
+// each two u32, little endian. What is missing in the answer is not confirmed, and ages out.
+
+import { INNER_HEADER, Kind } from '../wire/constants.js'
+import { seconds, type FlowCore } from './flow-core.js'
+import { FlowState, ROW_WORDS, Row } from './flow-table.js'
+import type { FrameSender } from './frame-sender.js'
+
+const ENTRY = 16
+/** Fits the smallest path. */
+export const CONFIRM_MAX = 64
+
+export class Confirmation {
+  readonly #core: FlowCore
+  readonly #sender: FrameSender
+  /** Rows to ask about, by peer. */
+  readonly #ask = new Map<number, number[]>()
+
+  constructor(core: FlowCore, sender: FrameSender) {
+    this.#core = core
+    this.#sender = sender
+  }
+
+  /** Has the other end asked about the flow, with others of the same peer. */
+  ask(row: number): void {
+    const peer = this.#core.table.get(row, Row.peer)
+    const rows = this.#ask.get(peer)
+    if (rows === undefined) this.#ask.set(peer, [row])
+    else rows.push(row)
+    if (rows?.length === CONFIRM_MAX) this.#send(peer, rows)
+  }
+
+  /** Sends what {@link ask} gathered. */
+  flush(): void {
+    for (const [peer, rows] of this.#ask) this.#send(peer, rows)
+    this.#ask.clear()
+  }
+
+  #send(peer: number, rows: number[]): void {
+    if (this.#sender.connected(peer)) this.#sender.plain(peer, Kind.confirm, this.#list(rows))
+    rows.length = 0
+  }
+
+  /** A frame of Kind.confirm or Kind.confirmed. */
+  receive(peer: number, kind: number, view: DataView, at: number, length: number, now: number): void {
+    const { table } = this.#core
+    const entries = Math.floor((length - INNER_HEADER) / ENTRY)
+    if (entries < 1 || entries > CONFIRM_MAX) {
+      this.#core.drop('bad-frame')
+      return
+    }
+    const rows: number[] = []
+    for (let i = 0; i < entries; i++) {
+      const p = at + INNER_HEADER + i * ENTRY
+      const row = table.resolve(view.getUint32(p, true), view.getUint32(p + 4, true), peer)
+      if (row < 0 || table.get(row, Row.state) !== FlowState.established) continue
+      if (table.get(row, Row.remoteSlot) !== view.getInt32(p + 8, true)) continue
+      if (table.get(row, Row.remoteGeneration) !== view.getInt32(p + 12, true)) continue
+      table.set(row, Row.confirmed, seconds(now))
+      rows.push(row)
+    }
+    if (kind === Kind.confirm && rows.length > 0) this.#sender.plain(peer, Kind.confirmed, this.#list(rows))
+  }
+
+  #list(rows: readonly number[]): Uint8Array {
+    const { words } = this.#core.table
+    const body = new Uint8Array(rows.length * ENTRY)
+    const view = new DataView(body.buffer)
+    rows.forEach((row, i) => {
+      const b = row * ROW_WORDS
+      view.setInt32(i * ENTRY, words[b + Row.remoteSlot]!, true)
+      view.setInt32(i * ENTRY + 4, words[b + Row.remoteGeneration]!, true)
+      view.setUint32(i * ENTRY + 8, row, true)
+      view.setInt32(i * ENTRY + 12, words[b + Row.generation]!, true)
+    })
+    return body
+  }
+}

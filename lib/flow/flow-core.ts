@@ -1,0 +1,63 @@
+import type { PeerTable } from '../path/peers.js'
+import type { DropReason } from '../wire/drop.js'
+import { AnswerLimit } from './answer-limit.js'
+import type { FlowEnvironment } from './environment.js'
+import { FlowCounters } from './flow-counters.js'
+import { FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
+import type { FlowOptions } from './flow-options.js'
+import { ServiceRefs } from './service-refs.js'
+
+/** What all parts of the flow layer share. */
+export class FlowCore {
+  readonly services = new ServiceRefs()
+  readonly counters = new FlowCounters()
+  /** Answers to packets and frames that fit nothing. */
+  readonly answers: AnswerLimit
+  readonly peers: PeerTable
+  readonly #halfOpen: Int32Array
+
+  constructor(
+    readonly table: FlowTable,
+    readonly env: FlowEnvironment,
+    readonly options: FlowOptions,
+  ) {
+    this.answers = new AnswerLimit(options.answersPerSecond, options.answersBurst)
+    this.peers = env.peers
+    this.#halfOpen = new Int32Array(env.peers.capacity)
+  }
+
+  drop(reason: DropReason, packet?: Uint8Array): void {
+    if (packet === undefined) this.env.drop(reason)
+    else this.env.drop(reason, packet)
+  }
+
+  /** Flows of the peer that servers here have not answered. */
+  halfOpen(peer: number): number {
+    return this.#halfOpen[peer]!
+  }
+
+  /** Sets the state of a flow and keeps count of half-open ones. The row's peer must be set. */
+  setState(row: number, state: FlowState): void {
+    const { words } = this.table
+    const base = row * ROW_WORDS
+    const peer = words[base + Row.peer]!
+    if (words[base + Row.state] === FlowState.halfOpen) this.#halfOpen[peer]!--
+    if (state === FlowState.halfOpen) this.#halfOpen[peer]!++
+    words[base + Row.state] = state
+  }
+
+  /** Forgets a flow that is not being opened. */
+  release(row: number): void {
+    if (this.table.get(row, Row.state) === FlowState.halfOpen) this.#halfOpen[this.table.get(row, Row.peer)]!--
+    this.table.release(row)
+  }
+
+  isAcceptor(row: number): boolean {
+    return this.table.has(row, FlowFlag.acceptor)
+  }
+}
+
+/** Monotonic seconds as rows keep them. */
+export function seconds(now: number): number {
+  return Math.floor(now / 1000)
+}

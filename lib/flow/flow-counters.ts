@@ -1,0 +1,23 @@
+/** What the flow layer has done since its start; drops are counted by the environment, by reason. */
+export class FlowCounters {
+  /** Flows this host's programs began, and those begun towards its services. */
+  opened = 0
+  accepted = 0
+  /** Candidates asked after the first one: refused or silent ones before them. */
+  retried = 0
+  hedged = 0
+  refused = 0
+  reset = 0
+  closed = 0
+  aged = 0
+  /** Packets from and to the own kernel that belonged to a flow; a super-packet counts once. */
+  packetsOut = 0
+  packetsIn = 0
+  bytesOut = 0
+  bytesIn = 0
+  tooBig = 0
+  piecesOut = 0
+  notHereSent = 0
+  notHereReceived = 0
+  clashes = 0
+}

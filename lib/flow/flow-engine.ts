@@ -1,0 +1,216 @@
+import type { DatagramBatch, OpenBatch, PacketBatch, SealBatch } from '../wire/batch.js'
+import { Protocol } from '../wire/constants.js'
+import { CloseCode } from '../wire/open.js'
+import { Accepting } from './accepting.js'
+import { Closing } from './closing.js'
+import { Confirmation } from './confirmation.js'
+import type { FlowEnvironment } from './environment.js'
+import { Expiry } from './expiry.js'
+import { FlowCore } from './flow-core.js'
+import type { FlowCounters } from './flow-counters.js'
+import { formatFlowId } from './flow-id.js'
+import { defaultFlowOptions, type FlowOptions } from './flow-options.js'
+import type { FlowSnapshot } from './flow-snapshot.js'
+import { Count, FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
+import { FrameSender } from './frame-sender.js'
+import { Inbound } from './inbound.js'
+import { Opening } from './opening.js'
+import { Outbound } from './outbound.js'
+import { OwnKernel } from './own-kernel.js'
+
+export interface FlowComponents {
+  readonly table: FlowTable
+  readonly env: FlowEnvironment
+}
+
+/**
+ * The data path of a host: what its programs and its peers send, by flows. Owns the flow table; asks the host for the rest by its environment, whose
+ * functions are called from inside the calls below and must not call back into the engine.
+ */
+export class FlowEngine {
+  readonly table: FlowTable
+  readonly #core: FlowCore
+  readonly #sender: FrameSender
+  readonly #opening: Opening
+  readonly #closing: Closing
+  readonly #expiry: Expiry
+  readonly #outbound: Outbound
+  readonly #inbound: Inbound
+
+  constructor({ table, env }: FlowComponents, options: Partial<FlowOptions> = {}) {
+    const core = new FlowCore(table, env, { ...defaultFlowOptions, ...options })
+    const sender = new FrameSender(core)
+    const kernel = new OwnKernel(core)
+    const opening = new Opening(core, sender, kernel)
+    const accepting = new Accepting(core, sender)
+    const closing = new Closing(core, sender, kernel, opening)
+    const confirmation = new Confirmation(core, sender)
+    this.table = table
+    this.#core = core
+    this.#sender = sender
+    this.#opening = opening
+    this.#closing = closing
+    this.#expiry = new Expiry(core, kernel, confirmation)
+    this.#outbound = new Outbound(core, sender, kernel, opening, accepting, closing)
+    this.#inbound = new Inbound(core, sender, kernel, opening, accepting, closing, confirmation)
+  }
+
+  get counters(): FlowCounters {
+    return this.#core.counters
+  }
+
+  /**
+   * Packets read from the TUN become entries of `seal`, which must lie over the same bytes (`sealBatch(batch.data, entries)`), be empty
+   * and have room for `batch.count` entries. The batch's packets are consumed. Seal and send, then the buffer is free again.
+   */
+  fromTun(batch: PacketBatch, seal: SealBatch, now: number): void {
+    this.#outbound.run(batch, seal, now)
+    this.#loop(now)
+  }
+
+  /**
+   * Opened frames become packets of `tunOut`, which must lie over the same bytes as `open`
+   * (`{ data: open.data, view: open.view, desc: new Int32Array(entries * PACKET_WORDS), count: 0, used: 0 }`), be empty and have room for `open.count`
+   * entries. `datagrams` is the batch they came from (class of the outer header). `lanePeer`: peer index by the low 16 bits of our lane index, -1: none.
+   * Entries with status CLEAR are skipped: they are the session layer's. Failed ones are counted by `env.drop`.
+   */
+  fromPeers(open: OpenBatch, datagrams: DatagramBatch, lanePeer: Int32Array, tunOut: PacketBatch, now: number): void {
+    this.#inbound.run(open, datagrams, lanePeer, tunOut, now)
+    this.#loop(now)
+  }
+
+  /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent. Harmless when nothing did. */
+  sessionUp(peer: number, now: number): void {
+    this.#sender.flush(peer, (slot, generation) => this.#lives(slot, generation))
+    this.#loop(now)
+  }
+
+  /** The handshake was given up: flows that are being opened go to their next candidate. Established ones stay. */
+  sessionFailed(peer: number, now: number): void {
+    for (const frame of this.#sender.waiting.take(peer)) {
+      if (this.#lives(frame.slot, frame.generation)) this.#core.drop('session-timeout')
+    }
+    this.#opening.sessionFailed(peer, now)
+    this.#loop(now)
+  }
+
+  /** The peer is gone for good: its flows end here, with a reset to the own kernel; those being opened go elsewhere. */
+  peerLost(peer: number, now: number): void {
+    this.sessionFailed(peer, now)
+    this.#closing.peerLost(peer)
+    this.#inbound.pieces.forget(peer)
+    this.#loop(now)
+  }
+
+  /**
+   * Ends the flows for which `denied` says so (a policy or a revocation): CLOSE to the peer, reset to the own kernel. Returns their number.
+   */
+  cut(denied: (flow: FlowSnapshot) => boolean, now: number): number {
+    let n = 0
+    for (let row = 0; row < this.table.highWater; row++) {
+      const flow = this.flow(row)
+      if (flow === undefined || !denied(flow)) continue
+      this.#closing.end(row, CloseCode.denied)
+      n++
+    }
+    this.#loop(now)
+    return n
+  }
+
+  /** Shutdown: CLOSE to all peers, resets to the own kernel, by `env.sendFrame` and `env.writePacket`: flush both before leaving. */
+  closeAll(now: number): void {
+    this.#closing.closeAll()
+    this.#loop(now)
+  }
+
+  /** When {@link handleTimeout} is to be called next, ms; Infinity: not before something else happens. May change with each call into the engine. */
+  nextTimeout(): number {
+    return Math.min(
+      this.#opening.nextTimeout,
+      this.#expiry.nextTimeout,
+      this.#sender.waiting.next,
+      this.#outbound.reassembler.nextTimeout(),
+      this.#inbound.pieces.nextTimeout(),
+    )
+  }
+
+  handleTimeout(now: number): void {
+    this.#opening.handleTimeout(now)
+    this.#expiry.handleTimeout(now)
+    this.#sender.waiting.expire(now)
+    this.#outbound.reassembler.expire(now)
+    this.#inbound.pieces.expire(now)
+    this.#loop(now)
+  }
+
+  /** A snapshot of each flow, in no particular order. */
+  *flows(filter: (flow: FlowSnapshot) => boolean = () => true): Generator<FlowSnapshot, void, undefined> {
+    for (let row = 0; row < this.table.highWater; row++) {
+      const flow = this.flow(row)
+      if (flow !== undefined && filter(flow)) yield flow
+    }
+  }
+
+  /** Snapshot of the flow in a row; undefined: the row is free. */
+  flow(row: number): FlowSnapshot | undefined {
+    const { table } = this
+    const { words, doubles } = table
+    const b = row * ROW_WORDS
+    const state = stateName(words[b + Row.state]!)
+    if (state === undefined) return undefined
+    const remoteGeneration = words[b + Row.remoteGeneration]!
+    const dialled = words[b + Row.dialled]!
+    const protocol = table.protocol(row)
+    return {
+      id: formatFlowId(row, words[b + Row.generation]!),
+      remoteId: remoteGeneration === 0 ? undefined : formatFlowId(words[b + Row.remoteSlot]!, remoteGeneration),
+      state,
+      role: table.has(row, FlowFlag.acceptor) ? 'acceptor' : 'initiator',
+      protocol: protocol === Protocol.tcp ? 'tcp' : protocol === Protocol.udp ? 'udp' : 'icmp',
+      family: table.family(row),
+      local: table.address(row, Row.local),
+      remote: table.address(row, Row.remote),
+      localPort: table.localPort(row),
+      remotePort: table.remotePort(row),
+      dialledPort: dialled >>> 16,
+      clientPort: dialled & 0xffff,
+      peer: words[b + Row.peer]!,
+      service: this.#core.services.service(words[b + Row.service]!),
+      since: words[b + Row.since]!,
+      lastOut: words[b + Row.lastOut]!,
+      lastIn: words[b + Row.lastIn]!,
+      packetsOut: doubles[b / 2 + Count.packetsOut]!,
+      bytesOut: doubles[b / 2 + Count.bytesOut]!,
+      packetsIn: doubles[b / 2 + Count.packetsIn]!,
+      bytesIn: doubles[b / 2 + Count.bytesIn]!,
+      bindingSequence: words[b + Row.bindingSequence]!,
+    }
+  }
+
+  #lives(slot: number, generation: number): boolean {
+    const known = this.table.get(slot, Row.generation) === generation
+    return (known && this.table.get(slot, Row.state) >= FlowState.halfOpen) || this.#opening.wants(slot, generation)
+  }
+
+  /** Frames to this host itself, until there are no more: each may answer with others. */
+  #loop(now: number): void {
+    const { loopback } = this.#sender
+    for (let i = 0; i < loopback.length; i++) this.#inbound.loopback(loopback[i]!, now)
+    loopback.length = 0
+  }
+}
+
+function stateName(state: number): FlowSnapshot['state'] | undefined {
+  switch (state) {
+    case FlowState.opening:
+      return 'opening'
+    case FlowState.halfOpen:
+      return 'half-open'
+    case FlowState.established:
+      return 'established'
+    case FlowState.closing:
+      return 'closing'
+    default:
+      return undefined
+  }
+}

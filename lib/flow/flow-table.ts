@@ -1,0 +1,433 @@
+// All flows of a host in one ArrayBuffer, so that it can lie on shared memory: a header, the rows, and the heads of two hash indexes.
+//
+// A row is ROW_WORDS 32-bit words, side by side because one packet reads about twenty of them: three cache lines instead of twenty.
+// Index 1, by what the own kernel's packets say: (family, protocol, remote address, ports). The local address is compared but not hashed,
+// so that the same chain answers two more questions: whose is an answer from the wrong local address, and is a client's port taken.
+// Index 2, by the other end's flow ID and the peer: what makes OPEN idempotent and lets a peer name a flow by its own ID.
+// Addresses lie in the row in network order (Linux runs on little-endian machines here), so that headers are written from it.
+// Chains and heads hold row + 1; 0 ends them, so a zeroed buffer is an empty table.
+
+import type { Family } from './environment.js'
+import type { Generations } from './flow-id.js'
+
+/** Words of a row. */
+export const ROW_WORDS = 44
+/** Word positions in a row. */
+export const Row = {
+  /** {@link FlowState} */
+  state: 0,
+  /** protocol << 8 | family; echo of both families is protocol 1. */
+  kind: 1,
+  /** Local port << 16 | remote port, as the own kernel sees them. Echo: the identifier stands where the client's port would. */
+  ports: 2,
+  /** Four words: IPv4 in the first, the rest 0. */
+  remote: 3,
+  local: 7,
+  nextTuple: 11,
+  generation: 12,
+  peer: 13,
+  /** The other end's flow ID; generation 0: not known yet. */
+  remoteSlot: 14,
+  remoteGeneration: 15,
+  nextRemote: 16,
+  /** {@link FlowFlag} */
+  flags: 17,
+  /** Reference of the service (see service-refs.ts). */
+  service: 18,
+  /** Port as the client dialled it << 16 | the client's own port, before any translation. */
+  dialled: 19,
+  /** Last packet from and to the own kernel, s. */
+  lastOut: 20,
+  lastIn: 21,
+  since: 22,
+  /** TCP: initial sequence number of the initiator. */
+  initial: 23,
+  /** TCP: last acknowledgement from the own kernel; sequence after the last byte to it; after the last byte from it. */
+  acked: 24,
+  nextIn: 25,
+  nextOut: 26,
+  /** TCP: the largest segment either side may send over the path at set-up. */
+  mss: 27,
+  bindingSequence: 28,
+  hostMoveSequence: 29,
+  /** When the flow began to close, s. */
+  closingSince: 30,
+  /** When the other end last confirmed the flow, s. */
+  confirmed: 31,
+  /** Sequence numbers after the FIN of either direction. */
+  finOut: 32,
+  finIn: 33,
+  /** Four Float64 counters; see {@link Count}. */
+  counters: 34,
+} as const
+
+/** Positions of a row's counters in `FlowTable.doubles`, from `row * ROW_WORDS / 2`. */
+export const Count = { packetsOut: 17, bytesOut: 18, packetsIn: 19, bytesIn: 20 } as const
+
+export const FlowState = {
+  free: 0,
+  /** Initiator: candidates are being tried. */
+  opening: 1,
+  /** Acceptor: the server has not answered yet. */
+  halfOpen: 2,
+  established: 3,
+  /** Both directions are finished, or one end reset; kept for stragglers. */
+  closing: 4,
+} as const
+export type FlowState = (typeof FlowState)[keyof typeof FlowState]
+
+export const FlowFlag = {
+  acceptor: 1,
+  /** Acceptor: the initiator has used our flow ID. */
+  confirmed: 2,
+  finOut: 4,
+  finIn: 8,
+  reset: 16,
+  /** In the index by the other end's flow ID. */
+  remoteLinked: 32,
+  /** `nextIn` is set: something of TCP went to the own kernel. */
+  sequenced: 64,
+} as const
+
+const HEADER_WORDS = 16
+const Header = { capacity: 0, count: 1, free: 2, highWater: 3, seed: 4 } as const
+
+function headsFor(capacity: number): number {
+  let n = 16
+  while (n < capacity) n *= 2
+  return n
+}
+
+export class FlowTable {
+  readonly words: Int32Array
+  readonly doubles: Float64Array
+  readonly bytes: Uint8Array
+  readonly capacity: number
+  /** First word of the heads of either index in `words`. */
+  readonly #tuples: number
+  readonly #remotes: number
+  readonly #mask: number
+  readonly #seed: number
+  readonly #generations: Generations
+
+  /** Bytes that a table of `capacity` rows takes. */
+  static bytesFor(capacity: number): number {
+    return 4 * (HEADER_WORDS + capacity * ROW_WORDS + 2 * headsFor(capacity))
+  }
+
+  /** Takes over `buffer`, which must be zeroed and have `bytesFor(capacity)` bytes; throws RangeError when it is too small. */
+  constructor(buffer: ArrayBufferLike, capacity: number, generations: Generations) {
+    if (!Number.isInteger(capacity) || capacity < 1 || capacity > 2 ** 24) throw new RangeError('flow table capacity')
+    if (buffer.byteLength < FlowTable.bytesFor(capacity)) throw new RangeError('flow table buffer too small')
+    const rows = capacity * ROW_WORDS
+    // Rows come first, so that a row's base is one multiplication away.
+    this.words = new Int32Array(buffer, 0, rows + 2 * headsFor(capacity) + HEADER_WORDS)
+    this.doubles = new Float64Array(buffer, 0, rows / 2)
+    this.bytes = new Uint8Array(buffer, 0, 4 * rows)
+    this.capacity = capacity
+    this.#tuples = rows
+    this.#remotes = rows + headsFor(capacity)
+    this.#mask = headsFor(capacity) - 1
+    this.#generations = generations
+    this.#seed = generations.next()
+    const header = this.#header
+    this.words[header + Header.capacity] = capacity
+    this.words[header + Header.seed] = this.#seed
+  }
+
+  get #header(): number {
+    return this.#remotes + this.#mask + 1
+  }
+
+  /** Flows in the table. */
+  get count(): number {
+    return this.words[this.#header + Header.count]!
+  }
+
+  /** Rows from 0 that were ever used: what a walk over the table visits. */
+  get highWater(): number {
+    return this.words[this.#header + Header.highWater]!
+  }
+
+  /** A row in state `state` with a fresh generation and all else 0, or -1: full. */
+  allocate(state: FlowState): number {
+    const { words } = this
+    const header = this.#header
+    let row = words[header + Header.free]! - 1
+    if (row >= 0) words[header + Header.free] = words[row * ROW_WORDS + Row.nextTuple]!
+    else {
+      row = words[header + Header.highWater]!
+      if (row >= this.capacity) return -1
+      words[header + Header.highWater] = row + 1
+    }
+    const base = row * ROW_WORDS
+    words.fill(0, base, base + ROW_WORDS)
+    words[base + Row.state] = state
+    words[base + Row.generation] = this.#generations.next()
+    words[base + Row.peer] = -1
+    words[header + Header.count]!++
+    return row
+  }
+
+  /** Another generation for a row: parallel attempts of one flow differ in it. */
+  newGeneration(): number {
+    return this.#generations.next()
+  }
+
+  /** Unlinks and frees the row. Its flow ID is unknown from here on. */
+  release(row: number): void {
+    const { words } = this
+    const base = row * ROW_WORDS
+    if (words[base + Row.state] === FlowState.free) return
+    this.#unlink(this.#tupleHead(row), Row.nextTuple, row)
+    this.unlinkRemote(row)
+    const header = this.#header
+    words[base + Row.state] = FlowState.free
+    words[base + Row.generation] = 0
+    words[base + Row.nextTuple] = words[header + Header.free]!
+    words[header + Header.free] = row + 1
+    words[header + Header.count]!--
+  }
+
+  /** Sets the row's 5-tuple as the own kernel sees it and makes it findable. Once a row. Addresses of 4 or 16 bytes. */
+  link(
+    row: number,
+    family: Family,
+    protocol: number,
+    local: Uint8Array,
+    remote: Uint8Array,
+    localPort: number,
+    remotePort: number,
+  ): void {
+    const { words } = this
+    const base = row * ROW_WORDS
+    words[base + Row.kind] = (protocol << 8) | family
+    words[base + Row.ports] = (localPort << 16) | remotePort
+    for (let i = 0; i < (family === 4 ? 1 : 4); i++) {
+      words[base + Row.remote + i] = word(remote, 4 * i)
+      words[base + Row.local + i] = word(local, 4 * i)
+    }
+    const head = this.#tupleHead(row)
+    words[base + Row.nextTuple] = words[head]!
+    words[head] = row + 1
+  }
+
+  /**
+   * Row whose own kernel sends packets with this local (source) and remote (destination) address and ports word, or -1.
+   * `ports` is source port << 16 | destination port as a signed word. Reads the addresses from the packet; no allocation.
+   */
+  find(view: DataView, local: number, remote: number, family: Family, protocol: number, ports: number): number {
+    const { words } = this
+    const kind = (protocol << 8) | family
+    const r0 = view.getInt32(remote, true)
+    const l0 = view.getInt32(local, true)
+    if (family === 4) {
+      let row = words[this.#tuples + (this.#hash(kind, ports, r0, 0, 0, 0) & this.#mask)]! - 1
+      while (row >= 0) {
+        const b = row * ROW_WORDS
+        if (
+          words[b + Row.ports] === ports &&
+          words[b + Row.remote] === r0 &&
+          words[b + Row.kind] === kind &&
+          words[b + Row.local] === l0
+        )
+          return row
+        row = words[b + Row.nextTuple]! - 1
+      }
+      return -1
+    }
+    const r1 = view.getInt32(remote + 4, true)
+    const r2 = view.getInt32(remote + 8, true)
+    const r3 = view.getInt32(remote + 12, true)
+    const l1 = view.getInt32(local + 4, true)
+    const l2 = view.getInt32(local + 8, true)
+    const l3 = view.getInt32(local + 12, true)
+    let row = words[this.#tuples + (this.#hash(kind, ports, r0, r1, r2, r3) & this.#mask)]! - 1
+    while (row >= 0) {
+      const b = row * ROW_WORDS
+      if (
+        words[b + Row.ports] === ports &&
+        words[b + Row.kind] === kind &&
+        words[b + Row.remote + 3] === r3 &&
+        words[b + Row.remote + 2] === r2 &&
+        words[b + Row.remote + 1] === r1 &&
+        words[b + Row.remote] === r0 &&
+        words[b + Row.local + 3] === l3 &&
+        words[b + Row.local + 2] === l2 &&
+        words[b + Row.local + 1] === l1 &&
+        words[b + Row.local] === l0
+      )
+        return row
+      row = words[b + Row.nextTuple]! - 1
+    }
+    return -1
+  }
+
+  /** As {@link find}, whatever the local address is. */
+  findAnyLocal(view: DataView, remote: number, family: Family, protocol: number, ports: number): number {
+    const { words } = this
+    const kind = (protocol << 8) | family
+    const six = family === 6
+    const r0 = view.getInt32(remote, true)
+    const r1 = six ? view.getInt32(remote + 4, true) : 0
+    const r2 = six ? view.getInt32(remote + 8, true) : 0
+    const r3 = six ? view.getInt32(remote + 12, true) : 0
+    let row = words[this.#tuples + (this.#hash(kind, ports, r0, r1, r2, r3) & this.#mask)]! - 1
+    while (row >= 0) {
+      const b = row * ROW_WORDS
+      if (
+        words[b + Row.ports] === ports &&
+        words[b + Row.kind] === kind &&
+        words[b + Row.remote] === r0 &&
+        words[b + Row.remote + 1] === r1 &&
+        words[b + Row.remote + 2] === r2 &&
+        words[b + Row.remote + 3] === r3
+      )
+        return row
+      row = words[b + Row.nextTuple]! - 1
+    }
+    return -1
+  }
+
+  /** Row of a flow ID (two u32) in a frame from `peer`; -1: not ours, of another generation, or another peer's flow. */
+  resolve(slot: number, generation: number, peer: number): number {
+    if (slot >= this.capacity || slot < 0 || generation === 0) return -1
+    const base = slot * ROW_WORDS
+    return this.words[base + Row.generation] === (generation | 0) && this.words[base + Row.peer] === peer ? slot : -1
+  }
+
+  /** Makes a row findable by its peer and the other end's flow ID, both set before and not changed while linked. */
+  linkRemote(row: number): void {
+    const { words } = this
+    const base = row * ROW_WORDS
+    const head = this.#remoteHead(words[base + Row.peer]!, words[base + Row.remoteSlot]!, words[base + Row.remoteGeneration]!)
+    words[base + Row.nextRemote] = words[head]!
+    words[head] = row + 1
+    words[base + Row.flags]! |= FlowFlag.remoteLinked
+  }
+
+  /** Row of the flow that `peer` calls by this ID, or -1. */
+  findRemote(peer: number, slot: number, generation: number): number {
+    const { words } = this
+    slot |= 0
+    generation |= 0
+    let row = words[this.#remoteHead(peer, slot, generation)]! - 1
+    while (row >= 0) {
+      const b = row * ROW_WORDS
+      if (
+        words[b + Row.remoteGeneration] === generation &&
+        words[b + Row.remoteSlot] === slot &&
+        words[b + Row.peer] === peer
+      )
+        return row
+      row = words[b + Row.nextRemote]! - 1
+    }
+    return -1
+  }
+
+  /** Takes the row out of the second index. */
+  unlinkRemote(row: number): void {
+    const { words } = this
+    const base = row * ROW_WORDS
+    if ((words[base + Row.flags]! & FlowFlag.remoteLinked) === 0) return
+    words[base + Row.flags]! &= ~FlowFlag.remoteLinked
+    const peer = words[base + Row.peer]!
+    this.#unlink(this.#remoteHead(peer, words[base + Row.remoteSlot]!, words[base + Row.remoteGeneration]!), Row.nextRemote, row)
+  }
+
+  /** Takes the row out of the first index, so that its 5-tuple can serve a new flow; the row lives on under its flow ID. */
+  unlinkTuple(row: number): void {
+    this.#unlink(this.#tupleHead(row), Row.nextTuple, row)
+  }
+
+  /** Position in `bytes` of the row's local or remote address, in network order. */
+  addressOffset(row: number, which: typeof Row.local | typeof Row.remote): number {
+    return 4 * (row * ROW_WORDS + which)
+  }
+
+  /** Copy of the row's local or remote address. */
+  address(row: number, which: typeof Row.local | typeof Row.remote): Uint8Array {
+    const at = this.addressOffset(row, which)
+    return this.bytes.slice(at, at + (this.family(row) === 4 ? 4 : 16))
+  }
+
+  get(row: number, field: number): number {
+    return this.words[row * ROW_WORDS + field]!
+  }
+
+  set(row: number, field: number, value: number): void {
+    this.words[row * ROW_WORDS + field] = value
+  }
+
+  has(row: number, flag: number): boolean {
+    return (this.words[row * ROW_WORDS + Row.flags]! & flag) !== 0
+  }
+
+  flag(row: number, flag: number): void {
+    this.words[row * ROW_WORDS + Row.flags]! |= flag
+  }
+
+  family(row: number): Family {
+    return (this.words[row * ROW_WORDS + Row.kind]! & 0xff) === 4 ? 4 : 6
+  }
+
+  protocol(row: number): number {
+    return this.words[row * ROW_WORDS + Row.kind]! >> 8
+  }
+
+  localPort(row: number): number {
+    return this.words[row * ROW_WORDS + Row.ports]! >>> 16
+  }
+
+  remotePort(row: number): number {
+    return this.words[row * ROW_WORDS + Row.ports]! & 0xffff
+  }
+
+  #hash(kind: number, ports: number, r0: number, r1: number, r2: number, r3: number): number {
+    let h = this.#seed
+    h = mix(h, kind)
+    h = mix(h, ports)
+    h = mix(h, r0)
+    if ((kind & 0xff) === 6) h = mix(mix(mix(h, r1), r2), r3)
+    h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
+    return h ^ (h >>> 13)
+  }
+
+  #tupleHead(row: number): number {
+    const { words } = this
+    const b = row * ROW_WORDS
+    const r = b + Row.remote
+    const hash = this.#hash(words[b + Row.kind]!, words[b + Row.ports]!, words[r]!, words[r + 1]!, words[r + 2]!, words[r + 3]!)
+    return this.#tuples + (hash & this.#mask)
+  }
+
+  #remoteHead(peer: number, slot: number, generation: number): number {
+    return this.#remotes + (this.#hash(peer << 8, slot, generation, 0, 0, 0) & this.#mask)
+  }
+
+  /** Takes `row` out of the chain at `head`; nothing happens when it is not in it. */
+  #unlink(head: number, next: number, row: number): void {
+    const { words } = this
+    let at = head
+    for (;;) {
+      const found = words[at]! - 1
+      if (found < 0) return
+      const link = found * ROW_WORDS + next
+      if (found === row) {
+        words[at] = words[link]!
+        words[link] = 0
+        return
+      }
+      at = link
+    }
+  }
+}
+
+function mix(h: number, word: number): number {
+  const k = Math.imul(word ^ h, 0x9e3779b1)
+  return Math.imul((k << 15) | (k >>> 17), 0x1b873593) ^ (h >>> 3)
+}
+
+function word(bytes: Uint8Array, offset: number): number {
+  return bytes[offset]! | (bytes[offset + 1]! << 8) | (bytes[offset + 2]! << 16) | (bytes[offset + 3]! << 24)
+}

@@ -1,0 +1,287 @@
+// Frames outside the fast path: built one by one, cut into pieces where the path is narrower, kept while there is no session, and handed round to
+// ourselves when the other end is this same host.
+import { ADDRESS_RECORD, Gso } from '../wire/batch.js'
+import { CLEAR_HEADER, HEADROOM, INNER_HEADER, Kind, PATH_MTU, Protocol, TAG_LENGTH } from '../wire/constants.js'
+import { fromHex, type ServiceId } from '../wire/ids.js'
+import { writeInnerHeader } from '../wire/inner.js'
+import {
+  ACCEPT_HEADER,
+  CLOSE_HEADER,
+  CloseFrame,
+  ICMP_ERROR_HEADER,
+  ICMP_QUOTE_MAX,
+  NOT_HERE_HEADER,
+  NotHereFrame,
+  OPEN_HEADER,
+  OpenFrame,
+  writeAccept,
+  writeClose,
+  writeIcmpErrorFrame,
+  writeNotHere,
+  writeOpen,
+  type CloseCode,
+  type IcmpErrorFrame,
+  type NotHereCode,
+} from '../wire/open.js'
+import { UDP_HEADER } from '../wire/udp.js'
+import { SELF } from '../path/peers.js'
+import type { Family } from './environment.js'
+import type { FlowCore } from './flow-core.js'
+import { ROW_WORDS, Row } from './flow-table.js'
+import { piecesNeeded, writePiece } from './pieces.js'
+import type { Segment } from './segment.js'
+import { Waiting } from './waiting.js'
+
+/** Frames to ourselves never touch a path. */
+const SELF_ROOM = 65_535 + 256
+const OWN_HOP_LIMIT = 64
+
+/** A frame to this host itself. Owned by the queue. */
+export interface LoopbackFrame {
+  /** HEADROOM, then the frame. */
+  readonly bytes: Uint8Array
+  /** As in an OpenBatch. */
+  readonly gsoSize: number
+  readonly gsoKind: number
+}
+
+/** What an OPEN says besides the first packet. */
+export interface OpenDetails {
+  readonly slot: number
+  readonly generation: number
+  readonly service: ServiceId | undefined
+  readonly family: Family
+  readonly attempt: number
+  readonly flags: number
+  readonly clientPort: number
+  readonly dialledPort: number
+}
+
+export class FrameSender {
+  readonly waiting: Waiting
+  /** Frames to this host itself; taken out by the engine. */
+  readonly loopback: LoopbackFrame[] = []
+  readonly #core: FlowCore
+  #pieceId = 0
+
+  constructor(core: FlowCore) {
+    this.#core = core
+    this.waiting = new Waiting(core.options, (reason) => core.drop(reason))
+  }
+
+  /** Whether frames to the peer can be sent now. */
+  connected(peer: number): boolean {
+    const { peers } = this.#core
+    return peer === SELF || (peers.sealSlot[peer]! >= 0 && peers.addressSlot[peer]! >= 0)
+  }
+
+  /** Longest plaintext of a frame that the peer's path carries, inner header included. */
+  room(peer: number): number {
+    if (peer === SELF) return SELF_ROOM
+    const { peers } = this.#core
+    const slot = peers.addressSlot[peer]!
+    const ip = slot >= 0 && peers.addresses.records[slot * ADDRESS_RECORD] === 4 ? 20 : 40
+    const mtu = peers.pathMtu[peer]!
+    return (mtu > 0 ? mtu : PATH_MTU) - ip - UDP_HEADER - CLEAR_HEADER - TAG_LENGTH
+  }
+
+  open(peer: number, details: OpenDetails, segment: Segment, now: number): void {
+    const frame = new OpenFrame()
+    frame.slot = details.slot
+    frame.generation = details.generation >>> 0
+    if (details.service !== undefined) frame.service = fromHex(details.service)
+    frame.family = details.family
+    frame.attempt = details.attempt
+    frame.flags = details.flags
+    frame.clientPort = details.clientPort
+    frame.dialledPort = details.dialledPort
+    const bytes = newFrame(OPEN_HEADER + segment.bytes.length, Kind.open | segment.checksum, segment, 0, 0)
+    writeOpen(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
+    bytes.set(segment.bytes, HEADROOM + INNER_HEADER + OPEN_HEADER)
+    this.#send(peer, bytes, segment.trafficClass, details.slot, details.generation, now)
+  }
+
+  /** The acceptor's packet, or nothing, with its flow ID. */
+  accept(row: number, segment: Segment | undefined, now: number): void {
+    const { table } = this.#core
+    const base = row * ROW_WORDS
+    const inner = segment ?? { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: table.protocol(row) }
+    const bytes = newFrame(
+      ACCEPT_HEADER + (segment?.bytes.length ?? 0),
+      Kind.accept | (segment?.checksum ?? 0),
+      inner,
+      table.words[base + Row.remoteSlot]!,
+      table.words[base + Row.remoteGeneration]!,
+    )
+    writeAccept(viewOf(bytes), HEADROOM + INNER_HEADER, row, table.words[base + Row.generation]!)
+    if (segment !== undefined) bytes.set(segment.bytes, HEADROOM + INNER_HEADER + ACCEPT_HEADER)
+    this.#sendFor(row, bytes, inner.trafficClass, now)
+  }
+
+  /** A packet of an established flow, or nothing: proof that we know the other end's flow ID. */
+  data(row: number, segment: Segment | undefined, now: number): void {
+    const inner = segment ?? { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: this.#core.table.protocol(row) }
+    this.#sendFor(row, this.#data(row, segment, inner), inner.trafficClass, now)
+  }
+
+  /** As {@link data} to this same host; `gsoSize`: payload bytes of a segment of a super-packet, else 0. */
+  dataToSelf(row: number, segment: Segment, gsoSize: number): void {
+    const gsoKind = gsoSize === 0 ? Gso.none : segment.protocol === Protocol.tcp ? Gso.tcp : Gso.udp
+    this.loopback.push({ bytes: this.#data(row, segment, segment), gsoSize, gsoKind })
+  }
+
+  #data(row: number, segment: Segment | undefined, inner: InnerFields): Uint8Array {
+    const { words } = this.#core.table
+    const base = row * ROW_WORDS
+    const bytes = newFrame(
+      segment?.bytes.length ?? 0,
+      Kind.data | (segment?.checksum ?? 0),
+      inner,
+      words[base + Row.remoteSlot]!,
+      words[base + Row.remoteGeneration]!,
+    )
+    if (segment !== undefined) bytes.set(segment.bytes, HEADROOM + INNER_HEADER)
+    return bytes
+  }
+
+  /** Answer to an OPEN, named by the initiator's flow ID. */
+  refuse(peer: number, slot: number, generation: number, attempt: number, code: NotHereCode): void {
+    const frame = new NotHereFrame()
+    frame.code = code
+    frame.attempt = attempt
+    this.#notHere(peer, slot, generation, frame)
+  }
+
+  /** Answer to another frame: the flow ID it was addressed to is not ours. */
+  notHere(peer: number, slot: number, generation: number, code: NotHereCode): void {
+    const frame = new NotHereFrame()
+    frame.slot = slot
+    frame.generation = generation
+    frame.code = code
+    this.#notHere(peer, 0, 0, frame)
+  }
+
+  #notHere(peer: number, slot: number, generation: number, frame: NotHereFrame): void {
+    const bytes = newFrame(NOT_HERE_HEADER, Kind.notHere, { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 }, slot, generation)
+    writeNotHere(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
+    this.#core.counters.notHereSent++
+    this.#sendNow(peer, bytes, 0)
+  }
+
+  /** Ends a flow at the other end. `slot`, `generation`: our flow ID; `remote…`: the other end's, 0 while not known. */
+  close(
+    peer: number,
+    slot: number,
+    generation: number,
+    remoteSlot: number,
+    remoteGeneration: number,
+    code: CloseCode,
+  ): void {
+    const frame = new CloseFrame()
+    frame.slot = slot
+    frame.generation = generation >>> 0
+    frame.code = code
+    const inner = { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 }
+    const bytes = newFrame(CLOSE_HEADER, Kind.close, inner, remoteSlot, remoteGeneration)
+    writeClose(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
+    this.#sendNow(peer, bytes, 0)
+  }
+
+  /** {@link close} of a flow in the table. */
+  closeFlow(row: number, code: CloseCode): void {
+    const { words } = this.#core.table
+    const b = row * ROW_WORDS
+    this.close(
+      words[b + Row.peer]!,
+      row,
+      words[b + Row.generation]!,
+      words[b + Row.remoteSlot]!,
+      words[b + Row.remoteGeneration]!,
+      code,
+    )
+  }
+
+  icmpError(row: number, frame: IcmpErrorFrame): void {
+    const { table } = this.#core
+    const base = row * ROW_WORDS
+    const length = ICMP_ERROR_HEADER + Math.min(frame.quoteLength, ICMP_QUOTE_MAX)
+    const inner = { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: table.protocol(row) }
+    const bytes = newFrame(length, Kind.icmpError, inner, table.words[base + Row.remoteSlot]!, table.words[base + Row.remoteGeneration]!)
+    writeIcmpErrorFrame(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
+    this.#sendNow(table.words[base + Row.peer]!, bytes, 0)
+  }
+
+  /** A frame whose body is given, about no flow in particular. */
+  plain(peer: number, kind: Kind, body: Uint8Array): void {
+    const bytes = newFrame(body.length, kind, { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 }, 0, 0)
+    bytes.set(body, HEADROOM + INNER_HEADER)
+    this.#sendNow(peer, bytes, 0)
+  }
+
+  /** Sends what waited for the peer and is still `wanted`. */
+  flush(peer: number, wanted: (slot: number, generation: number) => boolean): void {
+    if (!this.connected(peer)) return
+    for (const frame of this.waiting.take(peer)) {
+      if (wanted(frame.slot, frame.generation)) this.#sendNow(peer, frame.bytes, frame.trafficClass)
+    }
+  }
+
+  #sendFor(row: number, bytes: Uint8Array, trafficClass: number, now: number): void {
+    const { words } = this.#core.table
+    const base = row * ROW_WORDS
+    this.#send(words[base + Row.peer]!, bytes, trafficClass, row, words[base + Row.generation]!, now)
+  }
+
+  /** `bytes` has HEADROOM in front. */
+  #send(peer: number, bytes: Uint8Array, trafficClass: number, slot: number, generation: number, now: number): void {
+    if (this.connected(peer)) {
+      this.#sendNow(peer, bytes, trafficClass)
+      return
+    }
+    this.waiting.add(peer, { bytes, trafficClass, slot, generation, since: now })
+    this.#core.env.wantSession(peer, now)
+  }
+
+  #sendNow(peer: number, bytes: Uint8Array, trafficClass: number): void {
+    if (peer === SELF) {
+      this.loopback.push({ bytes, gsoSize: 0, gsoKind: Gso.none })
+      return
+    }
+    const { env, counters } = this.#core
+    const length = bytes.length - HEADROOM
+    const room = this.room(peer)
+    if (length <= room) {
+      env.sendFrame(peer, bytes.subarray(HEADROOM), trafficClass)
+      return
+    }
+    const pieces = piecesNeeded(length, room)
+    if (pieces === 0) this.#core.drop('too-big')
+    const id = this.#pieceId
+    this.#pieceId = (id + 1) >>> 0
+    const out = new Uint8Array(room)
+    const view = viewOf(out)
+    for (let i = 0; i < pieces; i++) {
+      const used = writePiece(bytes, HEADROOM, length, i, id, room, out, view, 0)
+      env.sendFrame(peer, out.subarray(0, used), trafficClass)
+      counters.piecesOut++
+    }
+  }
+}
+
+interface InnerFields {
+  readonly trafficClass: number
+  readonly hopLimit: number
+  readonly protocol: number
+}
+
+/** HEADROOM, an inner header, and `length` bytes to be filled. */
+function newFrame(length: number, kind: number, inner: InnerFields, slot: number, generation: number): Uint8Array {
+  const bytes = new Uint8Array(HEADROOM + INNER_HEADER + length)
+  const { trafficClass, hopLimit, protocol } = inner
+  writeInnerHeader(viewOf(bytes), HEADROOM, slot, generation, kind, trafficClass, hopLimit, protocol)
+  return bytes
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}

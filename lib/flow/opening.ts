@@ -1,0 +1,395 @@
+// The initiator's side of late binding: a program's first packet finds its instance.
+//
+//   first packet ─▶ candidates ─▶ ask(1st) ──silence, doubt──▶ ask(2nd) … attemptsMax at the same time, each with a flow ID of its own
+//                                   │  │
+//                       answer ◀────┘  └───▶ refusal ─▶ ask(next) … none left ─▶ show the program
+//                          │
+//            established; the others get CLOSE
+//
+// TCP goes on to the next candidate on silence and on refusal; UDP and echo only on refusal, because an instance that does not answer may
+// still have acted. An OPEN is idempotent at its receiver, so it may be repeated.
+
+import { OpenFlag, CloseCode, NotHereCode } from '../wire/open.js'
+import { Protocol } from '../wire/constants.js'
+import type { DropReason } from '../wire/drop.js'
+import type { ParsedPacket } from '../wire/packet.js'
+import { Tcp, TcpFlag } from '../wire/tcp.js'
+import { SELF } from '../path/peers.js'
+import { Affinity } from './affinity.js'
+import { Deadlines } from './deadlines.js'
+import type { Candidate, DialledTarget } from './environment.js'
+import { seconds, type FlowCore } from './flow-core.js'
+import { FlowState, Row } from './flow-table.js'
+import type { FrameSender } from './frame-sender.js'
+import type { OwnKernel } from './own-kernel.js'
+import { takeSegment, type Segment } from './segment.js'
+
+/** First datagrams of a UDP flow that are kept for the next candidate. */
+const SEGMENTS_KEPT = 4
+const RESENDS_MAX = 3
+
+export interface Attempt {
+  readonly candidate: Candidate
+  /** The flow ID of this attempt is (row, generation). */
+  readonly generation: number
+  readonly sentAt: number
+  /** When the next candidate is asked too; Infinity: never, or done. */
+  hedgeAt: number
+  /** When this one counts as silent; Infinity: never, or it does. */
+  silentAt: number
+  resendAt: number
+  resends: number
+  state: 'asked' | 'silent' | 'refused'
+}
+
+/** A flow that is being opened. */
+export interface Pending {
+  readonly row: number
+  readonly protocol: number
+  readonly candidates: readonly Candidate[]
+  readonly segments: Segment[]
+  readonly attempts: Attempt[]
+  readonly affinity: string
+  /** Candidates asked so far. */
+  next: number
+  lastPacket: number
+  /** What the program is shown if nothing else comes. */
+  reason: DropReason
+  done: boolean
+}
+
+export class Opening {
+  readonly #core: FlowCore
+  readonly #sender: FrameSender
+  readonly #kernel: OwnKernel
+  readonly #pending = new Map<number, Pending>()
+  readonly #deadlines = new Deadlines<Pending>()
+  readonly #affinity: Affinity
+
+  constructor(core: FlowCore, sender: FrameSender, kernel: OwnKernel) {
+    this.#core = core
+    this.#sender = sender
+    this.#kernel = kernel
+    this.#affinity = new Affinity(core.options.affinityMax, core.options.affinityTimeout)
+  }
+
+  get size(): number {
+    return this.#pending.size
+  }
+
+  /** Opens a flow for a packet from the TUN that belongs to none: a SYN, a datagram, an echo request. The packet is consumed. */
+  start(data: Uint8Array, view: DataView, packet: ParsedPacket, target: DialledTarget, now: number): void {
+    const { env, table, options } = this.#core
+    const { family, protocol, sourcePort, destinationPort } = packet
+    const found = env.candidates(target, protocol, destinationPort, now)
+    if (typeof found === 'string' || found.length === 0) {
+      const reason = typeof found === 'string' ? found : 'no-instance'
+      this.#kernel.refusePacket(data, packet, reason, now)
+      this.#core.drop(reason, data.subarray(packet.ipOffset, packet.end))
+      return
+    }
+    const row = this.#pending.size < options.openingsMax ? table.allocate(FlowState.opening) : -1
+    if (row < 0) {
+      this.#core.drop('flow-table-full', data.subarray(packet.ipOffset, packet.end))
+      return
+    }
+    const length = family === 4 ? 4 : 16
+    const local = data.slice(packet.sourceOffset, packet.sourceOffset + length)
+    const remote = data.slice(packet.destinationOffset, packet.destinationOffset + length)
+    table.link(row, family, protocol, local, remote, sourcePort, destinationPort)
+    table.set(row, Row.dialled, (destinationPort << 16) | sourcePort)
+    table.set(row, Row.since, seconds(now))
+    table.set(row, Row.lastOut, seconds(now))
+    if (protocol === Protocol.tcp) {
+      const initial = view.getInt32(packet.transportOffset + Tcp.sequence)
+      table.set(row, Row.initial, initial)
+      table.set(row, Row.nextOut, (initial + 1) | 0)
+    }
+    const affinity = protocol === Protocol.tcp ? '' : affinityKey(packet, local, remote)
+    const pending: Pending = {
+      row,
+      protocol,
+      candidates: this.#preferred(found, affinity, now),
+      segments: [takeSegment(data, view, packet)],
+      attempts: [],
+      affinity,
+      next: 0,
+      lastPacket: now,
+      reason: 'no-instance',
+      done: false,
+    }
+    this.#pending.set(row, pending)
+    this.#core.counters.opened++
+    this.#ask(pending, now)
+    this.#schedule(pending, now)
+  }
+
+  /** Another packet of a flow that is being opened. */
+  again(row: number, data: Uint8Array, view: DataView, packet: ParsedPacket, now: number): void {
+    const pending = this.#pending.get(row)
+    if (pending === undefined) return
+    const asked = pending.attempts.filter((attempt) => attempt.state !== 'refused')
+    if (pending.protocol === Protocol.tcp) {
+      if ((packet.tcpFlags & TcpFlag.rst) !== 0) {
+        this.abandon(row)
+        return
+      }
+      if ((packet.tcpFlags & TcpFlag.syn) === 0) {
+        this.#core.drop('mid-stream', data.subarray(packet.ipOffset, packet.end))
+        return
+      }
+      // The program's kernel repeats its SYN: so do we.
+      for (const attempt of asked) this.#send(pending, attempt, pending.segments[0]!, now)
+      return
+    }
+    const segment = takeSegment(data, view, packet)
+    pending.lastPacket = now
+    this.#core.table.set(row, Row.lastOut, seconds(now))
+    if (pending.segments.length < SEGMENTS_KEPT) pending.segments.push(segment)
+    for (const attempt of asked) this.#send(pending, attempt, segment, now)
+  }
+
+  /** The attempt that a flow ID in a frame from `peer` belongs to. */
+  find(slot: number, generation: number, peer: number): { pending: Pending; attempt: Attempt } | undefined {
+    const pending = this.#pending.get(slot)
+    const attempt = pending?.attempts.find((a) => a.generation === (generation | 0) && a.candidate.peer === peer)
+    return pending === undefined || attempt === undefined ? undefined : { pending, attempt }
+  }
+
+  /** Whether a frame kept for this flow ID is still of use. */
+  wants(slot: number, generation: number): boolean {
+    const pending = this.#pending.get(slot)
+    return pending?.attempts.some((a) => a.generation === generation && a.state !== 'refused') ?? false
+  }
+
+  /** An attempt was answered: the flow is bound to it, and its row established. */
+  accepted(pending: Pending, winner: Attempt, remoteSlot: number, remoteGeneration: number, now: number): void {
+    const { table, env } = this.#core
+    const { row } = pending
+    this.#finish(pending)
+    for (const attempt of pending.attempts) {
+      if (attempt === winner || attempt.state === 'refused') continue
+      this.#sender.close(attempt.candidate.peer, row, attempt.generation, 0, 0, CloseCode.lost)
+    }
+    table.set(row, Row.generation, winner.generation)
+    table.set(row, Row.peer, winner.candidate.peer)
+    table.set(row, Row.service, this.#core.services.number(winner.candidate.service))
+    table.set(row, Row.remoteSlot, remoteSlot)
+    table.set(row, Row.remoteGeneration, remoteGeneration)
+    table.set(row, Row.confirmed, seconds(now))
+    table.linkRemote(row)
+    this.#core.setState(row, FlowState.established)
+    if (pending.affinity !== '') this.#affinity.remember(pending.affinity, winner.candidate.peer, now)
+    env.outcome(winner.candidate, 'answered', now)
+  }
+
+  /** An attempt was refused, by whom and why as the code says. */
+  refused(pending: Pending, attempt: Attempt, code: NotHereCode, now: number): void {
+    if (pending.done || attempt.state === 'refused' || code === NotHereCode.loading) return
+    this.#fail(pending, attempt, reasonOf(code), now)
+  }
+
+  /** The handshake with the peer was given up. */
+  sessionFailed(peer: number, now: number): void {
+    for (const pending of [...this.#pending.values()]) {
+      const attempt = pending.attempts.find((a) => a.candidate.peer === peer && a.state !== 'refused')
+      if (attempt === undefined || pending.done) continue
+      if (attempt.state === 'asked') this.#core.env.outcome(attempt.candidate, 'silent', now)
+      this.#fail(pending, attempt, 'session-timeout', now, false)
+    }
+  }
+
+  /** Gives the flow up without telling the program; the candidates get CLOSE. */
+  abandon(row: number): void {
+    const pending = this.#pending.get(row)
+    if (pending === undefined) return
+    this.#finish(pending)
+    for (const attempt of pending.attempts) {
+      if (attempt.state === 'refused') continue
+      this.#sender.close(attempt.candidate.peer, row, attempt.generation, 0, 0, CloseCode.lost)
+    }
+    this.#core.table.release(row)
+  }
+
+  /** Gives up all flows that are being opened. */
+  abandonAll(): void {
+    for (const pending of [...this.#pending.values()]) {
+      this.#kernel.reset(pending.row)
+      this.abandon(pending.row)
+    }
+  }
+
+  get nextTimeout(): number {
+    return this.#deadlines.next
+  }
+
+  handleTimeout(now: number): void {
+    for (let pending = this.#deadlines.take(now); pending !== undefined; pending = this.#deadlines.take(now)) {
+      if (pending.done) continue
+      this.#tick(pending, now)
+      if (!pending.done) this.#schedule(pending, now)
+    }
+  }
+
+  #tick(pending: Pending, now: number): void {
+    const { options, env, counters } = this.#core
+    if (now - pending.lastPacket >= options.openingTimeout) {
+      this.abandon(pending.row)
+      return
+    }
+    if (pending.protocol !== Protocol.tcp) return
+    for (const attempt of [...pending.attempts]) {
+      if (attempt.state === 'refused') continue
+      if (attempt.hedgeAt <= now) {
+        attempt.hedgeAt = Infinity
+        if (this.#ask(pending, now)) counters.hedged++
+      }
+      if (attempt.silentAt <= now) {
+        attempt.silentAt = Infinity
+        attempt.state = 'silent'
+        env.outcome(attempt.candidate, 'silent', now)
+      }
+      if (attempt.resendAt <= now) {
+        attempt.resends++
+        const wait = 2 ** attempt.resends * (attempt.resendAt - attempt.sentAt)
+        attempt.resendAt = attempt.resends < RESENDS_MAX ? now + wait : Infinity
+        // Without a session the frame is still waiting.
+        if (this.#sender.connected(attempt.candidate.peer)) this.#send(pending, attempt, pending.segments[0]!, now)
+      }
+    }
+    this.#conclude(pending, now)
+  }
+
+  /** Asks the next candidate; false: none is left, or enough are being asked. */
+  #ask(pending: Pending, now: number): boolean {
+    const { options, table, counters } = this.#core
+    const candidate = pending.candidates[pending.next]
+    if (candidate === undefined) return false
+    if (pending.attempts.filter((a) => a.state !== 'refused').length >= options.attemptsMax) return false
+    const first = pending.next === 0
+    pending.next++
+    const { row } = pending
+    if (first) {
+      table.set(row, Row.peer, candidate.peer)
+      table.set(row, Row.service, this.#core.services.number(candidate.service))
+      if (pending.affinity !== '') this.#affinity.remember(pending.affinity, candidate.peer, now)
+    } else counters.retried++
+    const tcp = pending.protocol === Protocol.tcp
+    const silence = this.#silence(candidate.peer)
+    const attempt: Attempt = {
+      candidate,
+      generation: first ? table.get(row, Row.generation) : table.newGeneration(),
+      sentAt: now,
+      hedgeAt: tcp ? now + (candidate.doubtful ? Math.min(options.hedgeAfter, silence) : silence) : Infinity,
+      silentAt: tcp ? now + silence : Infinity,
+      resendAt: tcp ? now + silence : Infinity,
+      resends: 0,
+      state: 'asked',
+    }
+    pending.attempts.push(attempt)
+    for (const segment of pending.segments) this.#send(pending, attempt, segment, now)
+    return true
+  }
+
+  #send(pending: Pending, attempt: Attempt, segment: Segment, now: number): void {
+    const { table } = this.#core
+    const { candidate, generation } = attempt
+    const dialled = table.get(pending.row, Row.dialled)
+    const details = {
+      slot: pending.row,
+      generation,
+      service: candidate.service,
+      family: table.family(pending.row),
+      attempt: pending.attempts.indexOf(attempt),
+      flags: pending.attempts.length > 1 ? OpenFlag.hedged : 0,
+      clientPort: dialled & 0xffff,
+      dialledPort: dialled >>> 16,
+    }
+    this.#sender.open(candidate.peer, details, segment, now)
+  }
+
+  /** Time without an answer after which a candidate counts as silent, ms. */
+  #silence(peer: number): number {
+    const { options, peers } = this.#core
+    const rtt = peers.rttMs[peer]!
+    if (peer !== SELF && rtt === 0) return options.silenceMax
+    return Math.min(options.silenceMax, Math.max(options.silenceMin, 4 * rtt + options.silenceBase))
+  }
+
+  #fail(pending: Pending, attempt: Attempt, reason: DropReason, now: number, report = true): void {
+    attempt.state = 'refused'
+    attempt.hedgeAt = Infinity
+    attempt.silentAt = Infinity
+    attempt.resendAt = Infinity
+    // A server's own refusal says more than that another one could not be reached.
+    if (pending.reason !== 'refused') pending.reason = reason
+    if (report) this.#core.env.outcome(attempt.candidate, 'refused', now)
+    this.#ask(pending, now)
+    this.#conclude(pending, now)
+    if (!pending.done) this.#schedule(pending, now)
+  }
+
+  /** Shows the program a refusal when nobody is left who might answer. */
+  #conclude(pending: Pending, now: number): void {
+    if (pending.next < pending.candidates.length) return
+    let refused = 0
+    for (const attempt of pending.attempts) {
+      if (attempt.state === 'refused') refused++
+      else if (pending.protocol !== Protocol.tcp || now - attempt.sentAt < this.#core.options.silenceFinal) return
+    }
+    if (refused === 0) return
+    const { row, reason } = pending
+    this.#kernel.refuse(row, reason, pending.segments[0]!)
+    this.#core.counters.refused++
+    this.#core.drop(reason)
+    this.abandon(row)
+  }
+
+  #schedule(pending: Pending, now: number): void {
+    const { options } = this.#core
+    let at = pending.lastPacket + options.openingTimeout
+    let refused = false
+    for (const attempt of pending.attempts) {
+      at = Math.min(at, attempt.hedgeAt, attempt.silentAt, attempt.resendAt)
+      if (attempt.state === 'refused') refused = true
+    }
+    if (refused && pending.next >= pending.candidates.length) {
+      for (const attempt of pending.attempts) {
+        if (attempt.state !== 'refused') at = Math.min(at, attempt.sentAt + options.silenceFinal)
+      }
+    }
+    this.#deadlines.add(Math.max(at, now + 1), pending)
+  }
+
+  #finish(pending: Pending): void {
+    pending.done = true
+    this.#pending.delete(pending.row)
+  }
+
+  /** The candidates, the one that this flow was bound to before it went idle first. */
+  #preferred(candidates: readonly Candidate[], affinity: string, now: number): readonly Candidate[] {
+    const peer = affinity === '' ? undefined : this.#affinity.recall(affinity, now)
+    const index = peer === undefined ? -1 : candidates.findIndex((candidate) => candidate.peer === peer)
+    if (index <= 0) return candidates
+    const first = candidates[index]!
+    return [first, ...candidates.filter((candidate) => candidate !== first)]
+  }
+}
+
+function affinityKey(packet: ParsedPacket, local: Uint8Array, remote: Uint8Array): string {
+  const { protocol, sourcePort, destinationPort } = packet
+  return `${protocol}/${String.fromCharCode(...local, ...remote)}/${sourcePort}/${destinationPort}`
+}
+
+function reasonOf(code: NotHereCode): DropReason {
+  switch (code) {
+    case NotHereCode.refused:
+      return 'refused'
+    case NotHereCode.denied:
+      return 'denied'
+    case NotHereCode.full:
+      return 'flow-table-full'
+    default:
+      return 'no-instance'
+  }
+}

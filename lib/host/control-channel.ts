@@ -1,0 +1,202 @@
+import type { PeerTable } from '../path/peers.js'
+import { decodeControl, encodeControl, type ControlMessage } from '../wire/control.js'
+import type { DropReason } from '../wire/drop.js'
+
+/** What a control message is about; part of the protocol. */
+export const Channel = { directory: 0, liveness: 1, farewell: 2, flows: 3, hosts: 4 } as const
+export type Channel = (typeof Channel)[keyof typeof Channel]
+
+export interface ControlChannelOptions {
+  /** Messages of a peer that wait for an acknowledgement; more are queued. */
+  readonly windowMax: number
+  /** Messages queued per peer beyond the window; more are refused. */
+  readonly queueMax: number
+  readonly retransmitMinMs: number
+  readonly retransmitMaxMs: number
+}
+
+export const controlChannelDefaults: ControlChannelOptions = {
+  windowMax: 64,
+  queueMax: 4_096,
+  retransmitMinMs: 60,
+  retransmitMaxMs: 2_000,
+}
+
+export interface ControlSink {
+  /** Seal one control frame to the peer; false: no session now. */
+  sendControl(peer: number, message: Uint8Array): boolean
+  /** A message, once, in the order of arrival. */
+  message(peer: number, channel: number, body: Uint8Array, now: number): void
+  drop(reason: DropReason): void
+}
+
+interface Outgoing {
+  readonly id: number
+  readonly channel: number
+  readonly body: Uint8Array
+  sentAt: number
+  tries: number
+}
+
+interface Conversation {
+  nextId: number
+  readonly inFlight: Map<number, Outgoing>
+  readonly queue: Outgoing[]
+  /** The peer's epoch and what has been delivered of it: all up to `contiguous`, and `above`. */
+  epoch: number
+  contiguous: number
+  readonly above: Set<number>
+  /** To be acknowledged with the next frame. */
+  acks: number[]
+}
+
+const ACKS_MAX = 64
+
+/**
+ * Small control messages between hosts: each a datagram, acknowledged, repeated at the pace of the measured round trip, delivered once. Not ordered: messages carry their own sequence
+ * numbers where order matters. An epoch, fresh at each start of the process, tells a restarted sender from a duplicate.
+ */
+export class ControlChannel {
+  readonly #conversations = new Map<number, Conversation>()
+  readonly #options: ControlChannelOptions
+  refused = 0
+
+  constructor(
+    private readonly components: {
+      readonly peers: PeerTable
+      /** Random, not 0, fresh at each start. */
+      readonly epoch: number
+      readonly sink: ControlSink
+    },
+    options: Partial<ControlChannelOptions> = {},
+  ) {
+    this.#options = { ...controlChannelDefaults, ...options }
+  }
+
+  /** Queues a message and sends it when the window allows. False: the queue is full, nothing was taken. */
+  send(peer: number, channel: Channel, body: Uint8Array, now: number): boolean {
+    const conversation = this.#conversation(peer)
+    if (conversation.queue.length >= this.#options.queueMax) {
+      this.refused++
+      return false
+    }
+    conversation.queue.push({ id: conversation.nextId++, channel, body, sentAt: 0, tries: 0 })
+    this.#pump(peer, conversation, now)
+    return true
+  }
+
+  /** One control frame's content, from inside the session with the peer. */
+  receive(peer: number, bytes: Uint8Array, now: number): void {
+    const { sink, epoch } = this.components
+    const message = decodeControl(bytes)
+    if (message === undefined) return sink.drop('bad-control')
+    const conversation = this.#conversation(peer)
+    if (message.acksEpoch === epoch) for (const id of message.acks) conversation.inFlight.delete(id)
+    if (message.id > 0) this.#deliver(peer, conversation, message, now)
+    this.#pump(peer, conversation, now)
+  }
+
+  /** The session came (back) up: what is in flight goes out again at once. */
+  sessionUp(peer: number, now: number): void {
+    const conversation = this.#conversations.get(peer)
+    if (conversation === undefined) return
+    for (const outgoing of conversation.inFlight.values()) this.#transmit(peer, conversation, outgoing, now)
+    this.#pump(peer, conversation, now)
+  }
+
+  /** The session is lost: what waits is given up. Numbers go on, so that a later message is no duplicate. */
+  clear(peer: number): void {
+    const conversation = this.#conversations.get(peer)
+    if (conversation === undefined) return
+    conversation.inFlight.clear()
+    conversation.queue.length = 0
+    conversation.acks = []
+  }
+
+  /** Sends what acknowledgements are owed; called once after each batch from the network. */
+  flush(now: number): void {
+    for (const [peer, conversation] of this.#conversations) {
+      if (conversation.acks.length > 0) this.#frame(peer, conversation, 0, 0, new Uint8Array(0))
+      this.#pump(peer, conversation, now)
+    }
+  }
+
+  handleTimeout(now: number): void {
+    for (const [peer, conversation] of this.#conversations) {
+      for (const outgoing of conversation.inFlight.values()) {
+        if (now >= this.#dueAt(peer, outgoing)) this.#transmit(peer, conversation, outgoing, now)
+      }
+    }
+  }
+
+  nextTimeout(): number {
+    let next = Infinity
+    for (const [peer, conversation] of this.#conversations) {
+      for (const outgoing of conversation.inFlight.values()) next = Math.min(next, this.#dueAt(peer, outgoing))
+    }
+    return next
+  }
+
+  #dueAt(peer: number, outgoing: Outgoing): number {
+    const { retransmitMinMs, retransmitMaxMs } = this.#options
+    const base = Math.max(retransmitMinMs, 2 * (this.components.peers.rttMs[peer] ?? 0))
+    return outgoing.sentAt + Math.min(base * 2 ** Math.min(outgoing.tries - 1, 8), retransmitMaxMs)
+  }
+
+  #deliver(peer: number, conversation: Conversation, message: ControlMessage, now: number): void {
+    const { sink } = this.components
+    if (message.epoch !== conversation.epoch) {
+      conversation.epoch = message.epoch
+      conversation.contiguous = message.base - 1
+      conversation.above.clear()
+      conversation.acks = []
+    } else if (message.base - 1 > conversation.contiguous) {
+      // The sender has given up on what is below.
+      conversation.contiguous = message.base - 1
+      for (const id of conversation.above) if (id <= conversation.contiguous) conversation.above.delete(id)
+    }
+    if (message.id > conversation.contiguous + 4 * this.#options.windowMax) return sink.drop('bad-control')
+    conversation.acks.push(message.id)
+    if (conversation.acks.length > ACKS_MAX) conversation.acks.shift()
+    if (message.id <= conversation.contiguous || conversation.above.has(message.id)) return
+    conversation.above.add(message.id)
+    while (conversation.above.delete(conversation.contiguous + 1)) conversation.contiguous++
+    sink.message(peer, message.channel, message.body, now)
+  }
+
+  #pump(peer: number, conversation: Conversation, now: number): void {
+    while (conversation.inFlight.size < this.#options.windowMax) {
+      const outgoing = conversation.queue.shift()
+      if (outgoing === undefined) return
+      conversation.inFlight.set(outgoing.id, outgoing)
+      this.#transmit(peer, conversation, outgoing, now)
+    }
+  }
+
+  #transmit(peer: number, conversation: Conversation, outgoing: Outgoing, now: number): void {
+    outgoing.sentAt = now
+    outgoing.tries++
+    this.#frame(peer, conversation, outgoing.id, outgoing.channel, outgoing.body)
+  }
+
+  #frame(peer: number, conversation: Conversation, id: number, channel: number, body: Uint8Array): void {
+    let base = conversation.nextId
+    for (const first of conversation.inFlight.keys()) {
+      base = first
+      break
+    }
+    const { epoch, sink } = this.components
+    const acks = conversation.acks
+    const message = encodeControl({ epoch, id, base, acksEpoch: conversation.epoch, acks, channel, body })
+    if (sink.sendControl(peer, message)) conversation.acks = []
+  }
+
+  #conversation(peer: number): Conversation {
+    let conversation = this.#conversations.get(peer)
+    if (conversation === undefined) {
+      conversation = { nextId: 1, inFlight: new Map(), queue: [], epoch: 0, contiguous: 0, above: new Set(), acks: [] }
+      this.#conversations.set(peer, conversation)
+    }
+    return conversation
+  }
+}

@@ -1,0 +1,261 @@
+import type { FrameCodec } from '../crypto/codec.js'
+import type { PeerTable } from '../path/peers.js'
+import {
+  ADDRESS_RECORD,
+  DATAGRAM_WORDS,
+  datagramBatch,
+  frameRuns,
+  Gso,
+
+  openBatch,
+  packetBatch,
+  PACKET_WORDS,
+  RUN_WORDS,
+  Seal,
+  SEAL_WORDS,
+  sealBatch,
+  type DatagramBatch,
+  type FrameRuns,
+  type OpenBatch,
+  type PacketBatch,
+  type SealBatch,
+} from '../wire/batch.js'
+import { VNET_HEADER } from '../wire/constants.js'
+
+/** The two devices as the host drives them. Nothing is kept: batches are reused as soon as a call returns. */
+export interface HostIo {
+  /** Packets to the own kernel. */
+  writeTun(batch: PacketBatch): void
+  /** Frames to the underlay; address slots refer to `addresses` (AddressTable.records). */
+  sendFrames(runs: FrameRuns, addresses: Uint8Array): void
+}
+
+/** What decides about packets and frames: the flow engine, and the host around it. */
+export interface DataPathDecisions {
+  fromTun(batch: PacketBatch, seal: SealBatch, now: number): void
+  fromPeers(open: OpenBatch, datagrams: DatagramBatch, tunOut: PacketBatch, now: number): void
+}
+
+/** Sees traffic while a dump is open; see lib/host/traffic-tap.ts. */
+export interface DataPathTap {
+  tunRead(batch: PacketBatch, now: number): void
+  tunWrite(batch: PacketBatch, now: number): void
+  /** Before an entry is sealed, and the runs it became. */
+  sealing(batch: SealBatch, entry: number): void
+  sealed(runs: FrameRuns, now: number): void
+  /** One datagram and what became of it. */
+  opened(datagrams: DatagramBatch, open: OpenBatch, now: number): void
+}
+
+const TUN_READ_BYTES = 512 * 1024
+const TUN_READ_PACKETS = 128
+const DATAGRAMS = 8
+const SEGMENTS = 64
+const OPEN_BYTES = 2 * 1024 * 1024
+const RUN_BYTES = 1024 * 1024
+const RUNS = 512
+const SCRATCH_BYTES = 512 * 1024
+const SCRATCH_ENTRIES = 1024
+
+/**
+ * Owner of all packet buffers. Outward: `tunIn` is filled by the device, decided upon in place, sealed into `runs`, sent. Inward: `wireIn` is filled by the
+ * device, opened into `#open`, decided upon in place, written. Frames and packets made outside the fast path are copied into the scratch batches and go first.
+ */
+export class DataPath {
+  readonly tunIn = packetBatch(TUN_READ_BYTES, TUN_READ_PACKETS)
+  readonly wireIn = datagramBatch(DATAGRAMS)
+  tap: DataPathTap | undefined
+  framesOut = 0
+  bytesOut = 0
+  datagramsIn = 0
+  bytesIn = 0
+  readonly #tunSeal = sealBatch(this.tunIn.data, TUN_READ_PACKETS)
+  readonly #open = openBatch(OPEN_BYTES, DATAGRAMS * SEGMENTS)
+  readonly #tunOut: PacketBatch = {
+    data: this.#open.data,
+    view: this.#open.view,
+    desc: new Int32Array(DATAGRAMS * SEGMENTS * PACKET_WORDS),
+    count: 0,
+    used: 0,
+  }
+  readonly #runs = frameRuns(RUN_BYTES, RUNS)
+  readonly #scratchSeal = sealBatch(new Uint8Array(SCRATCH_BYTES), SCRATCH_ENTRIES)
+  #scratchSealUsed = 0
+  readonly #scratchPackets = packetBatch(SCRATCH_BYTES, SCRATCH_ENTRIES)
+  readonly #single: DatagramBatch = { ...this.wireIn, desc: new Int32Array(DATAGRAM_WORDS), count: 1 }
+
+  constructor(
+    private readonly components: {
+      readonly codec: FrameCodec
+      readonly peers: PeerTable
+      readonly io: HostIo
+      readonly decisions: DataPathDecisions
+    },
+  ) {}
+
+  /** The device has filled `tunIn`. */
+  tunRead(now: number): void {
+    const { tunIn } = this
+    this.tap?.tunRead(tunIn, now)
+    this.#tunSeal.count = 0
+    this.components.decisions.fromTun(tunIn, this.#tunSeal, now)
+    this.flush(now)
+    this.#seal(this.#tunSeal, now)
+  }
+
+  /** The device has filled `wireIn`. */
+  wireRead(now: number): void {
+    const { wireIn } = this
+    this.datagramsIn += wireIn.count
+    for (let i = 0; i < wireIn.count; i++) this.bytesIn += wireIn.desc[i * DATAGRAM_WORDS + 1]!
+    if (this.tap === undefined) this.#receive(wireIn, now)
+    else this.#receiveTapped(this.tap, now)
+    this.flush(now)
+  }
+
+  /** Queues one plaintext (copied) for a peer's current session to an address slot; false: there is neither. */
+  frameTo(peer: number, addressSlot: number, plaintext: Uint8Array, trafficClass: number): boolean {
+    const sealSlot = this.components.peers.sealSlot[peer]!
+    if (sealSlot < 0 || addressSlot < 0) return false
+    if (this.#scratchSeal.count >= SCRATCH_ENTRIES || this.#scratchSealUsed + plaintext.length > SCRATCH_BYTES) this.#flushFrames()
+    const { data, desc, count } = this.#scratchSeal
+    data.set(plaintext, this.#scratchSealUsed)
+    const base = count * SEAL_WORDS
+    desc[base + Seal.offset] = this.#scratchSealUsed
+    desc[base + Seal.length] = plaintext.length
+    desc[base + Seal.headerLength] = plaintext.length
+    desc[base + Seal.gsoSize] = 0
+    desc[base + Seal.gsoKind] = Gso.none
+    desc[base + Seal.sealSlot] = sealSlot
+    desc[base + Seal.addressSlot] = addressSlot
+    desc[base + Seal.trafficClass] = trafficClass
+    this.#scratchSeal.count++
+    this.#scratchSealUsed += plaintext.length
+    return true
+  }
+
+  /** Queues one packet, vnet header and all (copied), for the own kernel. */
+  packet(packet: Uint8Array): void {
+    const batch = this.#scratchPackets
+    if (batch.count >= SCRATCH_ENTRIES || align(batch.used) + packet.length > SCRATCH_BYTES) this.#flushPackets(0)
+    const offset = align(batch.used)
+    batch.data.set(packet, offset)
+    batch.desc[batch.count * PACKET_WORDS] = offset
+    batch.desc[batch.count * PACKET_WORDS + 1] = packet.length
+    batch.count++
+    batch.used = offset + packet.length
+  }
+
+  /** Sends one datagram in the clear (handshakes). */
+  clear(bytes: Uint8Array, addressSlot: number): void {
+    const runs = this.#runs
+    runs.data.set(bytes)
+    runs.desc.set([0, bytes.length, bytes.length, addressSlot, 0, 0])
+    runs.count = 1
+    runs.used = bytes.length
+    this.#send(runs)
+  }
+
+  /** Seals and sends, writes what was queued. Called after every input to the host. */
+  flush(now: number): void {
+    this.#flushFrames(now)
+    this.#flushPackets(now)
+  }
+
+  #receive(datagrams: DatagramBatch, now: number): void {
+    const { codec, decisions } = this.components
+    codec.open(datagrams, this.#open)
+    this.#tunOut.count = 0
+    decisions.fromPeers(this.#open, datagrams, this.#tunOut, now)
+    this.#flushPackets(now)
+    if (this.#tunOut.count === 0) return
+    this.tap?.tunWrite(this.#tunOut, now)
+    this.components.io.writeTun(this.#tunOut)
+  }
+
+  /** As without a tap, one frame at a time, so that each can be shown with what became of it. */
+  #receiveTapped(tap: DataPathTap, now: number): void {
+    const { wireIn } = this
+    const single = this.#single
+    const { codec, decisions } = this.components
+    for (let i = 0; i < wireIn.count; i++) {
+      const base = i * DATAGRAM_WORDS
+      const [start, total, size] = [wireIn.desc[base]!, wireIn.desc[base + 1]!, wireIn.desc[base + 2]!]
+      single.addresses.copyWithin(0, i * ADDRESS_RECORD, (i + 1) * ADDRESS_RECORD)
+      const step = size > 0 ? size : Math.max(total, 1)
+      for (let at = 0; at < Math.max(total, 1); at += step) {
+        single.desc.set([start + at, Math.min(step, total - at), 0, wireIn.desc[base + 3]!])
+        codec.open(single, this.#open)
+        tap.opened(single, this.#open, now)
+        this.#tunOut.count = 0
+        decisions.fromPeers(this.#open, single, this.#tunOut, now)
+        this.#flushPackets(now)
+        if (this.#tunOut.count === 0) continue
+        tap.tunWrite(this.#tunOut, now)
+        this.components.io.writeTun(this.#tunOut)
+      }
+    }
+  }
+
+  #flushFrames(now = 0): void {
+    if (this.#scratchSeal.count === 0) return
+    this.#seal(this.#scratchSeal, now)
+    this.#scratchSeal.count = 0
+    this.#scratchSealUsed = 0
+  }
+
+  #flushPackets(now: number): void {
+    const batch = this.#scratchPackets
+    if (batch.count === 0) return
+    this.tap?.tunWrite(batch, now)
+    this.components.io.writeTun(batch)
+    batch.count = 0
+    batch.used = 0
+  }
+
+  #seal(batch: SealBatch, now: number): void {
+    if (this.tap !== undefined) return this.#sealTapped(this.tap, batch, now)
+    const { codec } = this.components
+    const runs = this.#runs
+    for (let next = 0; next < batch.count; ) {
+      runs.count = 0
+      runs.used = 0
+      next = codec.seal(batch, next, runs)
+      if (runs.count === 0) return
+      this.#send(runs)
+    }
+  }
+
+  #sealTapped(tap: DataPathTap, batch: SealBatch, now: number): void {
+    const { codec } = this.components
+    const runs = this.#runs
+    const entries = batch.count
+    for (let entry = 0; entry < entries; entry++) {
+      tap.sealing(batch, entry)
+      runs.count = 0
+      runs.used = 0
+      batch.count = entry + 1
+      codec.seal(batch, entry, runs)
+      tap.sealed(runs, now)
+      if (runs.count > 0) this.#send(runs)
+    }
+    batch.count = entries
+  }
+
+  #send(runs: FrameRuns): void {
+    for (let i = 0; i < runs.count; i++) {
+      const length = runs.desc[i * RUN_WORDS + 1]!
+      this.bytesOut += length
+      this.framesOut += Math.ceil(length / Math.max(runs.desc[i * RUN_WORDS + 2]!, 1))
+    }
+    this.components.io.sendFrames(runs, this.components.peers.addresses.records)
+    runs.count = 0
+    runs.used = 0
+  }
+}
+
+/** The IP header behind the vnet header lies on a multiple of four. */
+function align(offset: number): number {
+  return ((offset + VNET_HEADER + 3) & ~3) - VNET_HEADER
+}
+

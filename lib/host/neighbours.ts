@@ -1,0 +1,185 @@
+import { encodeLocator, formatLocator, type Locator } from '../path/locator.js'
+import { SELF, type PeerTable } from '../path/peers.js'
+import type { HostId } from '../wire/ids.js'
+
+export interface NeighboursOptions {
+  /** Up to so many known hosts, a session is kept with each. */
+  readonly meshMax: number
+  /** With more, sessions are kept with so many that follow us in the order of IDs, and so many before. */
+  readonly ring: number
+  readonly retryMinMs: number
+  readonly retryMaxMs: number
+  /** Locators tried for one host. */
+  readonly locatorsMax: number
+  /** Hosts for which hints are kept. */
+  readonly hintsMax: number
+}
+
+export const neighboursDefaults: NeighboursOptions = {
+  meshMax: 32,
+  ring: 4,
+  retryMinMs: 500,
+  retryMaxMs: 15_000,
+  locatorsMax: 8,
+  hintsMax: 4_096,
+}
+
+interface Attempt {
+  nextAt: number
+  failures: number
+  /** A session is up. */
+  up: boolean
+  connecting: boolean
+}
+
+/**
+ * Whom to keep a session with, and when to try again. Where a host may be is told by its own records and by hints (a token, multicast DNS, where it was last); all of it is
+ * only tried, the handshake proves it.
+ */
+export class Neighbours {
+  readonly #options: NeighboursOptions
+  readonly #attempts = new Map<number, Attempt>()
+  /** Newest first. */
+  readonly #hints = new Map<HostId, Locator[]>()
+  #wanted: readonly HostId[] = []
+
+  constructor(
+    private readonly components: {
+      readonly self: HostId
+      readonly peers: PeerTable
+      readonly connect: (peer: number, addresses: readonly Uint8Array[], now: number) => void
+      /** What the host's own records say. */
+      readonly locatorsOf: (host: HostId) => readonly Locator[]
+      /** Hosts that must not be connected to: revoked. */
+      readonly excluded: (host: HostId) => boolean
+      /** Uniform in [0, 1). */
+      readonly random: () => number
+    },
+    options: Partial<NeighboursOptions> = {},
+  ) {
+    this.#options = { ...neighboursDefaults, ...options }
+  }
+
+  /** Somebody, not necessarily the host itself, says that it can be reached there. */
+  hint(host: HostId, locator: Locator, now: number): void {
+    if (host === this.components.self) return
+    const known = this.#hints.get(host)
+    if (known === undefined && this.#hints.size >= this.#options.hintsMax) return
+    const text = formatLocator(locator)
+    const isNew = known?.every((l) => formatLocator(l) !== text) ?? true
+    const rest = (known ?? []).filter((l) => formatLocator(l) !== text)
+    this.#hints.set(host, [locator, ...rest].slice(0, this.#options.locatorsMax))
+    if (isNew) this.#soon(host, now)
+  }
+
+  /** All hosts known, hinted or by records: the ones to keep sessions with are chosen among them. */
+  known(hosts: Iterable<HostId>, now: number): void {
+    const { self, excluded } = this.components
+    const all = [...new Set([...hosts, ...this.#hints.keys()])].filter((host) => host !== self && !excluded(host)).sort()
+    const { meshMax, ring } = this.#options
+    if (all.length <= meshMax) this.#wanted = all
+    else {
+      const after = all.findIndex((host) => host > self)
+      const at = after < 0 ? all.length : after
+      const chosen = new Set<HostId>()
+      for (let i = 0; i < ring; i++) {
+        chosen.add(all[(at + i) % all.length]!)
+        chosen.add(all[(at - 1 - i + 2 * all.length) % all.length]!)
+      }
+      this.#wanted = [...chosen]
+    }
+    for (const host of this.#wanted) this.#attempt(host, now)
+  }
+
+  /** A flow needs the host now. */
+  want(peer: number, now: number): void {
+    const attempt = this.#attempts.get(peer) ?? this.#attempt(this.components.peers.hostId(peer), now)
+    if (attempt === undefined || attempt.up || attempt.connecting) return
+    this.#connect(peer, attempt, now)
+  }
+
+  /** `locator`: where the session came up; tried first the next time. */
+  established(peer: number, locator: Locator | undefined, now: number): void {
+    if (peer === SELF) return
+    const host = this.components.peers.hostId(peer)
+    const attempt = this.#attempt(host, now)
+    if (attempt === undefined) return
+    attempt.up = true
+    attempt.connecting = false
+    attempt.failures = 0
+    attempt.nextAt = Infinity
+    if (locator !== undefined) this.hint(host, locator, now)
+  }
+
+  failed(peer: number, now: number): void {
+    const attempt = this.#attempts.get(peer)
+    if (attempt === undefined || attempt.up) return
+    attempt.connecting = false
+    attempt.failures++
+    const { retryMinMs, retryMaxMs } = this.#options
+    const delay = Math.min(retryMinMs * 2 ** Math.min(attempt.failures - 1, 10), retryMaxMs)
+    attempt.nextAt = now + delay * (0.75 + 0.5 * this.components.random())
+  }
+
+  lost(peer: number, now: number): void {
+    const attempt = this.#attempts.get(peer)
+    if (attempt === undefined) return
+    attempt.up = false
+    attempt.connecting = false
+    attempt.nextAt = now + this.#options.retryMinMs * this.components.random()
+  }
+
+  /** Hosts to remember over a restart, with where they were last. */
+  remembered(): { readonly host: HostId; readonly locators: readonly Locator[] }[] {
+    return [...this.#hints].map(([host, locators]) => ({ host, locators }))
+  }
+
+  handleTimeout(now: number): void {
+    const { peers } = this.components
+    for (const host of this.#wanted) {
+      const peer = peers.indexOf(host)
+      const attempt = this.#attempts.get(peer)
+      if (attempt !== undefined && !attempt.up && !attempt.connecting && now >= attempt.nextAt) this.#connect(peer, attempt, now)
+    }
+  }
+
+  nextTimeout(): number {
+    const { peers } = this.components
+    let next = Infinity
+    for (const host of this.#wanted) {
+      const attempt = this.#attempts.get(peers.indexOf(host))
+      if (attempt !== undefined && !attempt.up && !attempt.connecting) next = Math.min(next, attempt.nextAt)
+    }
+    return next
+  }
+
+  #connect(peer: number, attempt: Attempt, now: number): void {
+    const { peers, locatorsOf, connect } = this.components
+    const host = peers.hostId(peer)
+    const addresses = new Map<string, Uint8Array>()
+    for (const locator of [...(this.#hints.get(host) ?? []), ...locatorsOf(host)]) {
+      if (addresses.size < this.#options.locatorsMax) addresses.set(formatLocator(locator), encodeLocator(locator))
+    }
+    if (addresses.size === 0) return this.failed(peer, now)
+    attempt.connecting = true
+    connect(peer, [...addresses.values()], now)
+  }
+
+  #soon(host: HostId, now: number): void {
+    const attempt = this.#attempts.get(this.components.peers.indexOf(host))
+    if (attempt === undefined || attempt.up || attempt.connecting) return
+    attempt.failures = 0
+    attempt.nextAt = Math.min(attempt.nextAt, now)
+  }
+
+  #attempt(host: HostId, now: number): Attempt | undefined {
+    const peer = this.components.peers.add(host)
+    if (peer < 0) return undefined
+    let attempt = this.#attempts.get(peer)
+    if (attempt === undefined) {
+      attempt = { nextAt: now, failures: 0, up: false, connecting: false }
+      this.#attempts.set(peer, attempt)
+    }
+    return attempt
+  }
+}

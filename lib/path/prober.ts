@@ -1,0 +1,252 @@
+import { ADDRESS_RECORD } from '../wire/batch.js'
+import type { PeerTable } from './peers.js'
+
+/** How often, and how patiently, paths are probed. All ms. */
+export interface ProberOptions {
+  /** Between probes of a peer that has flows or binds. */
+  readonly activeIntervalMs: number
+  /** Between probes of an idle peer. */
+  readonly idleIntervalMs: number
+  /** A peer counts as active this long after its last flow or bind. */
+  readonly activeForMs: number
+  /** Silence of an active peer, with probes unanswered, after which it is doubtful, and after which it is dead. */
+  readonly doubtfulAfterMs: number
+  readonly deadAfterMs: number
+  /** Paths remembered per peer. */
+  readonly pathsMax: number
+}
+
+export const proberDefaults: ProberOptions = {
+  activeIntervalMs: 200,
+  idleIntervalMs: 15_000,
+  activeForMs: 60_000,
+  doubtfulAfterMs: 300,
+  deadAfterMs: 800,
+  pathsMax: 8,
+}
+
+export interface ProberSink {
+  /** Seal and send a probe frame to this address slot. */
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void
+  /** The peer's liveness changed. */
+  liveness(peer: number, state: Liveness, now: number): void
+  /** Frames of the peer go another way now. */
+  moved(peer: number, addressSlot: number, now: number): void
+}
+
+export type Liveness = 'alive' | 'doubtful' | 'dead'
+
+interface Path {
+  readonly slot: number
+  /** When our probe was last echoed from there; 0: never. */
+  provenAt: number
+  rttMs: number
+  /** Probes not yet echoed, newest last; at most PENDING, so that a round trip longer than the interval is still measured. */
+  pending: { readonly token: Uint8Array; readonly sentAt: number }[]
+  sentAt: number
+}
+
+interface Watch {
+  paths: Path[]
+  state: Liveness
+  /** Last authenticated frame of the peer, over any path. */
+  heardAt: number
+  activeUntil: number
+  nextProbeAt: number
+  /** First probe sent since the peer was last heard; 0: none outstanding. */
+  unansweredSince: number
+}
+
+const TOKEN = 16
+const PENDING = 8
+
+/**
+ * Proves paths and watches peers. A path is proven by our own probe and its echo, nothing else; frames go only to proven paths, except
+ * during the handshake that opened the session. Probe tokens are random, so an echo cannot be forged without having seen the probe.
+ */
+export class PathProber {
+  readonly #watches = new Map<number, Watch>()
+  readonly #options: ProberOptions
+
+  constructor(
+    private readonly components: {
+      readonly peers: PeerTable
+      readonly randomBytes: (length: number) => Uint8Array
+      readonly sink: ProberSink
+    },
+    options: Partial<ProberOptions> = {},
+  ) {
+    this.#options = { ...proberDefaults, ...options }
+  }
+
+  /** A session came up over this address: the handshake has proven it. */
+  established(peer: number, record: Uint8Array, now: number): void {
+    const watch = this.#watch(peer, now)
+    const path = this.#path(peer, watch, record, 0)
+    watch.heardAt = now
+    watch.unansweredSince = 0
+    watch.nextProbeAt = Math.min(watch.nextProbeAt, now)
+    if (path !== undefined) {
+      path.provenAt = now
+      this.#use(peer, watch, path, now)
+    }
+    this.#setState(peer, watch, 'alive', now)
+  }
+
+  /** The session is gone for good: forget the peer's paths. */
+  forget(peer: number): void {
+    const { peers } = this.components
+    const watch = this.#watches.get(peer)
+    if (watch === undefined) return
+    for (const path of watch.paths) peers.addresses.release(path.slot)
+    this.#watches.delete(peer)
+    peers.addressSlot[peer] = -1
+  }
+
+  /** A flow or bind concerns the peer: watch it closely for a while. */
+  active(peer: number, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined) return
+    const wasIdle = watch.activeUntil <= now
+    watch.activeUntil = now + this.#options.activeForMs
+    if (wasIdle) watch.nextProbeAt = Math.min(watch.nextProbeAt, now + this.#options.activeIntervalMs)
+  }
+
+  /**
+   * An authenticated frame came from the record at `offset`. Called once a batch entry; allocates nothing when the address is the
+   * one in use. An unknown address is challenged with a probe of about the size of what came: never more than three times the bytes.
+   */
+  heard(peer: number, records: Uint8Array, offset: number, now: number): void {
+    const { peers } = this.components
+    const watch = this.#watches.get(peer)
+    if (watch === undefined) return
+    watch.heardAt = now
+    watch.unansweredSince = 0
+    if (watch.state !== 'alive') this.#setState(peer, watch, 'alive', now)
+    const current = peers.addressSlot[peer]!
+    if (current >= 0 && peers.addresses.matches(current, records, offset)) return
+    const path = this.#path(peer, watch, records, offset)
+    if (path !== undefined && now - path.sentAt >= this.#options.activeIntervalMs) this.#probe(peer, path, now)
+  }
+
+  /** Our probe came back from the record at `offset`. */
+  echoed(peer: number, token: Uint8Array, records: Uint8Array, offset: number, now: number): void {
+    const { peers } = this.components
+    const watch = this.#watches.get(peer)
+    if (watch === undefined || token.length < TOKEN) return
+    const path = watch.paths.find((p) => peers.addresses.matches(p.slot, records, offset))
+    const index = path?.pending.findIndex((probe) => sameBytes(probe.token, token)) ?? -1
+    if (path === undefined || index < 0) return
+    const { sentAt } = path.pending[index]!
+    path.pending.splice(0, index + 1)
+    const sample = Math.max(now - sentAt, 0.01)
+    path.rttMs = path.rttMs === 0 ? sample : path.rttMs * 0.875 + sample * 0.125
+    path.provenAt = now
+    const current = watch.paths.find((p) => p.slot === peers.addressSlot[peer])
+    if (current === path) peers.rttMs[peer] = path.rttMs
+    else if (current === undefined || sentAt >= current.provenAt) this.#use(peer, watch, path, now)
+  }
+
+  liveness(peer: number): Liveness | undefined {
+    return this.#watches.get(peer)?.state
+  }
+
+  /** When the peer was last heard, ms; undefined: not watched. */
+  heardAt(peer: number): number | undefined {
+    return this.#watches.get(peer)?.heardAt
+  }
+
+  /** What is known of the peer's paths, for display. */
+  paths(peer: number): { readonly slot: number; readonly rttMs: number; readonly provenAt: number }[] {
+    return (this.#watches.get(peer)?.paths ?? []).map(({ slot, rttMs, provenAt }) => ({ slot, rttMs, provenAt }))
+  }
+
+  handleTimeout(now: number): void {
+    const { peers } = this.components
+    for (const [peer, watch] of this.#watches) {
+      if (watch.unansweredSince > 0) {
+        const silent = now - Math.max(watch.unansweredSince, watch.heardAt)
+        const slack = 2 * (peers.rttMs[peer] ?? 0)
+        if (silent >= this.#options.deadAfterMs + slack) this.#setState(peer, watch, 'dead', now)
+        else if (silent >= this.#options.doubtfulAfterMs + slack) this.#setState(peer, watch, 'doubtful', now)
+      }
+      if (now >= watch.nextProbeAt) this.#probeAll(peer, watch, now)
+    }
+  }
+
+  nextTimeout(): number {
+    let next = Infinity
+    for (const watch of this.#watches.values()) if (watch.nextProbeAt < next) next = watch.nextProbeAt
+    return next
+  }
+
+  #probeAll(peer: number, watch: Watch, now: number): void {
+    const active = watch.activeUntil > now
+    const worried = watch.unansweredSince > 0 && watch.state !== 'dead'
+    const interval = active || worried ? this.#options.activeIntervalMs : this.#options.idleIntervalMs
+    watch.nextProbeAt = now + interval
+    const current = this.components.peers.addressSlot[peer]
+    // Traffic that comes in proves the peer as well as an echo would; a busy path is still probed now and then for its RTT.
+    for (const path of watch.paths) {
+      const inUse = path.slot === current
+      if (!inUse && watch.state === 'alive' && now - path.sentAt < this.#options.idleIntervalMs) continue
+      this.#probe(peer, path, now)
+    }
+    if (watch.unansweredSince === 0) watch.unansweredSince = now
+  }
+
+  #probe(peer: number, path: Path, now: number): void {
+    const token = this.components.randomBytes(TOKEN)
+    path.pending.push({ token, sentAt: now })
+    if (path.pending.length > PENDING) path.pending.shift()
+    path.sentAt = now
+    this.components.sink.sendProbe(peer, path.slot, token)
+  }
+
+  #use(peer: number, watch: Watch, path: Path, now: number): void {
+    const { peers, sink } = this.components
+    const before = peers.addressSlot[peer]
+    peers.addressSlot[peer] = path.slot
+    if (path.rttMs > 0) peers.rttMs[peer] = path.rttMs
+    if (before !== path.slot) sink.moved(peer, path.slot, now)
+    watch.nextProbeAt = Math.min(watch.nextProbeAt, now + this.#options.activeIntervalMs)
+  }
+
+  #setState(peer: number, watch: Watch, state: Liveness, now: number): void {
+    if (watch.state === state) return
+    watch.state = state
+    this.components.sink.liveness(peer, state, now)
+  }
+
+  #watch(peer: number, now: number): Watch {
+    let watch = this.#watches.get(peer)
+    if (watch === undefined) {
+      watch = { paths: [], state: 'alive', heardAt: now, activeUntil: 0, nextProbeAt: now, unansweredSince: 0 }
+      this.#watches.set(peer, watch)
+    }
+    return watch
+  }
+
+  /** The path to the record, made on first sight; the least recently proven unused one gives way when there are too many. */
+  #path(peer: number, watch: Watch, records: Uint8Array, offset: number): Path | undefined {
+    const { addresses, addressSlot } = this.components.peers
+    const known = watch.paths.find((p) => addresses.matches(p.slot, records, offset))
+    if (known !== undefined) return known
+    if (watch.paths.length >= this.#options.pathsMax) {
+      const unused = watch.paths.filter((p) => p.slot !== addressSlot[peer]).sort((a, b) => a.provenAt - b.provenAt)[0]
+      if (unused === undefined) return undefined
+      addresses.release(unused.slot)
+      watch.paths.splice(watch.paths.indexOf(unused), 1)
+    }
+    const slot = addresses.acquire(records.subarray(offset, offset + ADDRESS_RECORD))
+    if (slot < 0) return undefined
+    const path: Path = { slot, provenAt: 0, rttMs: 0, pending: [], sentAt: -Infinity }
+    watch.paths.push(path)
+    return path
+  }
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  for (let i = 0; i < TOKEN; i++) if (a[i] !== b[i]) return false
+  return true
+}

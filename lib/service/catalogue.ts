@@ -1,0 +1,267 @@
+// The catalogue: what the records in the directory mean. Which services there are, whose their names are, which instances count, and which are
+// conflicts. Keeps the service table's rules for instances in step.
+
+import type { Primitives } from '../crypto/primitives.js'
+import { verifyBlob } from '../crypto/signing.js'
+import { concat } from '../wire/bytes.js'
+import { fromHex, type HostId, type NetworkId, type ServiceId } from '../wire/ids.js'
+import type { RecordChange } from './host-records.js'
+import { belongs, bounded, ownerOf, type NameOwner, type NameRule } from './ownership.js'
+import type { InstanceState, MoveKind, NameClaim, PortMapping, Registration } from './registration.js'
+import { exactPrefix, parseServiceName, serviceIdOf, type ServiceName } from './service-id.js'
+import type { ServiceTable } from './service-table.js'
+
+/** A registration that counts, its priority and weight within what its owner may ask for. */
+export interface Instance {
+  readonly service: ServiceId
+  readonly name: string
+  readonly host: HostId
+  readonly ports: readonly PortMapping[]
+  readonly priority: number
+  readonly weight: number
+  readonly state: InstanceState
+  readonly epoch: number
+  readonly move: MoveKind
+  readonly load: number
+}
+
+/** A registration that is ignored, for `doctor`. */
+export interface Conflict {
+  readonly name: string
+  readonly host: HostId
+  readonly reason: 'bad-name' | 'bad-proof' | 'not-owner' | 'not-member'
+  /** One sentence without a full stop. */
+  readonly detail: string
+}
+
+export interface ServiceView {
+  readonly service: ServiceId
+  readonly name: string
+  readonly owner: NameOwner
+  /** In order of their hosts. */
+  readonly instances: readonly Instance[]
+}
+
+export interface CatalogueOptions {
+  readonly network: NetworkId
+  readonly self: HostId
+}
+
+export interface CatalogueComponents {
+  readonly primitives: Pick<Primitives, 'blake2b' | 'ed25519Verify'>
+  /** Tags of a member; undefined: no member (any more). */
+  readonly tagsOf: (host: HostId) => readonly string[] | undefined
+  readonly table: ServiceTable
+}
+
+interface Service {
+  readonly id: ServiceId
+  readonly name: ServiceName
+  readonly registrations: Map<HostId, Registration>
+  readonly claims: Map<HostId, NameClaim>
+  view: ServiceView | undefined
+  conflicts: readonly Conflict[]
+}
+
+export const PROOF_LABEL = 'caracal/1 service proof'
+
+/** What the holder of a self-certifying name's key signs under PROOF_LABEL so that a host may register it. */
+export function proofBody(service: ServiceId, host: HostId): Uint8Array {
+  return concat([fromHex(service), fromHex(host)])
+}
+
+export class ServiceCatalogue {
+  readonly #options: CatalogueOptions
+  readonly #components: CatalogueComponents
+  readonly #services = new Map<ServiceId, Service>()
+  readonly #byName = new Map<string, ServiceId>()
+  /** Services at or below each domain that have an instance. */
+  readonly #domains = new Map<string, number>()
+  /** Registrations whose name is not what their ID says. */
+  readonly #misnamed = new Map<string, Conflict>()
+  #rules: readonly NameRule[] = []
+
+  constructor(options: CatalogueOptions, components: CatalogueComponents) {
+    this.#options = options
+    this.#components = components
+  }
+
+  /** Takes a change of the directory; true: it is about a service, whose view may differ now. */
+  apply(change: RecordChange): boolean {
+    const { host, record, before } = change
+    const old = before?.payload
+    const payload = record?.payload
+    let touched = false
+    if (old?.kind === 'registration' && payload?.kind !== 'registration') touched = this.#remove(old, host, 'registrations')
+    if (old?.kind === 'name' && payload?.kind !== 'name') touched = this.#remove(old, host, 'claims') || touched
+    if (payload?.kind !== 'registration' && payload?.kind !== 'name') return touched
+    const service = this.#service(payload, host)
+    if (service === undefined) return true
+    if (payload.kind === 'registration') service.registrations.set(host, payload)
+    else service.claims.set(host, payload)
+    this.#review(service)
+    return true
+  }
+
+  /** The authority's rules have changed. */
+  setRules(rules: readonly NameRule[]): void {
+    this.#rules = rules
+    this.review()
+  }
+
+  /** Hosts' tags have changed. */
+  review(): void {
+    for (const service of this.#services.values()) this.#review(service)
+  }
+
+  /** The service, when it has an instance that counts. */
+  get(service: ServiceId): ServiceView | undefined {
+    return this.#services.get(service)?.view
+  }
+  /** By canonical name. */
+  byName(name: string): ServiceView | undefined {
+    const id = this.#byName.get(name)
+    return id === undefined ? undefined : this.get(id)
+  }
+  /** Name of a service of which anything is known. */
+  nameOf(service: ServiceId): string | undefined {
+    return this.#services.get(service)?.name.text
+  }
+  /** Whether a service has this name or one that ends in it. */
+  hasDomain(domain: string): boolean {
+    return this.#domains.has(domain)
+  }
+  /** All services with an instance that counts. */
+  services(): ServiceView[] {
+    return [...this.#services.values()].flatMap((service) => service.view ?? [])
+  }
+  /** Registrations that are ignored. */
+  conflicts(): Conflict[] {
+    return [...this.#misnamed.values(), ...[...this.#services.values()].flatMap((service) => service.conflicts)]
+  }
+
+  /** Instances a new flow may go to, in no order. Protocol 1 (echo) matches any instance. A reason when there are none. */
+  eligible(service: ServiceId, protocol: number, port: number, host?: HostId): readonly Instance[] | 'no-such-service' | 'no-instance' {
+    const view = this.get(service)
+    if (view === undefined) return 'no-such-service'
+    const fitting = view.instances.filter(
+      (instance) =>
+        instance.state === 'up' &&
+        (host === undefined || instance.host === host) &&
+        (protocol === 1 || portOf(instance, protocol, port) !== undefined),
+    )
+    return fitting.length > 0 ? fitting : 'no-instance'
+  }
+
+  #service(payload: Registration | NameClaim, host: HostId): Service | undefined {
+    const known = this.#services.get(payload.service)
+    if (known?.name.text === payload.name) return known
+    const name = parseServiceName(payload.name)
+    const { network } = this.#options
+    if ('problem' in name || name.text !== payload.name || serviceIdOf(name, network, this.#components.primitives) !== payload.service) {
+      const detail = 'problem' in name ? name.problem : 'the name is not canonical, or its service ID is another one'
+      if (payload.kind === 'registration') {
+        this.#misnamed.set(misnamedKey(payload, host), { name: payload.name.slice(0, 80), host, reason: 'bad-name', detail })
+      }
+      return undefined
+    }
+    const service: Service = {
+      id: payload.service,
+      name,
+      registrations: new Map(),
+      claims: new Map(),
+      view: undefined,
+      conflicts: [],
+    }
+    this.#services.set(payload.service, service)
+    this.#byName.set(name.text, payload.service)
+    return service
+  }
+
+  #remove(payload: Registration | NameClaim, host: HostId, from: 'registrations' | 'claims'): boolean {
+    if (payload.kind === 'registration') this.#misnamed.delete(misnamedKey(payload, host))
+    const service = this.#services.get(payload.service)
+    if (service === undefined || !service[from].delete(host)) return false
+    this.#review(service)
+    if (service.registrations.size === 0 && service.claims.size === 0) {
+      this.#services.delete(service.id)
+      this.#byName.delete(service.name.text)
+    }
+    return true
+  }
+
+  #review(service: Service): void {
+    const { tagsOf, table } = this.#components
+    const claims = [...service.claims].map(([host, claim]) => ({ host, claim }))
+    const owner = ownerOf(service.name.text, this.#rules, claims, tagsOf)
+    const instances: Instance[] = []
+    const conflicts: Conflict[] = []
+    for (const [host, registration] of [...service.registrations].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      const conflict = this.#conflict(service, owner, host, registration)
+      if (conflict !== undefined) {
+        conflicts.push(conflict)
+        continue
+      }
+      const { ports, state, epoch, move, load } = registration
+      const name = service.name.text
+      instances.push({ service: service.id, name, host, ports, state, epoch, move, load, ...bounded(registration, owner) })
+    }
+    const prefix = exactPrefix(service.id)
+    for (const { host } of service.view?.instances ?? []) {
+      if (!instances.some((instance) => instance.host === host)) table.delete(prefix, ruleKey(host))
+    }
+    for (const { host, priority, weight } of instances) {
+      const action = host === this.#options.self ? ({ kind: 'demux' } as const) : ({ kind: 'forward', to: 'instance', host } as const)
+      table.set(prefix, ruleKey(host), { action, priority, weight })
+    }
+    const had = service.view !== undefined
+    service.conflicts = conflicts
+    service.view = instances.length === 0 ? undefined : { service: service.id, name: service.name.text, owner, instances }
+    if (had !== (service.view !== undefined)) this.#countDomains(service.name, had ? -1 : 1)
+  }
+
+  #conflict(service: Service, owner: NameOwner, host: HostId, registration: Registration): Conflict | undefined {
+    const name = service.name.text
+    const tags = this.#components.tagsOf(host)
+    if (tags === undefined) return { name, host, reason: 'not-member', detail: 'its host is no member of the network' }
+    if (service.name.kind === 'key') {
+      const proven = service.name.key.every((byte, i) => byte === fromHex(host)[i]) || this.#proven(service.id, service.name.key, host, registration)
+      if (proven) return undefined
+      return { name, host, reason: 'bad-proof', detail: "its host has no proof from the holder of the name's key" }
+    }
+    if (belongs(owner, host, tags)) return undefined
+    const owners = [...owner.tags.map((tag) => `tag ${tag}`), ...owner.hosts.map((one) => `host ${one.slice(0, 8)}`)].join(', ')
+    const by = owner.by === 'authority' ? 'by a rule of the authority' : `by the first claim, of host ${owner.claimant?.slice(0, 8)}`
+    return { name, host, reason: 'not-owner', detail: `the name belongs to ${owners} ${by}` }
+  }
+
+  #proven(service: ServiceId, key: Uint8Array, host: HostId, { proof }: Registration): boolean {
+    if (proof === undefined) return false
+    const blob = { body: proofBody(service, host), signature: proof }
+    return verifyBlob(this.#components.primitives, PROOF_LABEL, blob, key)
+  }
+
+  #countDomains(name: ServiceName, step: number): void {
+    const labels = name.kind === 'labels' ? name.labels : [name.text]
+    for (let i = 0; i < labels.length; i++) {
+      const domain = labels.slice(i).join('.')
+      const count = (this.#domains.get(domain) ?? 0) + step
+      if (count === 0) this.#domains.delete(domain)
+      else this.#domains.set(domain, count)
+    }
+  }
+}
+
+/** The mapping of a dialled port; undefined: the instance does not offer it. */
+export function portOf(instance: Pick<Instance, 'ports'>, protocol: number, port: number): PortMapping | undefined {
+  const wanted = protocol === 6 ? 'tcp' : 'udp'
+  return instance.ports.find((mapping) => mapping.protocol === wanted && mapping.port === port)
+}
+
+function ruleKey(host: HostId): string {
+  return `instance/${host}`
+}
+
+function misnamedKey(registration: Registration, host: HostId): string {
+  return `${host}/${registration.service}`
+}

@@ -1,0 +1,618 @@
+// The directory: every host's records, spread from host to host until all have them.
+//
+//   push     what this host changes goes to all connected peers at once; news of others go on to some of them, to the rest as a summary
+//   repair   now and then, and at each new session, two hosts compare digests, then summaries; whoever lacks something asks for it
+//   lease    a host's heartbeat renews its records; without one they expire, on our monotonic clock
+//
+// Nothing is kept that is not signed by its host, and no host is believed whose membership is not known and valid.
+
+import {
+  decodeDirectoryMessage,
+  encodeDirectoryMessage,
+  REVOCATION_DIGEST,
+  SUMMARY_ENTRIES,
+  type Bundle,
+  type DirectoryMessage,
+  type SummaryEntry,
+} from '../wire/directory-message.js'
+import { CONTROL_MESSAGE_MAX } from '../wire/constants.js'
+import type { HostId } from '../wire/ids.js'
+import { bundlesOf, type BundleParts } from './bundles.js'
+import { DirectoryDigest } from './digest.js'
+import { HostRecords, type RecordChange } from './host-records.js'
+import { OwnRecords, type OwnRecordsComponents } from './own-records.js'
+import {
+  decodeHeartbeat,
+  decodeRecord,
+  HEARTBEAT_LABEL,
+  membershipHash,
+  RECORD_LABEL,
+  type SignedHeartbeat,
+  type SignedRecord,
+} from './record.js'
+import { recordKey, type RecordPayload } from './registration.js'
+
+export interface DirectoryOptions {
+  /** ms that others keep our records after a heartbeat; heartbeats come four times as often. */
+  readonly lease: number
+  /** ms between comparisons with one peer, in turn. */
+  readonly compareEvery: number
+  /** News of others go at once to so many peers. */
+  readonly fanOut: number
+  /** ms that summaries are gathered, and that a gap may close by itself before we ask. */
+  readonly gather: number
+  /** ms between questions about the same host. */
+  readonly askEvery: number
+  /** ms after the first session from which we count as synchronised, whatever has come. */
+  readonly syncWithin: number
+  readonly hostsMax: number
+}
+
+export const directoryDefaults: DirectoryOptions = {
+  lease: 120_000,
+  compareEvery: 5_000,
+  fanOut: 6,
+  gather: 50,
+  askEvery: 500,
+  syncWithin: 2_000,
+  hostsMax: 16_384,
+}
+
+export interface DirectoryComponents extends OwnRecordsComponents {
+  /** Uniform in [0, 1). */
+  readonly random: () => number
+}
+
+export interface DirectorySink {
+  /** One control message of at most CONTROL_MESSAGE_MAX bytes; it may be lost with its session. */
+  send(to: HostId, message: Uint8Array): void
+  /** A record, ours or another's, came, changed or went. Not called for what stays the same. */
+  changed(change: RecordChange): void
+  /** Revocations have come: sessions with hosts they cover are to end. */
+  revoked(): void
+}
+
+interface Peer {
+  /** Hosts to be mentioned in the next summary. */
+  readonly offers: Set<HostId>
+}
+
+/** What can go wrong with messages from others, counted. */
+const complaints = ['malformed', 'not-member', 'bad-signature', 'stale', 'full'] as const
+export type DirectoryComplaint = (typeof complaints)[number]
+
+export interface DirectoryCounters extends Record<DirectoryComplaint, number> {
+  sent: number
+  received: number
+  stored: number
+  expired: number
+  asked: number
+}
+
+/** Last heartbeats of hosts that are gone, kept so that late copies of their records do not come back. */
+const FORGOTTEN_MAX = 4_096
+const STRANGERS_MAX = 1_024
+
+export class Directory {
+  readonly counters: DirectoryCounters = {
+    ...{ malformed: 0, 'not-member': 0, 'bad-signature': 0, stale: 0, full: 0 },
+    ...{ sent: 0, received: 0, stored: 0, expired: 0, asked: 0 },
+  }
+  readonly #options: DirectoryOptions
+  readonly #components: DirectoryComponents
+  readonly #sink: DirectorySink
+  readonly #own: OwnRecords
+  readonly #hosts = new Map<HostId, HostRecords>()
+  readonly #peers = new Map<HostId, Peer>()
+  readonly #digest = new DirectoryDigest()
+  readonly #forgotten = new Map<HostId, SignedHeartbeat>()
+  /** When we last asked for the membership of hosts we know none of. */
+  readonly #strangers = new Map<HostId, number>()
+  #synced = false
+  #beatAt = Number.POSITIVE_INFINITY
+  #compareAt = Number.POSITIVE_INFINITY
+  #offerAt = Number.POSITIVE_INFINITY
+  #syncAt = Number.POSITIVE_INFINITY
+  #expireAt = Number.POSITIVE_INFINITY
+  #wantAt = Number.POSITIVE_INFINITY
+
+  constructor(options: DirectoryOptions, components: DirectoryComponents, sink: DirectorySink) {
+    this.#options = options
+    this.#components = components
+    this.#sink = sink
+    this.#own = new OwnRecords(components, options.lease)
+  }
+
+  /** Whether what is known is likely whole: we have agreed with a peer once, or waited for it long enough. */
+  get synced(): boolean {
+    return this.#synced
+  }
+  /** For a host that has nobody to ask: a new network. */
+  markSynced(): void {
+    this.#synced = true
+    this.#syncAt = Number.POSITIVE_INFINITY
+  }
+
+  /** Publishes records, or replaces those with the same keys, and tells all peers. `number` tells several records of claims apart. */
+  publish(records: readonly { readonly payload: RecordPayload; readonly number?: number }[], now: number): void {
+    this.#announce(
+      records.map(({ payload, number }) => this.#own.publish(recordKey(payload, number), payload, now)),
+      now,
+    )
+  }
+
+  /** Withdraws what was published under these keys ({@link recordKey}). */
+  withdraw(keys: readonly string[], now: number): void {
+    this.#announce(
+      keys.map((key) => this.#own.withdraw(key, now)),
+      now,
+    )
+  }
+
+  /** This host's membership was renewed: others are to fetch it. */
+  membershipRenewed(now: number): void {
+    this.#beat(now)
+  }
+
+  /** The revocation list has grown by another way than through here. */
+  revocationsChanged(): void {
+    const items = this.#components.trust.revocations()
+    for (const peer of this.#peers.keys()) this.#sendRevocations(peer, items)
+    this.#recheck()
+  }
+
+  /** There is a session with the host now. */
+  peerUp(host: HostId, now: number): void {
+    this.#peers.set(host, { offers: new Set() })
+    this.#hello(host)
+    if (this.#own.set.heartbeat === undefined) this.#beat(now)
+    else this.#sendBundles(host, this.#own.set, { live: true, records: [...this.#own.set.all()] }, now)
+    this.#send(host, { kind: 'digest', reply: false, groups: this.#digest.bytes() })
+    this.#compareAt = Math.min(this.#compareAt, now + this.#compareInterval())
+    if (!this.#synced) this.#syncAt = Math.min(this.#syncAt, now + this.#options.syncWithin)
+  }
+
+  peerDown(host: HostId): void {
+    this.#peers.delete(host)
+    if (this.#peers.size === 0) this.#compareAt = Number.POSITIVE_INFINITY
+  }
+
+  /** A message from a host we have a session with. Any bytes are allowed. */
+  receive(from: HostId, bytes: Uint8Array, now: number): void {
+    const message = decodeDirectoryMessage(bytes)
+    this.counters.received++
+    if (message === undefined) {
+      this.counters.malformed++
+      return
+    }
+    switch (message.kind) {
+      case 'hello':
+        if (message.yours !== undefined && this.#own.overtake(message.yours, now)) this.#pushOwn(now)
+        if (!equal(message.revocations, this.#revocationDigest())) {
+          this.#sendRevocations(from, this.#components.trust.revocations())
+        }
+        return
+      case 'revocations':
+        return this.#receiveRevocations(from, message.items)
+      case 'digest':
+        return this.#receiveDigest(from, message.groups, message.reply)
+      case 'summary':
+        for (const entry of message.entries) this.#receiveSummary(from, entry, now)
+        if (this.#wantAt <= now) this.#askForMissing(now)
+        return
+      case 'want':
+        return this.#receiveWant(from, message, now)
+      case 'bundle':
+        return this.#receiveBundle(from, message, now)
+    }
+  }
+
+  /** When {@link handleTimeout} is to be called; Infinity: not before something else happens. */
+  nextTimeout(): number {
+    return Math.min(this.#beatAt, this.#compareAt, this.#offerAt, this.#syncAt, this.#expireAt, this.#wantAt)
+  }
+
+  handleTimeout(now: number): void {
+    if (this.#beatAt <= now) this.#beat(now)
+    if (this.#expireAt <= now) this.#expire(now)
+    if (this.#wantAt <= now) this.#askForMissing(now)
+    if (this.#offerAt <= now) this.#sendOffers()
+    if (this.#compareAt <= now) this.#compare(now)
+    if (this.#syncAt <= now) this.markSynced()
+  }
+
+  /** All hosts with records here, this one included. */
+  hosts(): HostId[] {
+    return [this.#components.trust.self, ...this.#hosts.keys()]
+  }
+  /** The host's records that are not withdrawn. */
+  recordsOf(host: HostId): SignedRecord[] {
+    return [...(this.#set(host)?.all() ?? [])].filter((record) => record.lifetime > 0)
+  }
+  record(host: HostId, key: string): SignedRecord | undefined {
+    return this.#set(host)?.get(key)
+  }
+  /** ms since the host signed its newest heartbeat, as far as we were told; undefined: none known. */
+  age(host: HostId, now: number): number | undefined {
+    const set = this.#set(host)
+    return set?.heartbeat === undefined ? undefined : now - set.heardAt
+  }
+
+  // ---- What this host says ----
+
+  #announce(signed: readonly ({ change: RecordChange; record: SignedRecord } | undefined)[], now: number): void {
+    const news = signed.filter((one) => one !== undefined)
+    if (news.length === 0) return
+    this.#own.beat(now)
+    this.#ownChanged(now)
+    const records = news.map(({ record }) => this.#own.set.peek(record.key) ?? record)
+    for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: true, records }, now)
+    for (const { change } of news) this.#sink.changed(change)
+  }
+
+  #beat(now: number): void {
+    this.#own.beat(now)
+    this.#ownChanged(now)
+    for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: false, records: [] }, now)
+  }
+
+  #pushOwn(now: number): void {
+    this.#ownChanged(now)
+    const records = [...this.#own.set.all()]
+    for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: true, records }, now)
+  }
+
+  #ownSequence = 0
+  #ownChanged(now: number): void {
+    const { sequence, host } = this.#own.set
+    this.#digest.change(host, this.#ownSequence, sequence)
+    this.#ownSequence = sequence
+    this.#beatAt = now + this.#options.lease / 4
+  }
+
+  #hello(to: HostId): void {
+    const yours = (this.#hosts.get(to)?.heartbeat ?? this.#forgotten.get(to))?.blob
+    const revocations = this.#revocationDigest()
+    this.#send(to, { kind: 'hello', revocations, ...(yours === undefined ? {} : { yours }) })
+  }
+
+  // ---- What others say ----
+
+  #receiveRevocations(from: HostId, items: readonly Uint8Array[]): void {
+    const fresh = items.filter((item) => this.#components.trust.revoke(item))
+    if (fresh.length === 0) return
+    for (const peer of this.#peers.keys()) if (peer !== from) this.#sendRevocations(peer, fresh)
+    this.#recheck()
+  }
+
+  #receiveDigest(from: HostId, groups: Uint8Array, reply: boolean): void {
+    const differing = this.#digest.differing(groups)
+    if (reply) this.#send(from, { kind: 'digest', reply: false, groups: this.#digest.bytes() })
+    if (differing.size === 0) return this.#agreed()
+    const entries: SummaryEntry[] = []
+    for (const host of this.hosts()) {
+      const set = this.#set(host)
+      if (set?.heartbeat !== undefined && differing.has(DirectoryDigest.group(host))) entries.push(summaryOf(set))
+    }
+    this.#sendSummary(from, entries)
+  }
+
+  #receiveSummary(from: HostId, entry: SummaryEntry, now: number): void {
+    if (entry.host === this.#components.trust.self) {
+      // It may be our own from before a loss of state: then we need to see it.
+      if (entry.sequence > this.#own.set.sequence) this.#ask(from, entry.host)
+      return
+    }
+    const known = this.#hosts.get(entry.host)
+    if (known === undefined) {
+      if (entry.sequence > (this.#forgotten.get(entry.host)?.sequence ?? 0)) this.#askStranger(from, entry.host, now)
+    } else if (entry.sequence > known.sequence || (entry.sequence === known.sequence && !known.complete && entry.complete)) {
+      known.source = from
+      this.#wantSoon(known, now)
+    }
+  }
+
+  #receiveWant(from: HostId, want: Extract<DirectoryMessage, { kind: 'want' }>, now: number): void {
+    const set = this.#set(want.host)
+    if (set === undefined) return
+    const have = new Set(want.have)
+    const records = [...set.all()].filter((record) => !have.has(record.sequence))
+    const membership = want.membership ? this.#components.trust.membership(want.host) : undefined
+    this.#sendBundles(from, set, { live: true, records, membership }, now)
+  }
+
+  #receiveBundle(from: HostId, bundle: Bundle, now: number): void {
+    const { trust } = this.#components
+    const { host } = bundle
+    if (host === trust.self) {
+      if (this.#own.overtake(bundle.heartbeat, now)) this.#pushOwn(now)
+      return
+    }
+    if (bundle.membership !== undefined) trust.learn(bundle.membership, host)
+    const membership = trust.membership(host)
+    if (membership === undefined) {
+      this.counters['not-member']++
+      if (bundle.membership === undefined) this.#askStranger(from, host, now)
+      return
+    }
+    const heartbeat = this.#readHeartbeat(bundle, from)
+    if (heartbeat === undefined) return
+    const set = this.#hosts.get(host) ?? this.#admit(host)
+    if (set === undefined) return
+    const before = set.sequence
+    const fresh = set.beat(heartbeat, now - bundle.age)
+    if (fresh) this.#digest.change(host, before, heartbeat.sequence)
+    const changes: RecordChange[] = []
+    let named = this.#takeLive(set, bundle, changes)
+    const stored = this.#takeRecords(set, bundle, changes, now)
+    // Without a list, the records that are here may be the very ones the hash is of.
+    if (set.live === undefined) named = this.#takeLive(set, { live: set.sequences() }, changes) || named
+    for (const change of changes) if (change.before !== change.record) this.#sink.changed(change)
+
+    this.#expireAt = Math.min(this.#expireAt, set.nextExpiry())
+    if (fresh && !equal(set.heartbeat!.membership, membershipHash(membership, this.#components.hasher))) {
+      this.#send(from, { kind: 'want', host, membership: true, have: set.sequences() })
+    }
+    if (set.complete) {
+      set.wantAt = Number.POSITIVE_INFINITY
+    } else {
+      set.source = from
+      this.#wantSoon(set, now + this.#options.gather)
+    }
+    if (stored.length > 0 || (named && bundle.live !== undefined)) this.#forward(set, stored, from, now)
+    else if (fresh) this.#offerToSome(host, from, now)
+  }
+
+  /** The bundle's heartbeat when it is as new as the one we have; a newer one has been verified. */
+  #readHeartbeat(bundle: Bundle, from: HostId): SignedHeartbeat | undefined {
+    const { host } = bundle
+    const fields = decodeHeartbeat(bundle.heartbeat.body)
+    if (fields === undefined) {
+      this.counters.malformed++
+      return undefined
+    }
+    const known = this.#hosts.get(host)
+    if (fields.sequence === known?.sequence) return known.heartbeat
+    const last = known?.sequence ?? this.#forgotten.get(host)?.sequence ?? 0
+    if (fields.sequence <= last || bundle.age >= fields.lease) {
+      this.counters.stale++
+      // A host that has lost its state speaks with numbers of the past: show it where it was.
+      if (from === host) this.#hello(host)
+      return undefined
+    }
+    if (!this.#components.trust.verify(HEARTBEAT_LABEL, bundle.heartbeat, host)) {
+      this.counters['bad-signature']++
+      return undefined
+    }
+    return { ...fields, host, blob: bundle.heartbeat }
+  }
+
+  #takeLive(set: HostRecords, bundle: Pick<Bundle, 'live'>, changes: RecordChange[]): boolean {
+    if (bundle.live === undefined || set.live !== undefined) return false
+    const gone = set.name(bundle.live)
+    if (gone !== undefined) changes.push(...gone)
+    return gone !== undefined
+  }
+
+  #takeRecords(set: HostRecords, bundle: Bundle, changes: RecordChange[], now: number): SignedRecord[] {
+    const stored: SignedRecord[] = []
+    for (const blob of bundle.records) {
+      const fields = decodeRecord(blob.body)
+      if (fields === undefined) {
+        this.counters.malformed++
+      } else if (set.lacks(fields.sequence)) {
+        if (!this.#components.trust.verify(RECORD_LABEL, blob, set.host)) {
+          this.counters['bad-signature']++
+          continue
+        }
+        const record = { ...fields, host: set.host, blob }
+        const result = set.put(record, now)
+        if (result === 'full') this.counters.full++
+        else if (result !== 'known') {
+          this.counters.stored++
+          stored.push(record)
+          merge(changes, result)
+        }
+      }
+    }
+    return stored
+  }
+
+  #admit(host: HostId): HostRecords | undefined {
+    if (this.#hosts.size >= this.#options.hostsMax) {
+      this.counters.full++
+      return undefined
+    }
+    const set = new HostRecords(host, this.#components.hasher)
+    this.#hosts.set(host, set)
+    this.#strangers.delete(host)
+    this.#forgotten.delete(host)
+    return set
+  }
+
+  // ---- Spreading ----
+
+  #forward(set: HostRecords, records: readonly SignedRecord[], from: HostId, now: number): void {
+    const others = this.#others(set.host, from)
+    for (const peer of others.splice(0, this.#options.fanOut)) this.#sendBundles(peer, set, { live: true, records }, now)
+    for (const peer of others) this.#offer(peer, set.host, now)
+  }
+
+  #offerToSome(host: HostId, from: HostId, now: number): void {
+    for (const peer of this.#others(host, from).slice(0, this.#options.fanOut)) this.#offer(peer, host, now)
+  }
+
+  /** Peers that may not know yet what `from` said about `host`; the first fanOut of them are a random choice. */
+  #others(host: HostId, from: HostId): HostId[] {
+    const others = [...this.#peers.keys()].filter((peer) => peer !== host && peer !== from)
+    for (let i = 0; i < others.length - 1 && i < this.#options.fanOut; i++) {
+      const j = i + Math.floor(this.#components.random() * (others.length - i))
+      ;[others[i], others[j]] = [others[j]!, others[i]!]
+    }
+    return others
+  }
+
+  #offer(peer: HostId, host: HostId, now: number): void {
+    this.#peers.get(peer)?.offers.add(host)
+    this.#offerAt = Math.min(this.#offerAt, now + this.#options.gather)
+  }
+
+  #sendOffers(): void {
+    this.#offerAt = Number.POSITIVE_INFINITY
+    for (const [to, { offers }] of this.#peers) {
+      const sets = [...offers].map((host) => this.#hosts.get(host)).filter((set) => set?.heartbeat !== undefined)
+      offers.clear()
+      this.#sendSummary(
+        to,
+        sets.map((set) => summaryOf(set!)),
+      )
+    }
+  }
+
+  #compareInterval(): number {
+    return this.#synced ? this.#options.compareEvery : 4 * this.#options.gather
+  }
+
+  #compare(now: number): void {
+    this.#compareAt = now + this.#compareInterval()
+    const peers = [...this.#peers.keys()]
+    const peer = peers[Math.floor(this.#components.random() * peers.length)]
+    if (peer !== undefined) this.#send(peer, { kind: 'digest', reply: true, groups: this.#digest.bytes() })
+    this.#recheck()
+  }
+
+  #wantSoon(set: HostRecords, earliest: number): void {
+    const at = Math.max(earliest, set.askedAt + this.#options.askEvery)
+    if (set.wantAt === Number.POSITIVE_INFINITY || at < set.wantAt) set.wantAt = at
+    this.#wantAt = Math.min(this.#wantAt, set.wantAt)
+  }
+
+  #askForMissing(now: number): void {
+    this.#wantAt = Number.POSITIVE_INFINITY
+    for (const set of this.#hosts.values()) {
+      if (set.wantAt <= now) {
+        const source = set.source !== undefined && this.#peers.has(set.source) ? set.source : undefined
+        set.wantAt = source === undefined ? Number.POSITIVE_INFINITY : now + this.#options.askEvery
+        if (source !== undefined) {
+          set.askedAt = now
+          this.#ask(source, set.host)
+        }
+      }
+      this.#wantAt = Math.min(this.#wantAt, set.wantAt)
+    }
+  }
+
+  #ask(from: HostId, host: HostId): void {
+    this.counters.asked++
+    const set = this.#hosts.get(host)
+    const membership = this.#components.trust.membership(host) === undefined
+    this.#send(from, { kind: 'want', host, membership, have: set?.sequences() ?? [] })
+  }
+
+  #askStranger(from: HostId, host: HostId, now: number): void {
+    if (now - (this.#strangers.get(host) ?? Number.NEGATIVE_INFINITY) < this.#options.askEvery) return
+    if (this.#strangers.size >= STRANGERS_MAX) dropFirst(this.#strangers)
+    this.#strangers.set(host, now)
+    this.#ask(from, host)
+  }
+
+  #sendBundles(to: HostId, set: HostRecords, parts: BundleParts, now: number): void {
+    for (const bundle of bundlesOf(set, parts, now)) this.#send(to, bundle)
+  }
+
+  #sendSummary(to: HostId, entries: readonly SummaryEntry[]): void {
+    for (let i = 0; i < entries.length; i += SUMMARY_ENTRIES) {
+      this.#send(to, { kind: 'summary', entries: entries.slice(i, i + SUMMARY_ENTRIES) })
+    }
+  }
+
+  #sendRevocations(to: HostId, items: readonly Uint8Array[]): void {
+    let part: Uint8Array[] = []
+    let size = 0
+    for (const item of items) {
+      if (size + item.length > CONTROL_MESSAGE_MAX - 64) {
+        this.#send(to, { kind: 'revocations', items: part })
+        part = []
+        size = 0
+      }
+      part.push(item)
+      size += item.length + 3
+    }
+    if (part.length > 0) this.#send(to, { kind: 'revocations', items: part })
+  }
+
+  #send(to: HostId, message: DirectoryMessage): void {
+    this.counters.sent++
+    this.#sink.send(to, encodeDirectoryMessage(message))
+  }
+
+  // ---- Keeping ----
+
+  #expire(now: number): void {
+    this.#expireAt = Number.POSITIVE_INFINITY
+    for (const set of [...this.#hosts.values()]) {
+      if (set.nextExpiry() <= now) {
+        const gone = set.expire(now)
+        this.counters.expired += gone.length
+        for (const change of gone) this.#sink.changed(change)
+        if (set.size === 0 && set.nextExpiry() <= now) this.#forget(set)
+      }
+      if (this.#hosts.has(set.host)) this.#expireAt = Math.min(this.#expireAt, Math.max(set.nextExpiry(), now + 1_000))
+    }
+  }
+
+  /** Drops the records of hosts that are members no more. */
+  #recheck(): void {
+    let lost = false
+    for (const set of [...this.#hosts.values()]) {
+      if (this.#components.trust.membership(set.host) !== undefined) continue
+      lost = true
+      const gone = set.clear()
+      this.#forget(set)
+      for (const change of gone) this.#sink.changed(change)
+    }
+    if (lost) this.#sink.revoked()
+  }
+
+  #forget(set: HostRecords): void {
+    this.#hosts.delete(set.host)
+    this.#digest.change(set.host, set.sequence, 0)
+    if (this.#forgotten.size >= FORGOTTEN_MAX) dropFirst(this.#forgotten)
+    if (set.heartbeat !== undefined) this.#forgotten.set(set.host, set.heartbeat)
+  }
+
+  #set(host: HostId): HostRecords | undefined {
+    return host === this.#components.trust.self ? this.#own.set : this.#hosts.get(host)
+  }
+
+  #revocationDigest(): Uint8Array {
+    return this.#components.trust.revocationDigest().slice(0, REVOCATION_DIGEST)
+  }
+
+  #agreed(): void {
+    for (const set of this.#hosts.values()) if (!set.complete) return
+    this.markSynced()
+  }
+}
+
+function summaryOf(set: HostRecords): SummaryEntry {
+  return { host: set.host, sequence: set.sequence, complete: set.complete }
+}
+
+/** Several changes of one key within one message are one change. */
+function merge(changes: RecordChange[], change: RecordChange): void {
+  const at = changes.findIndex((other) => other.key === change.key)
+  if (at < 0) changes.push(change)
+  else changes[at] = { ...change, before: changes[at]!.before }
+}
+
+function dropFirst<K, V>(map: Map<K, V>): void {
+  for (const key of map.keys()) {
+    map.delete(key)
+    return
+  }
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i])
+}

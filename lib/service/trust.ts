@@ -1,0 +1,113 @@
+import type { HostKey } from '../crypto/host-key.js'
+import { isMembershipProblem, verifyMembership, type Membership } from '../crypto/membership.js'
+import type { Primitives } from '../crypto/primitives.js'
+import type { RevocationList } from '../crypto/revocations.js'
+import { verifyBlob, type SignLabel } from '../crypto/signing.js'
+import { checkValidity, SKEW_SECONDS } from '../crypto/validity.js'
+import { fromHex, type HostId } from '../wire/ids.js'
+import { decodeSigned, type SignedBlob } from '../wire/signed.js'
+
+/** What the directory asks about keys and members. */
+export interface Trust {
+  readonly self: HostId
+  /** Signs as this host. */
+  sign(label: SignLabel, body: Uint8Array): SignedBlob
+  verify(label: SignLabel, blob: SignedBlob, host: HostId): boolean
+  /** Remembers a membership from anybody when it is valid now; true: it is new. `expected`: of this host only. */
+  learn(membership: Uint8Array, expected: HostId): boolean
+  /** The newest membership known, as it travels; undefined: none, expired or revoked. */
+  membership(host: HostId): Uint8Array | undefined
+  /** Signed revocations, each at most REVOCATION_MAX bytes. */
+  revocations(): readonly Uint8Array[]
+  /** Equal for equal sets. */
+  revocationDigest(): Uint8Array
+  /** Adds one from anybody; true: it was new and valid. */
+  revoke(item: Uint8Array): boolean
+}
+
+export interface MemberTrustComponents {
+  readonly primitives: Primitives
+  readonly key: HostKey
+  /** Public key of the network's authority. */
+  readonly authority: Uint8Array
+  readonly revocations: RevocationList
+  /** Seconds since the epoch. */
+  readonly wallNow: () => number
+}
+
+const MEMBERS_MAX = 16_384
+const SEALED_MAX = 65_536
+
+/** Trust by memberships and revocations: knows the members this host has met or heard of. */
+export class MemberTrust implements Trust {
+  readonly self: HostId
+  readonly #members = new Map<HostId, Membership>()
+  readonly #components: MemberTrustComponents
+
+  constructor(components: MemberTrustComponents) {
+    this.#components = components
+    this.self = components.key.id
+  }
+
+  sign(label: SignLabel, body: Uint8Array): SignedBlob {
+    const blob = decodeSigned(this.#components.key.sign(label, body), SEALED_MAX)
+    if (blob === undefined) throw new RangeError(`${body.length} bytes are too many to sign`)
+    return blob
+  }
+
+  verify(label: SignLabel, blob: SignedBlob, host: HostId): boolean {
+    return verifyBlob(this.#components.primitives, label, blob, fromHex(host))
+  }
+
+  learn(bytes: Uint8Array, expected: HostId): boolean {
+    const membership = this.#check(bytes)
+    if (membership === undefined || membership.host !== expected) return false
+    const known = this.#members.get(expected)
+    if (known !== undefined && known.serial >= membership.serial) return false
+    if (known === undefined && this.#members.size >= MEMBERS_MAX) return false
+    this.#members.set(expected, membership)
+    return true
+  }
+
+  membership(host: HostId): Uint8Array | undefined {
+    return this.member(host)?.bytes
+  }
+
+  /** The membership with its name and tags; undefined as {@link membership}. */
+  member(host: HostId): Membership | undefined {
+    const membership = this.#members.get(host)
+    if (membership === undefined) return undefined
+    const problem = checkValidity('', membership, this.#components.wallNow(), SKEW_SECONDS)
+    return problem === undefined ? membership : undefined
+  }
+
+  /** All valid members known, this host among them once it has been told its own membership by {@link learn}. */
+  members(): Membership[] {
+    return [...this.#members.keys()].flatMap((host) => this.member(host) ?? [])
+  }
+
+  revocations(): readonly Uint8Array[] {
+    return this.#components.revocations.entries()
+  }
+
+  revocationDigest(): Uint8Array {
+    return this.#components.revocations.digest()
+  }
+
+  revoke(item: Uint8Array): boolean {
+    if (typeof this.#components.revocations.add(item) === 'string') return false
+    this.recheck()
+    return true
+  }
+
+  /** Forgets members whose membership no longer holds. Call when the revocation list has grown by another way than {@link revoke}. */
+  recheck(): void {
+    for (const [host, { bytes }] of this.#members) if (this.#check(bytes) === undefined) this.#members.delete(host)
+  }
+
+  #check(bytes: Uint8Array): Membership | undefined {
+    const { primitives, authority, revocations, wallNow } = this.#components
+    const result = verifyMembership(primitives, bytes, { authority, wallNow: wallNow(), revocations })
+    return isMembershipProblem(result) ? undefined : result
+  }
+}
