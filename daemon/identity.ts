@@ -141,7 +141,7 @@ async function createNetwork(
     { certificate, authority: authority.publicKey },
     { host: hostKey.id, name: wish.name, tags: [], serial, notBefore: now, notAfter: now + MEMBERSHIP_SECONDS },
   )
-  const membership = trust.adoptMembership(bytes, now)
+  const membership = trust.adoptMembership(hostKey.id, bytes, now)
   if (isMembershipProblem(membership)) throw new CaracalError('CARACAL_E_MEMBERSHIP', membership.detail, "check this host's clock")
   await state.write(stateFile.authorityKey, authority.seed())
   await state.write(stateFile.trust, trust.encode())
@@ -157,7 +157,7 @@ async function joinNetwork(
 ): Promise<Identity> {
   const joined = await join(hostKey, token, wish.name)
   const trust = new TrustStore(primitives, { authority: token.authority, profile: joined.profile, floor: Math.floor(wallNow()) })
-  const membership = trust.adoptMembership(joined.membership.bytes, wallNow())
+  const membership = trust.adoptMembership(hostKey.id, joined.membership.bytes, wallNow())
   if (isMembershipProblem(membership)) throw new CaracalError('CARACAL_E_MEMBERSHIP', membership.detail, "check this host's clock")
   await state.write(stateFile.trust, trust.encode())
   return { hostKey, trust, membership, authority: undefined, ledger, joined }

@@ -102,7 +102,11 @@ export class LinkSetup {
       const link = await this.#device()
       if (link !== undefined) {
         if (link.linkinfo?.info_kind !== 'tun') {
-          throw new CaracalError('CARACAL_E_TUN', `${tun} is a network device of another kind`, 'choose a name with --tun')
+          throw new CaracalError(
+            'CARACAL_E_TUN',
+            `${tun} is a network device of another kind`,
+            'choose a name with --tun',
+          )
         }
         const held = link.linkinfo.info_data?.persist !== true || (link.flags ?? []).includes('LOWER_UP')
         if (held) {
@@ -230,7 +234,9 @@ export class LinkSetup {
       return true
     } catch (error) {
       if (!(error instanceof CommandError)) throw error
-      warnings.push(`no firewall table of our own (${messageOf(error)}): overlay traffic is tracked as other traffic is`)
+      warnings.push(
+        `no firewall table of our own (${messageOf(error)}): overlay traffic is tracked as other traffic is`,
+      )
       return false
     }
   }

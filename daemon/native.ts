@@ -1,7 +1,7 @@
 // The addon, typed. It is built by daemon/native/build.sh and loaded once. Its functions check every argument and throw an Error whose `code` is
 // CARACAL_E_ARGUMENT (wrong type), CARACAL_E_RANGE (outside what is allowed or there), CARACAL_E_CLOSED (handle not open), CARACAL_E_GONE (the
-// device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP or CARACAL_E_POLL (a system call
-// failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
+// device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP, CARACAL_E_POLL or
+// CARACAL_E_NOTIFY (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
 
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -61,6 +61,9 @@ export interface Native {
   unwatch(handle: NativeHandle): void
   /** Ends the watch and closes the descriptor. */
   close(handle: NativeHandle): void
+
+  /** Sends `text` (1 to 4,096 bytes) as one datagram to the unix socket `/path` or, abstract, `@name`. Never waits: EAGAIN when its queue is full. */
+  notify(path: string, text: string): void
 }
 
 const functions = [
@@ -75,6 +78,7 @@ const functions = [
   'watch',
   'unwatch',
   'close',
+  'notify',
 ] as const satisfies readonly (keyof Native)[]
 
 const require = createRequire(import.meta.url)

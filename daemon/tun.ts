@@ -39,13 +39,15 @@ export interface TunOptions {
   readonly multiQueue?: boolean
   /** The device stays when its last descriptor closes. */
   readonly persist?: boolean
+  /** Default: true. While a device is down it takes no packets. */
+  readonly up?: boolean
   /** Best offload to ask for; the kernel may give less. Default: uso. */
   readonly offload?: keyof typeof TunOffload
   /** false: work as on kernels without virtio_net_hdr. */
   readonly vnetHeader?: boolean
 }
 
-/** Opens a TUN device, or attaches to the persistent one of that name, sets its MTU and brings it up. */
+/** Opens a TUN device, or attaches to the persistent one of that name, and sets its MTU. */
 export class NativeTun implements TunDevice {
   readonly name: string
   readonly mtu: number
@@ -77,7 +79,7 @@ export class NativeTun implements TunDevice {
     }
     try {
       if (options.persist !== undefined) this.#native.tunPersist(this.#handle, options.persist)
-      this.#native.tunConfigure(this.#handle, options.mtu, true)
+      this.#native.tunConfigure(this.#handle, options.mtu, options.up ?? true)
     } catch (error) {
       this.close()
       throw openFailure(options.name, error)

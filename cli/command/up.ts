@@ -1,9 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Option, type Command } from 'commander'
-import { defaultConfigText } from '../../daemon/config-example.js'
-import { loadConfig, type ConfigSources } from '../../daemon/config.js'
+import type { ConfigSources } from '../../daemon/config.js'
 import { CaracalError } from '../../daemon/errors.js'
-import { logLevels } from '../../daemon/log.js'
 import { collect } from '../option.js'
 import type { Finish } from '../program.js'
 
@@ -39,15 +37,18 @@ export function addUp(program: Command, finish: Finish): void {
     .option('--listen <addr:port>', 'underlay UDP address; may be repeated', collect)
     .option('--tun <name>', 'name of the TUN device')
     .option('--dns <mode>', 'how programs find our names: auto, resolved, none or file:PATH')
-    .addOption(new Option('--log <level>', 'what is logged, as JSON on stderr').choices([...logLevels]))
+    .option('--log <level>', 'what is logged, as JSON on stderr: debug, info, warn, error or silent')
     .action(async (options: Options) => {
+      // the daemon's modules are loaded by this command only: all others start faster without
       if (options.printConfig) {
+        const { defaultConfigText } = await import('../../daemon/config-example.js')
         process.stdout.write(defaultConfigText())
         return finish()
       }
       const { create, join, config: file, state, socket, name, listen, tun, dns, log } = options
       const environment = { CARACAL_SOCKET: process.env['CARACAL_SOCKET'], CARACAL_STATE: process.env['CARACAL_STATE'] }
       const sources: ConfigSources = { file, options: { state, socket, name, listen, tun, dns, log }, environment }
+      const { loadConfig } = await import('../../daemon/config.js')
       const config = loadConfig(sources)
       const { runDaemon } = await import('../../daemon/main.js')
       finish(await runDaemon({ config, sources, create, join: join === '-' ? tokenFromStdin() : join }))

@@ -6,6 +6,7 @@ import type { DumpPacket } from '../../daemon/control/protocol.js'
 import { summarisePacket, type PacketSummary } from '../../daemon/control/packet.js'
 import { Protocol } from '../../lib/wire/constants.js'
 import { formatClock } from '../clock.js'
+import { plain } from '../output.js'
 
 const protocolNames: Readonly<Record<number, string>> = {
   [Protocol.icmp]: 'icmp',
@@ -19,7 +20,7 @@ export function isDatagram(packet: DumpPacket): boolean {
   return packet.point === 'wire' || packet.local !== undefined || packet.remote !== undefined
 }
 
-/** One line, without control characters of its own. */
+/** One line without control characters, whatever names a file or a daemon gives. */
 export function formatPacket(packet: DumpPacket): string {
   const way = packet.direction === 'out' ? '>' : '<'
   const parts = [
@@ -28,7 +29,7 @@ export function formatPacket(packet: DumpPacket): string {
   ]
   if (packet.flow !== undefined) parts.push(`flow ${packet.flow}`)
   parts.push(packet.verdict === 'pass' ? 'pass' : `DROP ${packet.verdict}`)
-  return parts.join('  ')
+  return plain(parts.join('  '))
 }
 
 /** `web@h2`, `web`, `host h2`, `-`. */

@@ -1,3 +1,5 @@
+const PIECES_MAX = 64
+
 /**
  * Cuts a byte stream into lines of at most `limit` bytes (without the line end). Memory is bounded by the limit plus one chunk,
  * whatever comes.
@@ -32,6 +34,8 @@ export class LineReader {
       }
       if (stop > at) this.pieces.push(chunk.subarray(at, stop))
       this.length += stop - at
+      // a line that comes byte by byte must not cost an object a byte
+      if (this.pieces.length > PIECES_MAX) this.pieces = [Buffer.concat(this.pieces)]
       at = stop + 1
       if (end < 0) return
       const line = this.take()

@@ -9,6 +9,7 @@
 void TunInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void PollInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
+void NotifyInit(napi_env env, napi_value exports);
 /** In codec.cc. */
 napi_value CodecInit(napi_env env, napi_value exports) __attribute__((weak));
 
@@ -19,6 +20,7 @@ NAPI_MODULE_INIT() {
     TunInit(env, exports, descriptors);
     UdpInit(env, exports, descriptors);
     PollInit(env, exports, descriptors);
+    NotifyInit(env, exports);
     if (CodecInit != nullptr) CodecInit(env, exports);
   } catch (const caracal::Fault& fault) {
     caracal::throwFault(env, fault);

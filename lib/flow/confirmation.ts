@@ -1,4 +1,5 @@
-// Kind.confirm: "I have these flows of ours, idle for long: are they still there?" Kind.confirmed: the answer, those that are. The body of both is a list of
+// Kind.confirm: "I have these flows of ours: are they still there?" Kind.confirmed: the answer, those that are. Sent about flows that have long been idle, and by an
+// initiator that only listens, to show that it has learnt the acceptor's flow ID. The body of both is a list of
 //
 //   receiver's flow ID 8 | sender's flow ID 8
 //
@@ -6,7 +7,7 @@
 
 import { INNER_HEADER, Kind } from '../wire/constants.js'
 import { seconds, type FlowCore } from './flow-core.js'
-import { FlowState, ROW_WORDS, Row } from './flow-table.js'
+import { FlowFlag, FlowState, ROW_WORDS, Row } from './flow-table.js'
 import type { FrameSender } from './frame-sender.js'
 
 const ENTRY = 16
@@ -22,6 +23,11 @@ export class Confirmation {
   constructor(core: FlowCore, sender: FrameSender) {
     this.#core = core
     this.#sender = sender
+  }
+
+  /** Asks about one flow at once. */
+  prove(row: number): void {
+    this.#sender.plain(this.#core.table.get(row, Row.peer), Kind.confirm, this.#list([row]))
   }
 
   /** Has the other end asked about the flow, with others of the same peer. */
@@ -56,10 +62,13 @@ export class Confirmation {
     for (let i = 0; i < entries; i++) {
       const p = at + INNER_HEADER + i * ENTRY
       const row = table.resolve(view.getUint32(p, true), view.getUint32(p + 4, true), peer)
-      if (row < 0 || table.get(row, Row.state) !== FlowState.established) continue
+      const state = row < 0 ? FlowState.free : table.get(row, Row.state)
+      if (state !== FlowState.established && state !== FlowState.halfOpen) continue
       if (table.get(row, Row.remoteSlot) !== view.getInt32(p + 8, true)) continue
       if (table.get(row, Row.remoteGeneration) !== view.getInt32(p + 12, true)) continue
       table.set(row, Row.confirmed, seconds(now))
+      table.flag(row, FlowFlag.confirmed)
+      if (state === FlowState.halfOpen) this.#core.setState(row, FlowState.established)
       rows.push(row)
     }
     if (kind === Kind.confirm && rows.length > 0) this.#sender.plain(peer, Kind.confirmed, this.#list(rows))

@@ -15,7 +15,8 @@ export class Expiry {
   readonly #kernel: OwnKernel
   readonly #confirmation: Confirmation
   #row = 0
-  #next = -Infinity
+  /** Infinity: there were no flows when last looked at. */
+  #next = Infinity
   /** When the other end was last asked about a row, ms; only long idle ones are in it. */
   readonly #asked = new Map<number, number>()
 
@@ -25,9 +26,13 @@ export class Expiry {
     this.#confirmation = confirmation
   }
 
-  /** Infinity while there are no flows. */
   get nextTimeout(): number {
-    return this.#core.table.count === 0 ? Infinity : this.#next
+    return this.#next
+  }
+
+  /** Begins to walk when there are flows and it did not. */
+  wake(now: number): void {
+    if (this.#next === Infinity && this.#core.table.count > 0) this.#next = now + TICK
   }
 
   handleTimeout(now: number): void {
@@ -41,6 +46,7 @@ export class Expiry {
       this.#visit(this.#row++, now)
     }
     this.#confirmation.flush()
+    if (this.#core.table.count === 0) this.#next = Infinity
   }
 
   #visit(row: number, now: number): void {

@@ -192,11 +192,12 @@ export class FlowEngine {
     return (known && this.table.get(slot, Row.state) >= FlowState.halfOpen) || this.#opening.wants(slot, generation)
   }
 
-  /** Frames to this host itself, until there are no more: each may answer with others. */
+  /** Ends every entry: frames to this host itself, until there are no more, since each may answer with others. */
   #loop(now: number): void {
     const { loopback } = this.#sender
     for (let i = 0; i < loopback.length; i++) this.#inbound.loopback(loopback[i]!, now)
     loopback.length = 0
+    this.#expiry.wake(now)
   }
 }
 

@@ -118,29 +118,24 @@ export class FrameSender {
     this.#sendFor(row, bytes, inner.trafficClass, now)
   }
 
-  /** A packet of an established flow, or nothing: proof that we know the other end's flow ID. */
-  data(row: number, segment: Segment | undefined, now: number): void {
-    const inner = segment ?? { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: this.#core.table.protocol(row) }
-    this.#sendFor(row, this.#data(row, segment, inner), inner.trafficClass, now)
+  /** A packet of an established flow. */
+  data(row: number, segment: Segment, now: number): void {
+    this.#sendFor(row, this.#data(row, segment), segment.trafficClass, now)
   }
 
   /** As {@link data} to this same host; `gsoSize`: payload bytes of a segment of a super-packet, else 0. */
   dataToSelf(row: number, segment: Segment, gsoSize: number): void {
     const gsoKind = gsoSize === 0 ? Gso.none : segment.protocol === Protocol.tcp ? Gso.tcp : Gso.udp
-    this.loopback.push({ bytes: this.#data(row, segment, segment), gsoSize, gsoKind })
+    this.loopback.push({ bytes: this.#data(row, segment), gsoSize, gsoKind })
   }
 
-  #data(row: number, segment: Segment | undefined, inner: InnerFields): Uint8Array {
+  #data(row: number, segment: Segment): Uint8Array {
     const { words } = this.#core.table
     const base = row * ROW_WORDS
-    const bytes = newFrame(
-      segment?.bytes.length ?? 0,
-      Kind.data | (segment?.checksum ?? 0),
-      inner,
-      words[base + Row.remoteSlot]!,
-      words[base + Row.remoteGeneration]!,
-    )
-    if (segment !== undefined) bytes.set(segment.bytes, HEADROOM + INNER_HEADER)
+    const slot = words[base + Row.remoteSlot]!
+    const generation = words[base + Row.remoteGeneration]!
+    const bytes = newFrame(segment.bytes.length, Kind.data | segment.checksum, segment, slot, generation)
+    bytes.set(segment.bytes, HEADROOM + INNER_HEADER)
     return bytes
   }
 

@@ -157,8 +157,7 @@ export class Inbound {
       table.words[base + Row.flags] = flags | FlowFlag.confirmed
       if (state === FlowState.halfOpen) this.#core.setState(row, FlowState.established)
     }
-    // Nothing inside: the initiator only shows that it knows our flow ID.
-    if (length > INNER_HEADER) this.#deliver(data, view, at, at + INNER_HEADER, at + length, row, outer, gsoKind, gsoSize)
+    this.#deliver(data, view, at, at + INNER_HEADER, at + length, row, outer, gsoKind, gsoSize)
   }
 
   /** Stages 5 to 8. `wire`: position of the transport header without ports. */
@@ -323,7 +322,7 @@ export class Inbound {
         return
       }
       // TCP's own acknowledgement carries the acceptor's flow ID back. A datagram flow that only listens would never.
-      if (table.protocol(row) !== Protocol.tcp) this.#sender.data(row, undefined, this.#now)
+      if (table.protocol(row) !== Protocol.tcp) this.#confirmation.prove(row)
     }
     if (at + length > wire) this.#deliver(data, view, at, wire, at + length, slot, outer, Gso.none, 0)
   }

@@ -1,17 +1,17 @@
 // What the flow layer itself tells the own kernel: resets, exact in their sequence numbers, and ICMP errors.
-import { checksumOf, sumBytes } from '../wire/checksum.js'
-import { HEADROOM, KindFlag, Protocol } from '../wire/constants.js'
+import { Protocol } from '../wire/constants.js'
 import type { DropReason } from '../wire/drop.js'
-import { PacketHead, writeHeaders } from '../wire/headers.js'
+import { PacketHead } from '../wire/headers.js'
 import { IcmpKind } from '../wire/icmp.js'
-import type { IcmpErrorFrame } from '../wire/open.js'
-import { IcmpErrorFrame as IcmpErrorBody } from '../wire/open.js'
+import { IcmpErrorFrame } from '../wire/open.js'
 import type { ParsedPacket } from '../wire/packet.js'
-import { Tcp, TCP_HEADER, TCP_WIRE_HEADER, TcpFlag } from '../wire/tcp.js'
+import { resetFor, resetPacket } from '../wire/reset.js'
 import type { FlowCore } from './flow-core.js'
 import { FlowFlag, ROW_WORDS, Row } from './flow-table.js'
 import { answerIcmpError, carriedIcmpError } from './icmp-error.js'
 import type { Segment } from './segment.js'
+
+const OWN_HOP_LIMIT = 64
 
 export class OwnKernel {
   readonly #head = new PacketHead()
@@ -42,37 +42,22 @@ export class OwnKernel {
     const nextIn = table.words[base + Row.nextIn]!
     const acked = table.words[base + Row.acked]!
     const nextOut = table.words[base + Row.nextOut]!
-    this.headTowards(row, this.#head)
-    if (!table.has(row, FlowFlag.sequenced)) {
-      this.#writeReset(0, nextOut, TcpFlag.rst | TcpFlag.ack)
-      return
+    const head = this.#head
+    this.headTowards(row, head)
+    head.trafficClass = 0
+    head.hopLimit = OWN_HOP_LIMIT
+    const sequenced = table.has(row, FlowFlag.sequenced)
+    this.core.env.writePacket(resetPacket(head, sequenced ? nextIn >>> 0 : 0, nextOut >>> 0))
+    if (sequenced && acked !== 0 && acked !== nextIn) {
+      this.core.env.writePacket(resetPacket(head, acked >>> 0, nextOut >>> 0))
     }
-    this.#writeReset(nextIn, nextOut, TcpFlag.rst | TcpFlag.ack)
-    if (acked !== 0 && acked !== nextIn) this.#writeReset(acked, nextOut, TcpFlag.rst | TcpFlag.ack)
     this.core.counters.reset++
   }
 
-  /** Resets the sender of a TCP packet that belongs to no flow (RFC 9293 section 3.10.7.1). A reset is not answered. */
+  /** Resets the sender of a TCP packet that belongs to no flow. A reset is not answered. */
   resetSender(data: Uint8Array, view: DataView, packet: ParsedPacket): void {
-    if ((packet.tcpFlags & TcpFlag.rst) !== 0) return
-    const head = this.#head
-    head.family = packet.family
-    head.protocol = Protocol.tcp
-    head.source = data
-    head.sourceOffset = packet.destinationOffset
-    head.destination = data
-    head.destinationOffset = packet.sourceOffset
-    head.sourcePort = packet.destinationPort
-    head.destinationPort = packet.sourcePort
-    const at = packet.transportOffset
-    if ((packet.tcpFlags & TcpFlag.ack) !== 0) {
-      this.#writeReset(view.getInt32(at + Tcp.acknowledgement), 0, TcpFlag.rst)
-      return
-    }
-    let end = view.getInt32(at + Tcp.sequence) + packet.end - packet.payloadOffset
-    if ((packet.tcpFlags & TcpFlag.syn) !== 0) end++
-    if ((packet.tcpFlags & TcpFlag.fin) !== 0) end++
-    this.#writeReset(0, end | 0, TcpFlag.rst | TcpFlag.ack)
+    const reset = resetFor(data, view, packet)
+    if (reset !== undefined) this.core.env.writePacket(reset)
   }
 
   /** Tells the sender of the packet, read from the TUN and not yet turned into a frame, that it cannot go on. The teller is who it was sent to. */
@@ -95,7 +80,7 @@ export class OwnKernel {
       this.reset(row)
       return
     }
-    const frame = new IcmpErrorBody()
+    const frame = new IcmpErrorFrame()
     frame.kind = refusalKind(reason)
     frame.quote = segment.bytes
     frame.quoteLength = segment.bytes.length
@@ -119,28 +104,8 @@ export class OwnKernel {
     head.sourcePort = table.localPort(row)
     head.destinationPort = table.remotePort(row)
     head.trafficClass = 0
-    head.hopLimit = 64
+    head.hopLimit = OWN_HOP_LIMIT
     return head
-  }
-
-  /** Addresses and ports are in the head. */
-  #writeReset(sequence: number, acknowledgement: number, flags: number): void {
-    const data = new Uint8Array(HEADROOM + TCP_WIRE_HEADER)
-    const view = new DataView(data.buffer)
-    const at = HEADROOM
-    view.setInt32(at, sequence)
-    view.setInt32(at + 4, acknowledgement)
-    data[at + 8] = (TCP_HEADER / 4) << 4
-    data[at + 9] = flags
-    view.setUint16(at + 12, checksumOf(sumBytes(data, view, at, TCP_WIRE_HEADER, Protocol.tcp + TCP_HEADER)))
-    const head = this.#head
-    head.checksum = KindFlag.checksumFree
-    head.trafficClass = 0
-    head.hopLimit = 64
-    head.gsoKind = 0
-    head.gsoSize = 0
-    const vnet = writeHeaders(data, view, at, data.length, head)
-    if (vnet >= 0) this.core.env.writePacket(data.subarray(vnet))
   }
 }
 

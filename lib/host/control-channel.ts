@@ -51,6 +51,9 @@ interface Conversation {
 }
 
 const ACKS_MAX = 64
+/** A frame with a large body has room for few acknowledgements on the smallest path. */
+const SMALL_BODY = 512
+const ACKS_WITH_BODY = 8
 
 /**
  * Small control messages between hosts: each a datagram, acknowledged, repeated at the pace of the measured round trip, delivered once. Not ordered: messages carry their own sequence
@@ -186,9 +189,9 @@ export class ControlChannel {
       break
     }
     const { epoch, sink } = this.components
-    const acks = conversation.acks
+    const acks = conversation.acks.slice(0, body.length > SMALL_BODY ? ACKS_WITH_BODY : ACKS_MAX)
     const message = encodeControl({ epoch, id, base, acksEpoch: conversation.epoch, acks, channel, body })
-    if (sink.sendControl(peer, message)) conversation.acks = []
+    if (sink.sendControl(peer, message)) conversation.acks.splice(0, acks.length)
   }
 
   #conversation(peer: number): Conversation {

@@ -9,36 +9,40 @@ import type { HostKey } from '../crypto/host-key.js'
 import type { Primitives } from '../crypto/primitives.js'
 import type { TrustStore } from '../crypto/trust.js'
 import { FlowEngine } from '../flow/flow-engine.js'
+import { Generations } from '../flow/flow-id.js'
 import type { FlowOptions } from '../flow/flow-options.js'
 import { FlowTable } from '../flow/flow-table.js'
-import { Generations } from '../flow/flow-id.js'
 import { decodeLocator, type Locator } from '../path/locator.js'
-import { SELF, PeerTable } from '../path/peers.js'
+import { PeerTable } from '../path/peers.js'
 import { PathProber, type Liveness, type ProberOptions } from '../path/prober.js'
 import { Addresses, type SavedMappings } from '../service/addresses.js'
-import { Catalogue } from '../service/catalogue.js'
-import { Choice } from '../service/choice.js'
+import { ServiceCatalogue } from '../service/catalogue.js'
+import { choiceDefaults, InstanceChoice, type HostCondition } from '../service/choice.js'
 import { Directory, directoryDefaults, type DirectoryOptions } from '../service/directory.js'
+import type { RecordChange } from '../service/host-records.js'
 import type { SequenceSource } from '../service/own-records.js'
-import type { Policy } from '../service/policy.js'
-import type { Registration } from '../service/registration.js'
+import { allowAll, type Policy } from '../service/policy.js'
+import { CLAIMS_MAX, recordKey, type AddressClaim, type Registration } from '../service/registration.js'
+import { ServiceTable } from '../service/service-table.js'
 import { MemberTrust } from '../service/trust.js'
+import type { Established, LostReason, SessionSink } from '../session/session-sink.js'
 import { SessionTable, type JoinResponder, type SessionOptions } from '../session/session-table.js'
-import type { Established } from '../session/session-sink.js'
 import {
   ADDRESS_RECORD,
   CLEAR,
   Open,
-  OPENED,
   OPEN_WORDS,
+  OPENED,
+  Seal,
+  SEAL_WORDS,
   type DatagramBatch,
   type OpenBatch,
   type PacketBatch,
   type SealBatch,
 } from '../wire/batch.js'
-import { INNER_HEADER, Kind, Protocol } from '../wire/constants.js'
+import { INNER_HEADER, Kind } from '../wire/constants.js'
 import { DropCounters, type DropReason } from '../wire/drop.js'
-import { fromHex, type HostId, type NetworkId, type ServiceId } from '../wire/ids.js'
+import { fromHex, hostId, toHex, type HostId, type ServiceId } from '../wire/ids.js'
 import { innerKind, writeInnerHeader } from '../wire/inner.js'
 import { Channel, ControlChannel } from './control-channel.js'
 import { DataPath, type HostIo } from './data-path.js'
@@ -49,12 +53,12 @@ export interface HostComponents {
   readonly primitives: Primitives
   readonly codec: FrameCodec
   readonly hostKey: HostKey
+  /** With a membership of this host. */
   readonly trust: TrustStore
   readonly io: HostIo
   readonly events: HostEvents
-  /** Where flows are delivered on this host; the daemon knows what listens. */
   readonly endpoints: LocalEndpoints
-  /** Memory of the flow table: FlowTable.bytesFor(flowCapacity), zeroed or what a former process left. */
+  /** Memory of the flow table: FlowTable.bytesFor(flowCapacity) bytes, zeroed. */
   readonly flowMemory: ArrayBufferLike
   /** Seconds since the epoch. */
   readonly wallNow: () => number
@@ -73,6 +77,7 @@ export interface HostOptions {
   readonly flow?: Partial<FlowOptions>
   readonly directory?: Partial<DirectoryOptions>
   readonly neighbours?: Partial<NeighboursOptions>
+  /** Address mappings of before a restart. */
   readonly mappings?: SavedMappings | undefined
 }
 
@@ -82,18 +87,28 @@ export interface HostEvents {
   mappingChanged(): void
   /** The kernel's local addresses are to be brought in line with Addresses.localAddresses. */
   localAddressesChanged(): void
-  /** A host's session came up, went, or its liveness changed. */
-  peer(host: HostId, what: 'up' | 'lost' | 'failed' | Liveness | 'moved', detail: string): void
+  /** A host's session came up or ended, its liveness changed, or its frames go another way. */
+  peer(host: HostId, what: 'up' | 'lost' | 'failed' | 'moved' | Liveness, detail: string): void
   /** The revocation list grew: to disk. */
   revocationsChanged(): void
-  /** A packet was dropped; only while `wantsDrops`. */
-  dropped(reason: DropReason, packet: Uint8Array | undefined, now: number): void
+  /** A packet was dropped; only while `wantsDrops`. Bytes are only valid during the call. */
+  dropped(reason: DropReason, packet: Uint8Array | undefined): void
+  /** A locator of a host was proven: worth remembering over a restart. */
+  remember(): void
 }
 
-const PROBE_TOKEN = 16
-const SETTLE_EVERY_MS = 1_000
+/** What a host publishes about one of its services. */
+export type Offer = Pick<Registration, 'service' | 'name' | 'ports' | 'priority' | 'weight' | 'state' | 'move'>
 
-export class Host {
+const PROBE_TOKEN = 16
+const TICK_MS = 1_000
+const PINGS_MAX = 1_024
+const PEERS = 4_096
+/** Traffic class of the host's own frames: CS6, network control. */
+const CONTROL_CLASS = 0xc0
+const NO_BYTES = new Uint8Array(0)
+
+export class Host implements SessionSink {
   readonly id: HostId
   readonly peers: PeerTable
   readonly drops = new DropCounters()
@@ -102,17 +117,557 @@ export class Host {
   readonly prober: PathProber
   readonly control: ControlChannel
   readonly members: MemberTrust
+  readonly table = new ServiceTable()
   readonly directory: Directory
-  readonly catalogue: Catalogue
+  readonly catalogue: ServiceCatalogue
   readonly addresses: Addresses
-  readonly choice: Choice
+  readonly choice: InstanceChoice
   readonly flows: FlowEngine
   readonly neighbours: Neighbours
   readonly environment: HostEnvironment
-  /** Set while a dump wants dropped packets. */
+  /** Who may reach what; replacing it cuts flows that it denies, see {@link setPolicy}. */
+  policy: Policy = allowAll
+  /** Set while somebody looks at dropped packets. */
   wantsDrops = false
   readonly #c: HostComponents
-  readonly #started: number
-  #settleAt = 0
+  /** Peer by codec seal slot, for the accounting of what was sent. */
+  readonly #sealPeer = new Int32Array(65_536).fill(-1)
+  #datagrams: DatagramBatch | undefined
+  #tickAt = -Infinity
+  #settle = true
+  #claimRecords = 0
+  #leaving = false
+  readonly #pings = new Map<string, { peer: number; sentAt: number; answered: (rttMs: number) => void }>()
+
+  constructor(components: HostComponents, options: HostOptions) {
+    const { primitives, codec, hostKey, trust, random, wallNow, events } = components
+    this.#c = components
+    this.id = hostKey.id
+    const network = trust.network
+    const randomBytes = (length: number) => primitives.randomBytes(length)
+    this.peers = new PeerTable(this.id, options.peerCapacity ?? PEERS)
+    this.members = new MemberTrust({
+      primitives,
+      key: hostKey,
+      authority: trust.authority,
+      revocations: trust.revocations,
+      wallNow,
+    })
+    this.members.learn(trust.membership ?? NO_BYTES, this.id)
+    this.dataPath = new DataPath({ codec, peers: this.peers, io: components.io, decisions: this })
+    this.sessions = new SessionTable(
+      {
+        primitives,
+        codec,
+        hostKey,
+        network,
+        membership: trust.membership ?? NO_BYTES,
+        trust,
+        peers: this.peers,
+        drops: this.drops,
+        sink: this,
+        nextStamp: components.nextStamp,
+        ...(components.issuer === undefined ? {} : { issuer: components.issuer }),
+      },
+      options.session,
+    )
+    this.prober = new PathProber({ peers: this.peers, randomBytes, sink: this }, options.prober)
+    const epoch = new DataView(primitives.randomBytes(4).buffer).getUint32(0) | 1
+    this.control = new ControlChannel({ peers: this.peers, epoch: epoch >>> 0, sink: this })
+    this.directory = new Directory(
+      { ...directoryDefaults, ...options.directory },
+      { trust: this.members, hasher: primitives, sequence: components.sequence, random },
+      {
+        send: (to, message) => this.#say(to, message),
+        changed: (change) => this.#recordChanged(change),
+        revoked: () => this.#revoked(),
+      },
+    )
+    const tagsOf = (host: HostId) => this.members.member(host)?.tags
+    this.catalogue = new ServiceCatalogue({ network, self: this.id }, { primitives, tagsOf, table: this.table })
+    this.addresses = new Addresses(
+      { network, self: this.id, pool: trust.profile.ipv4Pool },
+      { hasher: primitives, mappingChanged: () => events.mappingChanged() },
+    )
+    if (options.mappings !== undefined) this.addresses.importMappings(options.mappings)
+    this.choice = new InstanceChoice(choiceDefaults, {
+      random,
+      condition: (host) => this.#condition(host),
+      openFlows: (service, host) => this.environment.openFlows(service, host),
+    })
+    this.environment = new HostEnvironment({
+      self: this.id,
+      peers: this.peers,
+      addresses: this.addresses,
+      catalogue: this.catalogue,
+      choice: this.choice,
+      endpoints: components.endpoints,
+      tagsOf,
+      policy: () => this.policy,
+      active: (peer, now) => this.prober.active(peer, now),
+      wantSession: (peer, now) => this.#afterwards(() => this.neighbours.want(peer, now)),
+      other: (batch, entry, peer, now) => this.#other(batch, entry, peer, now),
+      sendFrame: (peer, plaintext, trafficClass) => this.#sendFrame(peer, plaintext, trafficClass),
+      writePacket: (packet) => this.dataPath.packet(packet),
+      drop: (reason, packet) => this.drop(reason, packet),
+    })
+    const table = new FlowTable(components.flowMemory, options.flowCapacity, new Generations(randomBytes))
+    this.flows = new FlowEngine({ table, env: this.environment }, options.flow)
+    this.neighbours = new Neighbours(
+      {
+        self: this.id,
+        peers: this.peers,
+        connect: (peer, addresses, now) => this.sessions.connect(peer, addresses, now),
+        locatorsOf: (host) => this.#locatorsOf(host),
+        excluded: (host) => this.#isRevoked(host),
+        random,
+      },
+      options.neighbours,
+    )
+    this.addresses.claimPeer(Math.floor(wallNow()))
+  }
+
+  // ---- What comes in ----
+
+  /** The TUN has filled `dataPath.tunIn`. */
+  tunRead(now: number): void {
+    this.#now = now
+    this.dataPath.tunRead(now)
+  }
+
+  /** A socket has filled `dataPath.wireIn`. */
+  wireRead(now: number): void {
+    this.#now = now
+    this.dataPath.wireRead(now)
+    this.control.flush(now)
+    this.dataPath.flush(now)
+  }
+
+  nextTimeout(): number {
+    return Math.min(
+      this.sessions.nextTimeout(),
+      this.prober.nextTimeout(),
+      this.control.nextTimeout(),
+      this.directory.nextTimeout(),
+      this.flows.nextTimeout(),
+      this.neighbours.nextTimeout(),
+      this.#tickAt,
+    )
+  }
+
+  handleTimeout(now: number): void {
+    this.#now = now
+    this.sessions.handleTimeout(now)
+    this.prober.handleTimeout(now)
+    this.control.handleTimeout(now)
+    this.directory.handleTimeout(now)
+    this.#inFlows(() => this.flows.handleTimeout(now))
+    if (now >= this.#tickAt) this.#tick(now)
+    this.neighbours.handleTimeout(now)
+    this.dataPath.flush(now)
+  }
+
+  // ---- What this host offers ----
+
+  /** Offers a service, or changes what is offered. Returns its served addresses, IPv4 first, which are to be local from now on. */
+  offer(offer: Offer, now: number): readonly [Uint8Array, Uint8Array] {
+    const wall = Math.floor(this.#c.wallNow())
+    const known = this.directory.record(this.id, recordKey({ kind: 'name', service: offer.service, name: offer.name, since: 0, tags: [], hosts: [] }))
+    const claimed = known?.payload.kind === 'name' && known.lifetime > 0
+    const registration: Registration = { kind: 'registration', ...offer, epoch: 0, load: 0 }
+    const name = { kind: 'name' as const, service: offer.service, name: offer.name, since: wall, tags: [], hosts: [] }
+    this.addresses.claimService(offer.service, wall)
+    const served = this.addresses.host(offer.service)
+    this.directory.publish([{ payload: registration }, ...(claimed ? [] : [{ payload: name }])], now)
+    this.#settleAddresses(now)
+    this.#c.events.localAddressesChanged()
+    this.dataPath.flush(now)
+    return served
+  }
+
+  /** Takes an offer back; open flows go on. */
+  withdraw(service: ServiceId, name: string, now: number): void {
+    this.directory.withdraw([`service/${service}`, recordKey({ kind: 'name', service, name, since: 0, tags: [], hosts: [] })], now)
+    this.addresses.releaseService(service)
+    this.#settleAddresses(now)
+    this.dataPath.flush(now)
+  }
+
+  /** Where others can reach this host. */
+  setLocators(locators: readonly Locator[], now: number): void {
+    this.directory.publish([{ payload: { kind: 'locators', locators, relays: [] } }], now)
+    this.dataPath.flush(now)
+  }
+
+  /** Puts a policy in force, also for flows that are open. Returns how many it has cut. */
+  setPolicy(policy: Policy, now: number): number {
+    this.policy = policy
+    return this.#cutDenied(now)
+  }
+
+  /** One round trip to the peer, outside the regular probes; `answered` is called with its ms, or never. Undefined: no session. */
+  ping(peer: number, now: number, answered: (rttMs: number) => void): { cancel(): void } | undefined {
+    if (this.peers.sealSlot[peer]! < 0 || this.#pings.size >= PINGS_MAX) return undefined
+    const token = this.#c.primitives.randomBytes(PROBE_TOKEN)
+    const key = toHex(token)
+    this.#pings.set(key, { peer, sentAt: now, answered })
+    this.#sendProbe(Kind.probe, peer, this.peers.addressSlot[peer]!, token)
+    this.dataPath.flush(now)
+    return { cancel: () => this.#pings.delete(key) }
+  }
+
+  /** Leaves the network for now: withdraws what is offered, ends all flows, tells the peers. Returns the number of flows. */
+  leave(now: number): number {
+    if (this.#leaving) return 0
+    this.#leaving = true
+    const open = [...this.flows.flows()].length
+    const keys = this.directory.recordsOf(this.id).filter(({ payload }) => payload.kind === 'registration')
+    this.directory.withdraw(
+      keys.map(({ key }) => key),
+      now,
+    )
+    this.flows.closeAll(now)
+    for (let peer = 1; peer < this.peers.size; peer++) {
+      if (this.peers.sealSlot[peer]! >= 0) this.control.send(peer, Channel.farewell, NO_BYTES, now)
+    }
+    this.dataPath.flush(now)
+    return open
+  }
+
+  /** Revocations were added to the trust store by hand. */
+  revocationsAdded(now: number): void {
+    this.directory.revocationsChanged()
+    this.#revoked()
+    this.dataPath.flush(now)
+  }
+
+  // ---- DataPathDecisions ----
+
+  fromTun(batch: PacketBatch, seal: SealBatch, now: number): void {
+    this.#inFlows(() => this.flows.fromTun(batch, seal, now))
+    let last = -1
+    for (let i = 0; i < seal.count; i++) {
+      const slot = seal.desc[i * SEAL_WORDS + Seal.sealSlot]!
+      if (slot === last) continue
+      last = slot
+      const peer = this.#sealPeer[slot]!
+      if (peer > 0) this.#sent(peer, now)
+    }
+  }
+
+  fromPeers(open: OpenBatch, datagrams: DatagramBatch, tunOut: PacketBatch, now: number): void {
+    this.#datagrams = datagrams
+    const { desc } = open
+    for (let i = 0; i < open.count; i++) {
+      const base = i * OPEN_WORDS
+      const status = desc[base + Open.status]!
+      const record = desc[base + Open.datagram]! * ADDRESS_RECORD
+      if (status === OPENED) {
+        const peer = this.sessions.transportSeen(desc[base + Open.lane]!, now)
+        if (peer < 0) continue
+        this.prober.heard(peer, datagrams.addresses, record, now)
+        if (innerKind(open.data, desc[base + Open.offset]!) !== Kind.empty) this.sessions.dataReceived(peer, now)
+      } else if (status === CLEAR) {
+        const address = datagrams.addresses.slice(record, record + ADDRESS_RECORD)
+        const reason = this.sessions.receive(
+          datagrams.data,
+          desc[base + Open.offset]!,
+          desc[base + Open.length]!,
+          address,
+          now,
+          this.#c.wallNow(),
+        )
+        // Counted by the session layer.
+        if (reason !== undefined && this.wantsDrops) this.#c.events.dropped(reason, undefined)
+      }
+    }
+    this.#inFlows(() => this.flows.fromPeers(open, datagrams, this.sessions.lanePeer, tunOut, now))
+    this.#datagrams = undefined
+  }
+
+  // ---- SessionSink ----
+
+  sendDatagram(bytes: Uint8Array, address: Uint8Array): void {
+    const { addresses } = this.peers
+    const slot = addresses.acquire(address)
+    if (slot < 0) return this.drop('send-failed')
+    this.dataPath.clear(bytes, slot)
+    addresses.release(slot)
+  }
+
+  established(peer: number, session: Established, now: number): void {
+    const host = this.peers.hostId(peer)
+    this.#sealPeer[this.peers.sealSlot[peer]!] = peer
+    this.members.learn(session.membership.bytes, host)
+    if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
+    const known = this.prober.liveness(peer) === undefined
+    if (known || !session.rekey || this.peers.addressSlot[peer]! < 0) this.prober.established(peer, session.address, now)
+    this.neighbours.established(peer, decodeLocator(session.address), now)
+    if (!session.rekey) {
+      this.directory.peerUp(host, now)
+      this.#c.events.peer(host, 'up', session.membership.name)
+      this.#c.events.remember()
+    }
+    this.control.sessionUp(peer, now)
+    this.flows.sessionUp(peer, now)
+  }
+
+  confirmed(peer: number, now: number): void {
+    this.#sealPeer[this.peers.sealSlot[peer]!] = peer
+    this.flows.sessionUp(peer, now)
+  }
+
+  lost(peer: number, reason: LostReason, now: number): void {
+    const host = this.peers.hostId(peer)
+    this.directory.peerDown(host)
+    this.control.clear(peer)
+    this.prober.forget(peer)
+    this.neighbours.lost(peer, now)
+    this.#c.events.peer(host, 'lost', reason)
+  }
+
+  failed(peer: number, reason: DropReason | 'no-answer' | 'no-address', now: number): void {
+    this.neighbours.failed(peer, now)
+    this.flows.sessionFailed(peer, now)
+    this.#c.events.peer(this.peers.hostId(peer), 'failed', reason)
+  }
+
+  proveAlive(peer: number): void {
+    const frame = new Uint8Array(INNER_HEADER)
+    writeInnerHeader(viewOf(frame), 0, 0, 0, Kind.empty, 0, 0, 0)
+    this.dataPath.frameTo(peer, this.peers.addressSlot[peer]!, frame, CONTROL_CLASS)
+  }
+
+  // ---- ProberSink ----
+
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void {
+    this.#sendProbe(Kind.probe, peer, addressSlot, token)
+    this.sessions.dataSent(peer, this.#now)
+  }
+
+  liveness(peer: number, state: Liveness, now: number): void {
+    const host = this.peers.hostId(peer)
+    this.#c.events.peer(host, state, '')
+    if (state === 'alive') return
+    // Others that have a session with it look for themselves.
+    const suspicion = fromHex(host)
+    for (let other = 1; other < this.peers.size; other++) {
+      if (other !== peer && this.prober.liveness(other) === 'alive') this.control.send(other, Channel.liveness, suspicion, now)
+    }
+  }
+
+  moved(peer: number): void {
+    const locator = decodeLocator(this.peers.addresses.record(this.peers.addressSlot[peer]!))
+    if (locator === undefined) return
+    this.neighbours.hint(this.peers.hostId(peer), locator, this.#now)
+    this.#c.events.peer(this.peers.hostId(peer), 'moved', `${locator.address}:${locator.port}`)
+    this.#c.events.remember()
+  }
+
+  // ---- ControlSink ----
+
+  sendControl(peer: number, message: Uint8Array): boolean {
+    const frame = new Uint8Array(INNER_HEADER + message.length)
+    writeInnerHeader(viewOf(frame), 0, 0, 0, Kind.control, 0, 0, 0)
+    frame.set(message, INNER_HEADER)
+    return this.#sendFrame(peer, frame, CONTROL_CLASS)
+  }
+
+  message(peer: number, channel: number, body: Uint8Array, now: number): void {
+    switch (channel) {
+      case Channel.directory:
+        return this.directory.receive(this.peers.hostId(peer), body, now)
+      case Channel.liveness: {
+        const suspect = body.length === 32 ? this.peers.indexOf(hostId(body)) : -1
+        if (suspect > 0) this.prober.suspect(suspect, now)
+        return
+      }
+      case Channel.farewell:
+        this.flows.peerLost(peer, now)
+        return this.sessions.dropPeer(peer, 'expired', now)
+      default:
+        this.drop('bad-control')
+    }
+  }
+
+  drop(reason: DropReason, packet?: Uint8Array): void {
+    this.drops.add(reason)
+    if (this.wantsDrops) this.#c.events.dropped(reason, packet)
+  }
+
+  // ---- Inside ----
+
   #now = 0
+  #flowDepth = 0
+  #later: (() => void)[] = []
+
+  /** The flow engine must not be entered while it works: what its environment sets off waits until it is done. */
+  #inFlows(work: () => void): void {
+    this.#flowDepth++
+    try {
+      work()
+    } finally {
+      this.#flowDepth--
+    }
+    while (this.#flowDepth === 0 && this.#later.length > 0) {
+      const waiting = this.#later
+      this.#later = []
+      for (const action of waiting) action()
+    }
+  }
+
+  #afterwards(action: () => void): void {
+    if (this.#flowDepth > 0) this.#later.push(action)
+    else action()
+  }
+
+  #say(to: HostId, message: Uint8Array): void {
+    const peer = this.peers.indexOf(to)
+    if (peer > 0) this.control.send(peer, Channel.directory, message, this.#now)
+  }
+
+  #sent(peer: number, now: number): void {
+    this.sessions.dataSent(peer, now)
+    this.prober.active(peer, now)
+  }
+
+  #sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
+    if (!this.dataPath.frameTo(peer, this.peers.addressSlot[peer]!, plaintext, trafficClass)) {
+      this.drop('no-session')
+      return false
+    }
+    this.sessions.dataSent(peer, this.#now)
+    return true
+  }
+
+  #sendProbe(kind: number, peer: number, addressSlot: number, token: Uint8Array): void {
+    const frame = new Uint8Array(INNER_HEADER + PROBE_TOKEN)
+    writeInnerHeader(viewOf(frame), 0, 0, 0, kind, 0, 0, 0)
+    frame.set(token.subarray(0, PROBE_TOKEN), INNER_HEADER)
+    this.dataPath.frameTo(peer, addressSlot, frame, CONTROL_CLASS)
+  }
+
+  /** A frame that is not the flow layer's. */
+  #other(batch: OpenBatch, entry: number, peer: number, now: number): void {
+    const base = entry * OPEN_WORDS
+    const offset = batch.desc[base + Open.offset]!
+    const body = batch.data.slice(offset + INNER_HEADER, offset + batch.desc[base + Open.length]!)
+    const record = batch.desc[base + Open.datagram]! * ADDRESS_RECORD
+    const records = this.#datagrams?.addresses
+    switch (innerKind(batch.data, offset)) {
+      case Kind.empty:
+        return
+      case Kind.control:
+        return this.#afterwards(() => this.control.receive(peer, body, now))
+      case Kind.probe:
+        if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
+        return this.#sendProbe(Kind.probeEcho, peer, this.prober.slotOf(peer, records, record), body)
+      case Kind.probeEcho:
+        if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
+        if (!this.#pinged(peer, body, now)) this.prober.echoed(peer, body, records, record, now)
+        return
+      default:
+        this.drop('bad-frame')
+    }
+  }
+
+  #pinged(peer: number, body: Uint8Array, now: number): boolean {
+    if (this.#pings.size === 0) return false
+    const key = toHex(body.subarray(0, PROBE_TOKEN))
+    const ping = this.#pings.get(key)
+    if (ping === undefined || ping.peer !== peer) return false
+    this.#pings.delete(key)
+    ping.answered(now - ping.sentAt)
+    return true
+  }
+
+  #recordChanged(change: RecordChange): void {
+    const payload = change.record?.payload ?? change.before?.payload
+    if (payload?.kind === 'claims') this.#settle = true
+    this.catalogue.apply(change)
+    if (change.before === undefined || payload?.kind === 'locators') this.#tickAt = Math.min(this.#tickAt, this.#now)
+    if (this.#settle) this.#tickAt = Math.min(this.#tickAt, this.#now)
+  }
+
+  #revoked(): void {
+    for (let peer = 1; peer < this.peers.size; peer++) {
+      if (!this.#isRevoked(this.peers.hostId(peer))) continue
+      this.flows.peerLost(peer, this.#now)
+      this.sessions.dropPeer(peer, 'revoked', this.#now)
+    }
+    this.catalogue.review()
+    this.#c.events.revocationsChanged()
+  }
+
+  /** Known, but not a member any more. */
+  #isRevoked(host: HostId): boolean {
+    const bytes = this.members.membership(host)
+    return bytes !== undefined && 'reason' in this.#c.trust.verify(bytes, this.#c.wallNow())
+  }
+
+  #cutDenied(now: number): number {
+    const self = this.id
+    const cut = this.flows.cut((flow) => {
+      if (flow.peer < 0) return false
+      const protocol = flow.protocol === 'tcp' ? 6 : flow.protocol === 'udp' ? 17 : 1
+      const client = flow.role === 'initiator' ? self : this.peers.hostId(flow.peer)
+      return !this.environment.allows(client, flow.service, protocol, flow.dialledPort)
+    }, now)
+    this.dataPath.flush(now)
+    return cut
+  }
+
+  #tick(now: number): void {
+    this.#tickAt = now + TICK_MS
+    this.neighbours.known(this.directory.hosts(), now)
+    if (this.#settle) this.#settleAddresses(now)
+  }
+
+  /** Brings the address book in line with everybody's claims, and our claims with it. */
+  #settleAddresses(now: number): void {
+    this.#settle = false
+    const { directory, addresses, id } = this
+    for (const host of directory.hosts()) {
+      if (host !== id) addresses.setClaims(host, claimsIn(directory, host))
+    }
+    const { claims, local } = addresses.settle(Math.floor(this.#c.wallNow()))
+    if (claims || this.#claimRecords === 0) this.#publishClaims(now)
+    if (local) this.#c.events.localAddressesChanged()
+  }
+
+  #publishClaims(now: number): void {
+    const own = this.addresses.ownClaims()
+    const records = []
+    for (let i = 0; i < own.length; i += CLAIMS_MAX) {
+      const claims = own.slice(i, i + CLAIMS_MAX)
+      records.push({ payload: { kind: 'claims' as const, claims }, number: i / CLAIMS_MAX })
+    }
+    if (records.length > 0) this.directory.publish(records, now)
+    const gone = []
+    for (let n = records.length; n < this.#claimRecords; n++) gone.push(recordKey({ kind: 'claims', claims: [] }, n))
+    if (gone.length > 0) this.directory.withdraw(gone, now)
+    this.#claimRecords = records.length
+  }
+
+  #condition(host: HostId): HostCondition {
+    if (host === this.id) return { liveness: 'alive', age: 0, rtt: 0 }
+    const peer = this.peers.indexOf(host)
+    const state = peer < 0 ? undefined : this.prober.liveness(peer)
+    if (state === undefined) return { liveness: 'unknown', age: Infinity, rtt: 0 }
+    const age = this.#now - (this.prober.heardAt(peer) ?? -Infinity)
+    return { liveness: state === 'doubtful' ? 'suspect' : state, age, rtt: this.peers.rttMs[peer]! }
+  }
+
+  #locatorsOf(host: HostId): readonly Locator[] {
+    const payload = this.directory.record(host, 'locators')?.payload
+    return payload?.kind === 'locators' ? payload.locators : []
+  }
+}
+
+function claimsIn(directory: Directory, host: HostId): AddressClaim[] {
+  return directory.recordsOf(host).flatMap(({ payload }) => (payload.kind === 'claims' ? payload.claims : []))
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }

@@ -147,6 +147,20 @@ export class PathProber {
     else if (current === undefined || sentAt >= current.provenAt) this.#use(peer, watch, path, now)
   }
 
+  /** Address slot of the record at `offset` among the peer's paths, for an answer to where something came from; -1: not watched, or too many. */
+  slotOf(peer: number, records: Uint8Array, offset: number): number {
+    const watch = this.#watches.get(peer)
+    return (watch && this.#path(peer, watch, records, offset)?.slot) ?? -1
+  }
+
+  /** Somebody suspects the peer: look at it closely now. */
+  suspect(peer: number, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined) return
+    watch.activeUntil = Math.max(watch.activeUntil, now + 2 * this.#options.deadAfterMs)
+    watch.nextProbeAt = Math.min(watch.nextProbeAt, now)
+  }
+
   liveness(peer: number): Liveness | undefined {
     return this.#watches.get(peer)?.state
   }

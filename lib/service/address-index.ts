@@ -8,7 +8,8 @@ export class AddressIndex<T> {
   get(high: number, low: number): T | undefined {
     const mask = this.#slots.length - 1
     for (let at = hash(high, low) & mask; this.#slots[at] !== 0; at = (at + 1) & mask) {
-      if (this.#keys[2 * at] === (high | 0) && this.#keys[2 * at + 1] === (low | 0)) return this.#values[this.#slots[at]! - 1]
+      if (this.#keys[2 * at] === (high | 0) && this.#keys[2 * at + 1] === (low | 0))
+        return this.#values[this.#slots[at]! - 1]
     }
     return undefined
   }
@@ -28,10 +29,7 @@ export class AddressIndex<T> {
   #place(high: number, low: number): number {
     const mask = this.#slots.length - 1
     let at = hash(high, low) & mask
-    while (
-      this.#slots[at] !== 0 &&
-      (this.#keys[2 * at] !== (high | 0) || this.#keys[2 * at + 1] !== (low | 0))
-    ) {
+    while (this.#slots[at] !== 0 && (this.#keys[2 * at] !== (high | 0) || this.#keys[2 * at + 1] !== (low | 0))) {
       at = (at + 1) & mask
     }
     return at

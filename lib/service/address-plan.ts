@@ -44,7 +44,8 @@ export interface AddressPlan {
 /** The plan of a network with this IPv4 pool (CIDR), or what is wrong with the pool. */
 export function addressPlan(network: NetworkId, pool: string): AddressPlan | { readonly problem: string } {
   const parsed = parseCidr(pool)
-  if (parsed === undefined || parsed.family !== 4) return { problem: `IPv4 pool ${JSON.stringify(pool)} is no IPv4 prefix` }
+  if (parsed === undefined || parsed.family !== 4)
+    return { problem: `IPv4 pool ${JSON.stringify(pool)} is no IPv4 prefix` }
   if (parsed.length < POOL_LENGTH_MIN || parsed.length > POOL_LENGTH_MAX) {
     return { problem: `IPv4 pool ${pool} must be between a /${POOL_LENGTH_MIN} and a /${POOL_LENGTH_MAX}` }
   }
@@ -143,7 +144,5 @@ function parseCidr(text: string): { family: 4 | 6; bytes: Uint8Array; length: nu
 
 /** Big-endian, unsigned. */
 export function readU32(bytes: Uint8Array, offset: number): number {
-  return (
-    ((bytes[offset]! << 24) | (bytes[offset + 1]! << 16) | (bytes[offset + 2]! << 8) | bytes[offset + 3]!) >>> 0
-  )
+  return ((bytes[offset]! << 24) | (bytes[offset + 1]! << 16) | (bytes[offset + 2]! << 8) | bytes[offset + 3]!) >>> 0
 }

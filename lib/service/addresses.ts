@@ -38,7 +38,13 @@ export const savedMappings = z.object({
   version: z.literal(1),
   pool: z.string(),
   /** Given-out dialled addresses: key of the target, and offset in the pool where IPv4 was given. */
-  dialled: z.array(z.object({ service: z.string().optional(), host: z.string().optional(), offset: z.number().int().min(0).optional() })),
+  dialled: z.array(
+    z.object({
+      service: z.string().optional(),
+      host: z.string().optional(),
+      offset: z.number().int().min(0).optional(),
+    }),
+  ),
   /** Local addresses of the other roles. */
   local: z.array(z.object({ role: z.enum(['served', 'peer']), id: z.string(), offset: z.number().int().min(0) })),
   /** This host's own claims. */
@@ -184,7 +190,11 @@ export class Addresses implements AddressBook {
 
   /** All addresses that our kernel is to have on the TUN: self and served ones. */
   localAddresses(): { readonly family: Family; readonly address: Uint8Array; readonly service?: ServiceId }[] {
-    const v4 = [...this.#local4].map(([at, service]) => ({ family: 4 as const, address: v4Bytes(this.plan, at), service }))
+    const v4 = [...this.#local4].map(([at, service]) => ({
+      family: 4 as const,
+      address: v4Bytes(this.plan, at),
+      service,
+    }))
     const v6 = [...this.#hosted].map((service) => ({ family: 6 as const, address: this.served(service, 6), service }))
     const own = ([4, 6] as const).map((family) => ({ family, address: this.#self[family] }))
     return [...own, ...v4, ...v6]
@@ -274,7 +284,8 @@ export class Addresses implements AddressBook {
       if (target === undefined) continue
       const key = targetKey(target)
       const [high, low] = this.#hash(key)
-      const usable = samePool && offset !== undefined && offset >= 256 && offset < this.plan.size && !this.#dialled4.has(offset)
+      const usable =
+        samePool && offset !== undefined && offset >= 256 && offset < this.plan.size && !this.#dialled4.has(offset)
       const v4 = usable ? v4Bytes(this.plan, offset) : undefined
       this.#given.set(key, { target, v4, v6: v6Bytes(this.plan.v6Prefix, V6_ROLE.dialled, high, low) })
       this.#dialled6.set(high, low, target)
@@ -285,7 +296,8 @@ export class Addresses implements AddressBook {
     if (!samePool) return
     for (const { role, id, offset } of saved.local) {
       const span = this.plan.local[role]
-      if (ID.test(id) && offset >= span.start && offset < span.end && !this.#localUsers.has(offset)) this.#keep(role, id, offset)
+      if (ID.test(id) && offset >= span.start && offset < span.end && !this.#localUsers.has(offset))
+        this.#keep(role, id, offset)
     }
     for (const claim of saved.claims) if (ID.test(claim.id)) this.#claims.restore(claim)
   }

@@ -48,7 +48,7 @@ export interface CatalogueOptions {
 }
 
 export interface CatalogueComponents {
-  readonly primitives: Pick<Primitives, 'blake2b' | 'ed25519Verify'>
+  readonly primitives: Primitives
   /** Tags of a member; undefined: no member (any more). */
   readonly tagsOf: (host: HostId) => readonly string[] | undefined
   readonly table: ServiceTable
@@ -92,7 +92,8 @@ export class ServiceCatalogue {
     const old = before?.payload
     const payload = record?.payload
     let touched = false
-    if (old?.kind === 'registration' && payload?.kind !== 'registration') touched = this.#remove(old, host, 'registrations')
+    if (old?.kind === 'registration' && payload?.kind !== 'registration')
+      touched = this.#remove(old, host, 'registrations')
     if (old?.kind === 'name' && payload?.kind !== 'name') touched = this.#remove(old, host, 'claims') || touched
     if (payload?.kind !== 'registration' && payload?.kind !== 'name') return touched
     const service = this.#service(payload, host)
@@ -141,7 +142,12 @@ export class ServiceCatalogue {
   }
 
   /** Instances a new flow may go to, in no order. Protocol 1 (echo) matches any instance. A reason when there are none. */
-  eligible(service: ServiceId, protocol: number, port: number, host?: HostId): readonly Instance[] | 'no-such-service' | 'no-instance' {
+  eligible(
+    service: ServiceId,
+    protocol: number,
+    port: number,
+    host?: HostId,
+  ): readonly Instance[] | 'no-such-service' | 'no-instance' {
     const view = this.get(service)
     if (view === undefined) return 'no-such-service'
     const fitting = view.instances.filter(
@@ -158,10 +164,19 @@ export class ServiceCatalogue {
     if (known?.name.text === payload.name) return known
     const name = parseServiceName(payload.name)
     const { network } = this.#options
-    if ('problem' in name || name.text !== payload.name || serviceIdOf(name, network, this.#components.primitives) !== payload.service) {
+    if (
+      'problem' in name ||
+      name.text !== payload.name ||
+      serviceIdOf(name, network, this.#components.primitives) !== payload.service
+    ) {
       const detail = 'problem' in name ? name.problem : 'the name is not canonical, or its service ID is another one'
       if (payload.kind === 'registration') {
-        this.#misnamed.set(misnamedKey(payload, host), { name: payload.name.slice(0, 80), host, reason: 'bad-name', detail })
+        this.#misnamed.set(misnamedKey(payload, host), {
+          name: payload.name.slice(0, 80),
+          host,
+          reason: 'bad-name',
+          detail,
+        })
       }
       return undefined
     }
@@ -204,19 +219,33 @@ export class ServiceCatalogue {
       }
       const { ports, state, epoch, move, load } = registration
       const name = service.name.text
-      instances.push({ service: service.id, name, host, ports, state, epoch, move, load, ...bounded(registration, owner) })
+      instances.push({
+        service: service.id,
+        name,
+        host,
+        ports,
+        state,
+        epoch,
+        move,
+        load,
+        ...bounded(registration, owner),
+      })
     }
     const prefix = exactPrefix(service.id)
     for (const { host } of service.view?.instances ?? []) {
       if (!instances.some((instance) => instance.host === host)) table.delete(prefix, ruleKey(host))
     }
     for (const { host, priority, weight } of instances) {
-      const action = host === this.#options.self ? ({ kind: 'demux' } as const) : ({ kind: 'forward', to: 'instance', host } as const)
+      const action =
+        host === this.#options.self
+          ? ({ kind: 'demux' } as const)
+          : ({ kind: 'forward', to: 'instance', host } as const)
       table.set(prefix, ruleKey(host), { action, priority, weight })
     }
     const had = service.view !== undefined
     service.conflicts = conflicts
-    service.view = instances.length === 0 ? undefined : { service: service.id, name: service.name.text, owner, instances }
+    service.view =
+      instances.length === 0 ? undefined : { service: service.id, name: service.name.text, owner, instances }
     if (had !== (service.view !== undefined)) this.#countDomains(service.name, had ? -1 : 1)
   }
 
@@ -225,13 +254,21 @@ export class ServiceCatalogue {
     const tags = this.#components.tagsOf(host)
     if (tags === undefined) return { name, host, reason: 'not-member', detail: 'its host is no member of the network' }
     if (service.name.kind === 'key') {
-      const proven = service.name.key.every((byte, i) => byte === fromHex(host)[i]) || this.#proven(service.id, service.name.key, host, registration)
+      const proven =
+        service.name.key.every((byte, i) => byte === fromHex(host)[i]) ||
+        this.#proven(service.id, service.name.key, host, registration)
       if (proven) return undefined
       return { name, host, reason: 'bad-proof', detail: "its host has no proof from the holder of the name's key" }
     }
     if (belongs(owner, host, tags)) return undefined
-    const owners = [...owner.tags.map((tag) => `tag ${tag}`), ...owner.hosts.map((one) => `host ${one.slice(0, 8)}`)].join(', ')
-    const by = owner.by === 'authority' ? 'by a rule of the authority' : `by the first claim, of host ${owner.claimant?.slice(0, 8)}`
+    const owners = [
+      ...owner.tags.map((tag) => `tag ${tag}`),
+      ...owner.hosts.map((one) => `host ${one.slice(0, 8)}`),
+    ].join(', ')
+    const by =
+      owner.by === 'authority'
+        ? 'by a rule of the authority'
+        : `by the first claim, of host ${owner.claimant?.slice(0, 8)}`
     return { name, host, reason: 'not-owner', detail: `the name belongs to ${owners} ${by}` }
   }
 

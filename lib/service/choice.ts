@@ -18,7 +18,7 @@ export const choiceDefaults: ChoiceOptions = {
   doubtAfter: 1_500,
   loadSlack: 16,
   rttFactor: 2,
-  rttSlack: 5,
+  rttSlack: 20,
 }
 
 /** What this host knows of the host an instance is on. */
@@ -73,7 +73,8 @@ export class InstanceChoice {
     }
     const ordered: Choice[] = []
     for (const rank of [...groups.keys()].sort((a, b) => a - b)) {
-      for (const instance of this.#drawAll(groups.get(rank)!)) ordered.push({ instance, doubtful: this.#doubtful(instance, now) })
+      for (const instance of this.#drawAll(groups.get(rank)!))
+        ordered.push({ instance, doubtful: this.#doubtful(instance, now) })
     }
     return ordered
   }

@@ -19,17 +19,10 @@ import { CONTROL_MESSAGE_MAX } from '../wire/constants.js'
 import type { HostId } from '../wire/ids.js'
 import { bundlesOf, type BundleParts } from './bundles.js'
 import { DirectoryDigest } from './digest.js'
-import { HostRecords, type RecordChange } from './host-records.js'
+import type { HostRecords, RecordChange } from './host-records.js'
+import { KnownHosts, type DirectoryCounters } from './known-hosts.js'
 import { OwnRecords, type OwnRecordsComponents } from './own-records.js'
-import {
-  decodeHeartbeat,
-  decodeRecord,
-  HEARTBEAT_LABEL,
-  membershipHash,
-  RECORD_LABEL,
-  type SignedHeartbeat,
-  type SignedRecord,
-} from './record.js'
+import type { SignedRecord } from './record.js'
 import { recordKey, type RecordPayload } from './registration.js'
 
 export interface DirectoryOptions {
@@ -68,7 +61,7 @@ export interface DirectorySink {
   send(to: HostId, message: Uint8Array): void
   /** A record, ours or another's, came, changed or went. Not called for what stays the same. */
   changed(change: RecordChange): void
-  /** Revocations have come: sessions with hosts they cover are to end. */
+  /** Revocations have come from others: sessions with hosts they cover are to end, the list is to be kept. */
   revoked(): void
 }
 
@@ -77,20 +70,6 @@ interface Peer {
   readonly offers: Set<HostId>
 }
 
-/** What can go wrong with messages from others, counted. */
-const complaints = ['malformed', 'not-member', 'bad-signature', 'stale', 'full'] as const
-export type DirectoryComplaint = (typeof complaints)[number]
-
-export interface DirectoryCounters extends Record<DirectoryComplaint, number> {
-  sent: number
-  received: number
-  stored: number
-  expired: number
-  asked: number
-}
-
-/** Last heartbeats of hosts that are gone, kept so that late copies of their records do not come back. */
-const FORGOTTEN_MAX = 4_096
 const STRANGERS_MAX = 1_024
 
 export class Directory {
@@ -102,10 +81,9 @@ export class Directory {
   readonly #components: DirectoryComponents
   readonly #sink: DirectorySink
   readonly #own: OwnRecords
-  readonly #hosts = new Map<HostId, HostRecords>()
+  readonly #hosts: KnownHosts
   readonly #peers = new Map<HostId, Peer>()
   readonly #digest = new DirectoryDigest()
-  readonly #forgotten = new Map<HostId, SignedHeartbeat>()
   /** When we last asked for the membership of hosts we know none of. */
   readonly #strangers = new Map<HostId, number>()
   #synced = false
@@ -120,7 +98,9 @@ export class Directory {
     this.#options = options
     this.#components = components
     this.#sink = sink
+    const { trust, hasher } = components
     this.#own = new OwnRecords(components, options.lease)
+    this.#hosts = new KnownHosts(trust, hasher, this.#digest, this.counters, options.hostsMax)
   }
 
   /** Whether what is known is likely whole: we have agreed with a peer once, or waited for it long enough. */
@@ -154,7 +134,7 @@ export class Directory {
     this.#beat(now)
   }
 
-  /** The revocation list has grown by another way than through here. */
+  /** The revocation list has grown by another way than from others through here. Tells the peers, drops what the revoked have published. */
   revocationsChanged(): void {
     const items = this.#components.trust.revocations()
     for (const peer of this.#peers.keys()) this.#sendRevocations(peer, items)
@@ -223,7 +203,7 @@ export class Directory {
 
   /** All hosts with records here, this one included. */
   hosts(): HostId[] {
-    return [this.#components.trust.self, ...this.#hosts.keys()]
+    return [this.#components.trust.self, ...this.#hosts.ids()]
   }
   /** The host's records that are not withdrawn. */
   recordsOf(host: HostId): SignedRecord[] {
@@ -271,7 +251,7 @@ export class Directory {
   }
 
   #hello(to: HostId): void {
-    const yours = (this.#hosts.get(to)?.heartbeat ?? this.#forgotten.get(to))?.blob
+    const yours = this.#hosts.lastHeartbeat(to)?.blob
     const revocations = this.#revocationDigest()
     this.#send(to, { kind: 'hello', revocations, ...(yours === undefined ? {} : { yours }) })
   }
@@ -283,6 +263,7 @@ export class Directory {
     if (fresh.length === 0) return
     for (const peer of this.#peers.keys()) if (peer !== from) this.#sendRevocations(peer, fresh)
     this.#recheck()
+    this.#sink.revoked()
   }
 
   #receiveDigest(from: HostId, groups: Uint8Array, reply: boolean): void {
@@ -305,8 +286,12 @@ export class Directory {
     }
     const known = this.#hosts.get(entry.host)
     if (known === undefined) {
-      if (entry.sequence > (this.#forgotten.get(entry.host)?.sequence ?? 0)) this.#askStranger(from, entry.host, now)
-    } else if (entry.sequence > known.sequence || (entry.sequence === known.sequence && !known.complete && entry.complete)) {
+      if (entry.sequence > (this.#hosts.lastHeartbeat(entry.host)?.sequence ?? 0))
+        this.#askStranger(from, entry.host, now)
+    } else if (
+      entry.sequence > known.sequence ||
+      (entry.sequence === known.sequence && !known.complete && entry.complete)
+    ) {
       known.source = from
       this.#wantSoon(known, now)
     }
@@ -322,119 +307,37 @@ export class Directory {
   }
 
   #receiveBundle(from: HostId, bundle: Bundle, now: number): void {
-    const { trust } = this.#components
     const { host } = bundle
-    if (host === trust.self) {
+    if (host === this.#components.trust.self) {
       if (this.#own.overtake(bundle.heartbeat, now)) this.#pushOwn(now)
       return
     }
-    if (bundle.membership !== undefined) trust.learn(bundle.membership, host)
-    const membership = trust.membership(host)
-    if (membership === undefined) {
-      this.counters['not-member']++
-      if (bundle.membership === undefined) this.#askStranger(from, host, now)
-      return
-    }
-    const heartbeat = this.#readHeartbeat(bundle, from)
-    if (heartbeat === undefined) return
-    const set = this.#hosts.get(host) ?? this.#admit(host)
-    if (set === undefined) return
-    const before = set.sequence
-    const fresh = set.beat(heartbeat, now - bundle.age)
-    if (fresh) this.#digest.change(host, before, heartbeat.sequence)
-    const changes: RecordChange[] = []
-    let named = this.#takeLive(set, bundle, changes)
-    const stored = this.#takeRecords(set, bundle, changes, now)
-    // Without a list, the records that are here may be the very ones the hash is of.
-    if (set.live === undefined) named = this.#takeLive(set, { live: set.sequences() }, changes) || named
-    for (const change of changes) if (change.before !== change.record) this.#sink.changed(change)
-
+    const result = this.#hosts.take(bundle, now)
+    if (result.kind === 'stranger' && bundle.membership === undefined) this.#askStranger(from, host, now)
+    // A host that has lost its state speaks with numbers of the past: show it where it was.
+    if (result.kind === 'stale' && from === host) this.#hello(host)
+    if (result.kind !== 'taken') return
+    const { set, fresh, named, stored } = result
+    this.#strangers.delete(host)
+    for (const change of result.changes) this.#sink.changed(change)
     this.#expireAt = Math.min(this.#expireAt, set.nextExpiry())
-    if (fresh && !equal(set.heartbeat!.membership, membershipHash(membership, this.#components.hasher))) {
-      this.#send(from, { kind: 'want', host, membership: true, have: set.sequences() })
-    }
+    if (result.oldMembership) this.#send(from, { kind: 'want', host, membership: true, have: set.sequences() })
     if (set.complete) {
       set.wantAt = Number.POSITIVE_INFINITY
     } else {
       set.source = from
       this.#wantSoon(set, now + this.#options.gather)
     }
-    if (stored.length > 0 || (named && bundle.live !== undefined)) this.#forward(set, stored, from, now)
+    if (stored.length > 0 || named) this.#forward(set, stored, from, now)
     else if (fresh) this.#offerToSome(host, from, now)
-  }
-
-  /** The bundle's heartbeat when it is as new as the one we have; a newer one has been verified. */
-  #readHeartbeat(bundle: Bundle, from: HostId): SignedHeartbeat | undefined {
-    const { host } = bundle
-    const fields = decodeHeartbeat(bundle.heartbeat.body)
-    if (fields === undefined) {
-      this.counters.malformed++
-      return undefined
-    }
-    const known = this.#hosts.get(host)
-    if (fields.sequence === known?.sequence) return known.heartbeat
-    const last = known?.sequence ?? this.#forgotten.get(host)?.sequence ?? 0
-    if (fields.sequence <= last || bundle.age >= fields.lease) {
-      this.counters.stale++
-      // A host that has lost its state speaks with numbers of the past: show it where it was.
-      if (from === host) this.#hello(host)
-      return undefined
-    }
-    if (!this.#components.trust.verify(HEARTBEAT_LABEL, bundle.heartbeat, host)) {
-      this.counters['bad-signature']++
-      return undefined
-    }
-    return { ...fields, host, blob: bundle.heartbeat }
-  }
-
-  #takeLive(set: HostRecords, bundle: Pick<Bundle, 'live'>, changes: RecordChange[]): boolean {
-    if (bundle.live === undefined || set.live !== undefined) return false
-    const gone = set.name(bundle.live)
-    if (gone !== undefined) changes.push(...gone)
-    return gone !== undefined
-  }
-
-  #takeRecords(set: HostRecords, bundle: Bundle, changes: RecordChange[], now: number): SignedRecord[] {
-    const stored: SignedRecord[] = []
-    for (const blob of bundle.records) {
-      const fields = decodeRecord(blob.body)
-      if (fields === undefined) {
-        this.counters.malformed++
-      } else if (set.lacks(fields.sequence)) {
-        if (!this.#components.trust.verify(RECORD_LABEL, blob, set.host)) {
-          this.counters['bad-signature']++
-          continue
-        }
-        const record = { ...fields, host: set.host, blob }
-        const result = set.put(record, now)
-        if (result === 'full') this.counters.full++
-        else if (result !== 'known') {
-          this.counters.stored++
-          stored.push(record)
-          merge(changes, result)
-        }
-      }
-    }
-    return stored
-  }
-
-  #admit(host: HostId): HostRecords | undefined {
-    if (this.#hosts.size >= this.#options.hostsMax) {
-      this.counters.full++
-      return undefined
-    }
-    const set = new HostRecords(host, this.#components.hasher)
-    this.#hosts.set(host, set)
-    this.#strangers.delete(host)
-    this.#forgotten.delete(host)
-    return set
   }
 
   // ---- Spreading ----
 
   #forward(set: HostRecords, records: readonly SignedRecord[], from: HostId, now: number): void {
     const others = this.#others(set.host, from)
-    for (const peer of others.splice(0, this.#options.fanOut)) this.#sendBundles(peer, set, { live: true, records }, now)
+    for (const peer of others.splice(0, this.#options.fanOut))
+      this.#sendBundles(peer, set, { live: true, records }, now)
     for (const peer of others) this.#offer(peer, set.host, now)
   }
 
@@ -489,7 +392,7 @@ export class Directory {
 
   #askForMissing(now: number): void {
     this.#wantAt = Number.POSITIVE_INFINITY
-    for (const set of this.#hosts.values()) {
+    for (const set of this.#hosts.all()) {
       if (set.wantAt <= now) {
         const source = set.source !== undefined && this.#peers.has(set.source) ? set.source : undefined
         set.wantAt = source === undefined ? Number.POSITIVE_INFINITY : now + this.#options.askEvery
@@ -549,36 +452,13 @@ export class Directory {
   // ---- Keeping ----
 
   #expire(now: number): void {
-    this.#expireAt = Number.POSITIVE_INFINITY
-    for (const set of [...this.#hosts.values()]) {
-      if (set.nextExpiry() <= now) {
-        const gone = set.expire(now)
-        this.counters.expired += gone.length
-        for (const change of gone) this.#sink.changed(change)
-        if (set.size === 0 && set.nextExpiry() <= now) this.#forget(set)
-      }
-      if (this.#hosts.has(set.host)) this.#expireAt = Math.min(this.#expireAt, Math.max(set.nextExpiry(), now + 1_000))
-    }
+    for (const change of this.#hosts.expire(now)) this.#sink.changed(change)
+    this.#expireAt = Math.max(this.#hosts.nextExpiry(), now + 1_000)
   }
 
   /** Drops the records of hosts that are members no more. */
   #recheck(): void {
-    let lost = false
-    for (const set of [...this.#hosts.values()]) {
-      if (this.#components.trust.membership(set.host) !== undefined) continue
-      lost = true
-      const gone = set.clear()
-      this.#forget(set)
-      for (const change of gone) this.#sink.changed(change)
-    }
-    if (lost) this.#sink.revoked()
-  }
-
-  #forget(set: HostRecords): void {
-    this.#hosts.delete(set.host)
-    this.#digest.change(set.host, set.sequence, 0)
-    if (this.#forgotten.size >= FORGOTTEN_MAX) dropFirst(this.#forgotten)
-    if (set.heartbeat !== undefined) this.#forgotten.set(set.host, set.heartbeat)
+    for (const change of this.#hosts.dropStrangers()) this.#sink.changed(change)
   }
 
   #set(host: HostId): HostRecords | undefined {
@@ -590,20 +470,13 @@ export class Directory {
   }
 
   #agreed(): void {
-    for (const set of this.#hosts.values()) if (!set.complete) return
+    for (const set of this.#hosts.all()) if (!set.complete) return
     this.markSynced()
   }
 }
 
 function summaryOf(set: HostRecords): SummaryEntry {
   return { host: set.host, sequence: set.sequence, complete: set.complete }
-}
-
-/** Several changes of one key within one message are one change. */
-function merge(changes: RecordChange[], change: RecordChange): void {
-  const at = changes.findIndex((other) => other.key === change.key)
-  if (at < 0) changes.push(change)
-  else changes[at] = { ...change, before: changes[at]!.before }
 }
 
 function dropFirst<K, V>(map: Map<K, V>): void {

@@ -87,7 +87,11 @@ export class HostRecords {
    */
   name(live: readonly number[]): RecordChange[] | undefined {
     const { heartbeat } = this
-    if (heartbeat === undefined || live.length > RECORDS_PER_HOST || !equal(liveHash(live, this.hasher), heartbeat.live)) {
+    if (
+      heartbeat === undefined ||
+      live.length > RECORDS_PER_HOST ||
+      !equal(liveHash(live, this.hasher), heartbeat.live)
+    ) {
       return undefined
     }
     this.live = live
@@ -111,7 +115,8 @@ export class HostRecords {
     const old = this.#byKey.get(record.key)
     if (old !== undefined && old.record.sequence >= record.sequence) return 'known'
     const size = record.blob.body.length - (old?.record.blob.body.length ?? 0)
-    if ((old === undefined && this.#byKey.size >= RECORDS_PER_HOST) || this.#bytes + size > BYTES_PER_HOST) return 'full'
+    if ((old === undefined && this.#byKey.size >= RECORDS_PER_HOST) || this.#bytes + size > BYTES_PER_HOST)
+      return 'full'
     const before = this.get(record.key)
     if (old !== undefined) this.#drop(old)
     const stored = { record, expires: this.#lease(record, now) }

@@ -45,7 +45,11 @@ export class OwnRecords {
   }
 
   /** Publishes or replaces; undefined: it says the same already. Throws RangeError for too many or too large records. */
-  publish(key: string, payload: RecordPayload, now: number): { change: RecordChange; record: SignedRecord } | undefined {
+  publish(
+    key: string,
+    payload: RecordPayload,
+    now: number,
+  ): { change: RecordChange; record: SignedRecord } | undefined {
     const old = this.set.get(key)
     if (old !== undefined && samePayload(old.payload, payload)) return undefined
     if (this.set.peek(key) === undefined && this.set.size >= RECORDS_PER_HOST) this.#forgetWithdrawal()

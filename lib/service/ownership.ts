@@ -26,7 +26,10 @@ export interface NameOwner {
 }
 
 const rank = z.number().int().min(0).max(RANK_MAX)
-const hostText = z.custom<HostId>((value) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value), 'must be a host ID')
+const hostText = z.custom<HostId>(
+  (value) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value),
+  'must be a host ID',
+)
 const nameText = z
   .string()
   .refine((name) => name === '*' || !('problem' in parseServiceName(name)), 'must be a service name or "*"')
@@ -56,7 +59,8 @@ export function ownerOf(
   tagsOf: (host: HostId) => readonly string[] | undefined,
 ): NameOwner {
   let best: NameRule | undefined
-  for (const rule of rules) if (covers(rule.name, name) && (best === undefined || depth(rule.name) > depth(best.name))) best = rule
+  for (const rule of rules)
+    if (covers(rule.name, name) && (best === undefined || depth(rule.name) > depth(best.name))) best = rule
   if (best !== undefined) return { by: 'authority', ...best }
   let first: { host: HostId; claim: NameClaim } | undefined
   for (const one of claims) {
@@ -71,11 +75,7 @@ export function ownerOf(
 }
 
 /** Whether a host with these tags is among the owners. */
-export function belongs(
-  owner: Pick<NameOwner, 'tags' | 'hosts'>,
-  host: HostId,
-  tags: readonly string[],
-): boolean {
+export function belongs(owner: Pick<NameOwner, 'tags' | 'hosts'>, host: HostId, tags: readonly string[]): boolean {
   if (owner.tags.length === 0 && owner.hosts.length === 0) return true
   return owner.hosts.includes(host) || owner.tags.some((tag) => tags.includes(tag))
 }

@@ -72,14 +72,21 @@ const shape = z.strictObject({
 export function parsePolicy(config: unknown): Policy | { readonly problems: readonly string[] } {
   const parsed = shape.safeParse(config ?? {})
   if (!parsed.success) {
-    return { problems: parsed.error.issues.map(({ path, message }) => `policy${path.map((p) => `.${String(p)}`).join('')}: ${message}`) }
+    return {
+      problems: parsed.error.issues.map(
+        ({ path, message }) => `policy${path.map((p) => `.${String(p)}`).join('')}: ${message}`,
+      ),
+    }
   }
   const rules = parsed.data.rules.map(({ action, from, to, ports }) => ({ allow: action === 'allow', from, to, ports }))
   return { rules, otherwise: parsed.data.default === 'allow' }
 }
 
 /** Whether the policy allows it, and by which rule (its position; undefined: none matched). */
-export function checkPolicy(policy: Policy, question: PolicyQuestion): { readonly allowed: boolean; readonly rule?: number } {
+export function checkPolicy(
+  policy: Policy,
+  question: PolicyQuestion,
+): { readonly allowed: boolean; readonly rule?: number } {
   for (let i = 0; i < policy.rules.length; i++) {
     const rule = policy.rules[i]!
     if (matches(rule, question)) return { allowed: rule.allow, rule: i }
@@ -89,9 +96,13 @@ export function checkPolicy(policy: Policy, question: PolicyQuestion): { readonl
 
 function matches(rule: PolicyRule, { tags, service, protocol, port }: PolicyQuestion): boolean {
   if (rule.from.length > 0 && !rule.from.some((tag) => tags.includes(tag))) return false
-  const reached = rule.to.some((to) => to === '*' || (service === undefined ? to === HOSTS : to !== HOSTS && covers(to, service)))
+  const reached = rule.to.some(
+    (to) => to === '*' || (service === undefined ? to === HOSTS : to !== HOSTS && covers(to, service)),
+  )
   if (!reached) return false
   if (rule.ports.length === 0) return true
   const name = protocol === 6 ? 'tcp' : protocol === 17 ? 'udp' : 'icmp'
-  return rule.ports.some((range) => range.protocol === name && (name === 'icmp' || (port >= range.from && port <= range.to)))
+  return rule.ports.some(
+    (range) => range.protocol === name && (name === 'icmp' || (port >= range.from && port <= range.to)),
+  )
 }

@@ -82,7 +82,9 @@ export function decodeRecord(body: Uint8Array): RecordFields | undefined {
   const [, kind, key, number, lifetime, value] = parsed
   const payload = unpackPayload(kind, value)
   if (payload === undefined || (payload.kind === 'withdrawn') !== (lifetime === 0)) return undefined
-  if (payload.kind === 'claims' ? !key.startsWith('address/') : payload.kind !== 'withdrawn' && key !== recordKey(payload)) {
+  if (
+    payload.kind === 'claims' ? !key.startsWith('address/') : payload.kind !== 'withdrawn' && key !== recordKey(payload)
+  ) {
     return undefined
   }
   return { key, sequence: number, lifetime, payload }

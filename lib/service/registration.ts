@@ -127,9 +127,7 @@ const registrationShape = fields([
   whole(1e9),
   bytesOf(64).nullable(),
 ])
-const claimsShape = fields([
-  z.array(fields([oneOf(roles), id, whole(2 ** 24 - 1), anyWhole])).max(CLAIMS_MAX),
-])
+const claimsShape = fields([z.array(fields([oneOf(roles), id, whole(2 ** 24 - 1), anyWhole])).max(CLAIMS_MAX)])
 const locatorsShape = fields([
   z.array(fields([z.string().min(1).max(64), port])).max(LOCATORS_MAX),
   z.array(host).max(RELAYS_MAX),
@@ -149,7 +147,18 @@ export function packPayload(payload: RecordPayload): [number, Packable] {
       const move = moves.indexOf(payload.move)
       return [
         number,
-        [fromHex(payload.service), payload.name, ports, priority, weight, state, epoch, move, load, payload.proof ?? null],
+        [
+          fromHex(payload.service),
+          payload.name,
+          ports,
+          priority,
+          weight,
+          state,
+          epoch,
+          move,
+          load,
+          payload.proof ?? null,
+        ],
       ]
     }
     case 'claims':
@@ -159,7 +168,13 @@ export function packPayload(payload: RecordPayload): [number, Packable] {
     case 'name':
       return [
         number,
-        [fromHex(payload.service), payload.name, payload.since, [...payload.tags], payload.hosts.map((h) => fromHex(h))],
+        [
+          fromHex(payload.service),
+          payload.name,
+          payload.since,
+          [...payload.tags],
+          payload.hosts.map((h) => fromHex(h)),
+        ],
       ]
   }
 }
@@ -177,7 +192,11 @@ export function unpackPayload(kind: number, value: unknown): RecordPayload | und
         kind: 'registration',
         service: serviceId(service),
         name: text,
-        ports: ports.map(([protocol, p, localPort]) => ({ protocol: protocol === 0 ? 'tcp' : 'udp', port: p, localPort })),
+        ports: ports.map(([protocol, p, localPort]) => ({
+          protocol: protocol === 0 ? 'tcp' : 'udp',
+          port: p,
+          localPort,
+        })),
         priority,
         weight,
         state: states[state]!,

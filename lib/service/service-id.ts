@@ -18,8 +18,16 @@ export type Hasher = Pick<Primitives, 'blake2b'>
 
 /** A valid name in its canonical (lower-case) text. */
 export type ServiceName =
-  | { readonly kind: 'labels'; readonly text: string; /** As written: the most general last. */ readonly labels: readonly string[] }
-  | { readonly kind: 'key'; readonly text: string; /** Ed25519 public key of whoever may register it. */ readonly key: Uint8Array }
+  | {
+      readonly kind: 'labels'
+      readonly text: string
+      /** As written: the most general last. */ readonly labels: readonly string[]
+    }
+  | {
+      readonly kind: 'key'
+      readonly text: string
+      /** Ed25519 public key of whoever may register it. */ readonly key: Uint8Array
+    }
 
 export interface NameProblem {
   /** One sentence for the user, naming what is wrong with what. */
@@ -66,7 +74,8 @@ export function parseServiceName(text: string): ServiceName | NameProblem {
 /** What is wrong with one label (also of host names), or undefined. */
 export function labelProblem(label: string): string | undefined {
   if (label === '') return 'a label is empty (two dots in a row, or one at an end)'
-  if (label.length > LABEL_LENGTH_MAX) return `a label has ${label.length} characters, at most ${LABEL_LENGTH_MAX} are allowed`
+  if (label.length > LABEL_LENGTH_MAX)
+    return `a label has ${label.length} characters, at most ${LABEL_LENGTH_MAX} are allowed`
   const bad = /[^a-z0-9-]/u.exec(label)
   if (bad !== null) return `${JSON.stringify(bad[0])} is not allowed, labels are made of a-z, 0-9 and "-"`
   if (label.startsWith('-') || label.endsWith('-')) return `label "${label}" begins or ends with "-"`

@@ -75,7 +75,8 @@ export class ServiceTable {
   /** Adds the rule, or replaces the one with the same key (its counters go on). Bits of the prefix beyond its length are ignored. */
   set(prefix: ServicePrefix, key: string, rule: Rule): void {
     const { length } = prefix
-    if (!Number.isInteger(length) || length < 0 || length > SERVICE_ID_BITS) throw new RangeError(`prefix length ${length}`)
+    if (!Number.isInteger(length) || length < 0 || length > SERVICE_ID_BITS)
+      throw new RangeError(`prefix length ${length}`)
     toWords(prefix.id, this.#wanted)
     maskInto(this.#masked, this.#wanted, length)
     const hash = hashOf(this.#masked, length)
@@ -139,7 +140,11 @@ export class ServiceTable {
   /** Number of the row with the masked key, or -1. */
   #find(hash: number, length: number): number {
     const masked = this.#masked
-    for (let at = this.#bucket(this.#address(hash)); at !== 0; at = this.#next[(at - 1) >> PIECE_BITS]![(at - 1) & (PIECE - 1)]!) {
+    for (
+      let at = this.#bucket(this.#address(hash));
+      at !== 0;
+      at = this.#next[(at - 1) >> PIECE_BITS]![(at - 1) & (PIECE - 1)]!
+    ) {
       const number = at - 1
       const place = number & (PIECE - 1)
       if (this.#hashes[number >> PIECE_BITS]![place] !== hash) continue

@@ -1,5 +1,5 @@
 import type { HostKey } from '../crypto/host-key.js'
-import { isMembershipProblem, verifyMembership, type Membership } from '../crypto/membership.js'
+import { isMembershipProblem, verifyMembership, type Membership, type MembershipProblem } from '../crypto/membership.js'
 import type { Primitives } from '../crypto/primitives.js'
 import type { RevocationList } from '../crypto/revocations.js'
 import { verifyBlob, type SignLabel } from '../crypto/signing.js'
@@ -42,6 +42,8 @@ const SEALED_MAX = 65_536
 export class MemberTrust implements Trust {
   readonly self: HostId
   readonly #members = new Map<HostId, Membership>()
+  /** Hosts that were members until a revocation came. */
+  readonly #revoked = new Set<HostId>()
   readonly #components: MemberTrustComponents
 
   constructor(components: MemberTrustComponents) {
@@ -66,6 +68,7 @@ export class MemberTrust implements Trust {
     if (known !== undefined && known.serial >= membership.serial) return false
     if (known === undefined && this.#members.size >= MEMBERS_MAX) return false
     this.#members.set(expected, membership)
+    this.#revoked.delete(expected)
     return true
   }
 
@@ -100,14 +103,28 @@ export class MemberTrust implements Trust {
     return true
   }
 
+  /** Whether the host was a member here until a revocation came: sessions and flows with it are to end. */
+  isRevoked(host: HostId): boolean {
+    return this.#revoked.has(host)
+  }
+
   /** Forgets members whose membership no longer holds. Call when the revocation list has grown by another way than {@link revoke}. */
   recheck(): void {
-    for (const [host, { bytes }] of this.#members) if (this.#check(bytes) === undefined) this.#members.delete(host)
+    for (const [host, { bytes }] of this.#members) {
+      const result = this.#verify(bytes)
+      if (!isMembershipProblem(result)) continue
+      this.#members.delete(host)
+      if (result.reason === 'revoked') this.#revoked.add(host)
+    }
   }
 
   #check(bytes: Uint8Array): Membership | undefined {
-    const { primitives, authority, revocations, wallNow } = this.#components
-    const result = verifyMembership(primitives, bytes, { authority, wallNow: wallNow(), revocations })
+    const result = this.#verify(bytes)
     return isMembershipProblem(result) ? undefined : result
+  }
+
+  #verify(bytes: Uint8Array): Membership | MembershipProblem {
+    const { primitives, authority, revocations, wallNow } = this.#components
+    return verifyMembership(primitives, bytes, { authority, wallNow: wallNow(), revocations })
   }
 }

@@ -93,7 +93,8 @@ class Reply {
   apex(): ZoneAnswer {
     const { zone } = this.sources
     if (this.type === 'SOA') return this.#positive(this.#soa(this.asked))
-    if (this.type === 'NS') return this.#positive({ name: this.asked, type: 'NS', ttl: ZONE_TTL, data: `${SERVER_LABEL}.${zone}` })
+    if (this.type === 'NS')
+      return this.#positive({ name: this.asked, type: 'NS', ttl: ZONE_TTL, data: `${SERVER_LABEL}.${zone}` })
     return this.#negative('NOERROR')
   }
 
@@ -142,7 +143,11 @@ class Reply {
     return sources.hasDomain(parsed.text) ? 'between' : nothing
   }
 
-  #pinned(name: string, hostName: string, nothing: 'nothing' | 'unsynced'): DialledTarget | 'nothing' | 'between' | 'unsynced' {
+  #pinned(
+    name: string,
+    hostName: string,
+    nothing: 'nothing' | 'unsynced',
+  ): DialledTarget | 'nothing' | 'between' | 'unsynced' {
     const { sources } = this
     const host = labelProblem(hostName) === undefined ? sources.hostNamed(hostName) : undefined
     if (host === undefined) return nothing
@@ -178,7 +183,11 @@ class Reply {
   #negative(rcode: 'NOERROR' | 'NXDOMAIN'): ZoneAnswer {
     const { zone } = this.sources
     const inZone = this.asked.toLowerCase().endsWith(zone)
-    return { rcode, answers: [], authority: [this.#soa(inZone ? zone : apexOfReverse(this.asked.toLowerCase(), this.sources.plan))] }
+    return {
+      rcode,
+      answers: [],
+      authority: [this.#soa(inZone ? zone : apexOfReverse(this.asked.toLowerCase(), this.sources.plan))],
+    }
   }
 
   #soa(name: string): ZoneRecord {
@@ -219,7 +228,8 @@ function apexOfReverse(name: string, plan: AddressPlan): string {
 function parseReverse(name: string, plan: AddressPlan): Reverse | undefined {
   if (name.endsWith('.in-addr.arpa')) {
     const octets = name.slice(0, -'.in-addr.arpa'.length).split('.').toReversed()
-    if (octets.length > 4 || !octets.every((octet) => /^(0|[1-9]\d{0,2})$/.test(octet) && Number(octet) < 256)) return undefined
+    if (octets.length > 4 || !octets.every((octet) => /^(0|[1-9]\d{0,2})$/.test(octet) && Number(octet) < 256))
+      return undefined
     const bytes = new Uint8Array(4)
     octets.forEach((octet, i) => (bytes[i] = Number(octet)))
     const at = readU32(bytes, 0) - plan.base

@@ -18,7 +18,7 @@ import {
   type ReadRequest,
 } from './join-payload.js'
 import { HandshakeMacs } from './macs.js'
-import type { JoinResponder } from './session-table.js'
+import type { JoinResponder } from './session-components.js'
 
 /** What an issuer's host decides about those who come with a token. */
 export interface JoinAuthority {

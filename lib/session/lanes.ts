@@ -44,9 +44,13 @@ export class LaneTable {
     return this.#used
   }
 
-  /** A lane index (u32) for the peer; -1: all slots are taken. */
-  reserve(peer: number): number {
-    if (this.#used === LANE_SLOTS) return -1
+  /** So many lane indexes (u32) for the peer; undefined: there are not as many slots left. */
+  reserve(peer: number, count: number): readonly number[] | undefined {
+    if (LANE_SLOTS - this.#used < count) return undefined
+    return Array.from({ length: count }, () => this.#take(peer))
+  }
+
+  #take(peer: number): number {
     while (this.role[this.#cursor] !== LaneRole.free) this.#cursor = (this.#cursor + 1) & SLOT_MASK
     const slot = this.#cursor
     this.#cursor = (slot + 1) & SLOT_MASK

@@ -4,6 +4,7 @@ import { OUTSTANDING_MAX, type Initiation } from './initiation.js'
 import { LaneRole } from './lanes.js'
 import { GENERATION_MAX } from './payload.js'
 import type { Session } from './session.js'
+import type { SessionInfo } from './session-components.js'
 
 /** The initiator takes an answer for at most HANDSHAKE_GIVE_UP_MS and proves itself at once, repeatedly; then its session is of no more use. */
 export const UNCONFIRMED_MS = 12_000
@@ -50,6 +51,25 @@ export class PeerSessions {
 
   get nextGeneration(): number {
     return Math.min(GENERATION_MAX, (this.current?.generation ?? 0) + 1)
+  }
+
+  info(now: number): SessionInfo {
+    const { current: session, rekeys } = this
+    const connecting = this.initiation !== undefined
+    if (session === undefined) return { connected: false, connecting, confirmed: false, rekeys }
+    return {
+      connected: true,
+      connecting,
+      confirmed: session.confirmed,
+      aead: session.parameters.aead,
+      role: session.initiator ? 'initiator' : 'responder',
+      ageMs: now - session.createdAt,
+      lanes: session.parameters.ownLanes.length,
+      framesSent: session.sealed,
+      entriesReceived: session.opened,
+      generation: session.generation,
+      rekeys,
+    }
   }
 
   /** Whether the peer has asked for a session since then and not proven itself yet. */

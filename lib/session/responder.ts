@@ -7,7 +7,7 @@ import type { DropReason } from '../wire/drop.js'
 import { HandshakeView } from '../wire/handshake.js'
 import { verifyPeer, type MembershipVerifier } from './identity.js'
 import { HandshakeMacs } from './macs.js'
-import { decodeInit, encodeResponse, type InitPayload, type ResponsePayload } from './payload.js'
+import { decodeInit, decodeResponse, encodeResponse, type InitPayload, type ResponsePayload } from './payload.js'
 
 /** An init whose sender is a member. It may still be a replay. */
 export interface SessionRequest {
@@ -59,4 +59,17 @@ export class Responder {
 /** The first of `preferred` that the other end has too. */
 export function chooseAead(preferred: readonly AeadName[], offered: readonly AeadName[]): AeadName | undefined {
   return preferred.find((aead) => offered.includes(aead))
+}
+
+/**
+ * The initiator's reading of a response: undefined when it is not the responder's answer to this handshake, which then may go on. payload undefined: it is,
+ * but says nothing this version understands.
+ */
+export function readResponse(
+  handshake: Handshake,
+  noise: Uint8Array,
+): { readonly payload: ResponsePayload | undefined; readonly exporter: Uint8Array } | undefined {
+  const bytes = handshake.readMessage2(noise)
+  const result = bytes && handshake.split()
+  return bytes && result && { payload: decodeResponse(bytes), exporter: result.exporter }
 }

@@ -86,3 +86,10 @@ export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
   return true
 }
+
+/** Candidate addresses: `first`, then what `second` has besides. */
+export function merged(first: readonly Uint8Array[], second: readonly Uint8Array[]): Uint8Array[] {
+  const all = [...first]
+  for (const address of second) if (!all.some((known) => sameBytes(known, address))) all.push(address)
+  return all.slice(0, CANDIDATES_MAX)
+}

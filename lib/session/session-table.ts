@@ -6,75 +6,29 @@
 //
 // A session is renewed by a fresh handshake; the rules by which both ends agree on the current one are in peer-sessions.ts.
 
-import type { AeadName, FrameCodec } from '../crypto/codec.js'
-import { staticKeyOf, type HostKey } from '../crypto/host-key.js'
+import { staticKeyOf } from '../crypto/host-key.js'
 import { isMembershipProblem, MEMBERSHIP_MAX, type Membership } from '../crypto/membership.js'
-import type { Primitives } from '../crypto/primitives.js'
-import { SELF, type PeerTable } from '../path/peers.js'
+import { SELF } from '../path/peers.js'
 import { ADDRESS_RECORD } from '../wire/batch.js'
 import { FrameType, REJECT_AFTER_MS, REKEY_AFTER_FRAMES, REKEY_AFTER_MS } from '../wire/constants.js'
-import type { DropCounters, DropReason } from '../wire/drop.js'
+import type { DropReason } from '../wire/drop.js'
 import { CookieView, HandshakeView } from '../wire/handshake.js'
-import type { NetworkId } from '../wire/ids.js'
-import { HandshakeGuard, type GuardOptions } from './guard.js'
-import { noiseOptions, verifyPeer, type MembershipVerifier } from './identity.js'
+import { HandshakeGuard } from './guard.js'
+import { noiseOptions, verifyPeer } from './identity.js'
 import { IndexTable } from './index-table.js'
 import { Initiation } from './initiation.js'
 import { LaneRole, LaneTable, laneSlot } from './lanes.js'
-import { Liveness, type LivenessOptions } from './liveness.js'
+import { Liveness } from './liveness.js'
 import { HandshakeMacs } from './macs.js'
-import { decodeResponse, encodeInit, GENERATION_MAX, LANES_MAX } from './payload.js'
+import { encodeInit, GENERATION_MAX, LANES_MAX } from './payload.js'
 import { PeerSessions } from './peer-sessions.js'
-import { chooseAead, Responder } from './responder.js'
-import { CANDIDATES_MAX, Schedule, type ScheduleOptions, sameBytes } from './schedule.js'
+import { chooseAead, readResponse, Responder } from './responder.js'
+import { CANDIDATES_MAX, merged, Schedule } from './schedule.js'
 import { Session } from './session.js'
-import type { FailReason, LostReason, SessionSink } from './session-sink.js'
+import type { SessionComponents, SessionInfo, SessionOptions } from './session-components.js'
+import type { FailReason, LostReason } from './session-sink.js'
 
-/** Answers join datagrams that have passed the guard: lib/session/join-issuer.ts. */
-export interface JoinResponder {
-  answer(view: HandshakeView, address: Uint8Array, now: number, wallNow: number): DropReason | undefined
-}
-
-export interface SessionComponents {
-  readonly primitives: Primitives
-  readonly codec: FrameCodec
-  readonly hostKey: HostKey
-  readonly network: NetworkId
-  /** Our own membership, as signed. */
-  readonly membership: Uint8Array
-  readonly trust: MembershipVerifier
-  readonly peers: PeerTable
-  readonly drops: DropCounters
-  readonly sink: SessionSink
-  /** Each greater than all before, over restarts too (below 2^64). */
-  readonly nextStamp: () => bigint
-  /** Left out: join datagrams are dropped. */
-  readonly issuer?: JoinResponder
-}
-
-export interface SessionOptions extends GuardOptions, ScheduleOptions, LivenessOptions {
-  /** Lanes a session is to have at most. */
-  readonly lanes?: number
-  readonly rekeyAfterMs?: number
-  readonly rekeyAfterFrames?: number
-  /** Sessions whose initiators have not proven themselves, over all peers. */
-  readonly maxUnconfirmed?: number
-}
-
-/** For status output; there are no keys in it. */
-export interface SessionInfo {
-  readonly connected: boolean
-  readonly connecting: boolean
-  readonly confirmed: boolean
-  readonly aead?: AeadName
-  readonly role?: 'initiator' | 'responder'
-  readonly ageMs?: number
-  readonly lanes?: number
-  readonly framesSent?: number
-  readonly entriesReceived?: number
-  readonly generation?: number
-  readonly rekeys: number
-}
+export type { JoinResponder, SessionComponents, SessionInfo, SessionOptions } from './session-components.js'
 
 /** The responder renews so much later than the initiator, if that has not. */
 const RESPONDER_LATER_MS = 15_000
@@ -193,25 +147,7 @@ export class SessionTable {
   }
 
   info(peer: number, now: number): SessionInfo {
-    const state = this.#states[peer]
-    const session = state?.current
-    const common = {
-      connected: session !== undefined,
-      connecting: state?.initiation !== undefined,
-      confirmed: session?.confirmed ?? false,
-      rekeys: state?.rekeys ?? 0,
-    }
-    if (session === undefined) return common
-    return {
-      ...common,
-      aead: session.parameters.aead,
-      role: session.initiator ? 'initiator' : 'responder',
-      ageMs: now - session.createdAt,
-      lanes: session.parameters.ownLanes.length,
-      framesSent: session.sealed,
-      entriesReceived: session.opened,
-      generation: session.generation,
-    }
+    return this.#states[peer]?.info(now) ?? { connected: false, connecting: false, confirmed: false, rekeys: 0 }
   }
 
   /** When {@link handleTimeout} is to be called; Infinity: not before something else happens. It may turn out that there is nothing to do. */
@@ -308,21 +244,19 @@ export class SessionTable {
   }
 
   #takeResponse(view: HandshakeView, address: Uint8Array, now: number, wallNow: number): DropReason | undefined {
+    const { primitives, trust, codec } = this.#c
     const state = this.#indexes.owner(view.receiver)
     const attempt = state?.initiation?.attempt(view.receiver)
     if (state === undefined || attempt === undefined) return 'handshake-failed'
     if (!this.guard.macs.verify(view)) return 'bad-mac'
-    const handshake = attempt.handshakes[0]!
-    const bytes = handshake.readMessage2(view.noise)
-    if (bytes === undefined) return 'handshake-failed'
-    const result = handshake.split()
-    const payload = decodeResponse(bytes)
-    if (result === undefined || payload === undefined) return this.#refuse(state, 'handshake-failed', now)
-    const membership = verifyPeer(this.#c.primitives, this.#c.trust, payload.membership, state.staticKey, wallNow)
-    if (isMembershipProblem(membership)) return this.#refuse(state, membership.reason, now)
+    const answer = attempt.handshakes[0] && readResponse(attempt.handshakes[0], view.noise)
+    if (answer === undefined) return 'handshake-failed'
+    const { payload, exporter } = answer
     const own = state.promisedLanes
-    if (!this.#c.codec.aeads.includes(payload.aead) || payload.lanes.length > own.length)
+    if (payload === undefined || !codec.aeads.includes(payload.aead) || payload.lanes.length > own.length)
       return this.#refuse(state, 'handshake-failed', now)
+    const membership = verifyPeer(primitives, trust, payload.membership, state.staticKey, wallNow)
+    if (isMembershipProblem(membership)) return this.#refuse(state, membership.reason, now)
 
     const parameters = {
       peer: state.peer,
@@ -338,8 +272,8 @@ export class SessionTable {
     // The lanes go over to the session; those that the responder did not want are free again.
     state.promisedLanes = own.slice(payload.lanes.length)
     this.#endInitiation(state)
-    const session = new Session(parameters, result.exporter, this.#lanes, LaneRole.unproven)
-    result.exporter.fill(0)
+    const session = new Session(parameters, exporter, this.#lanes, LaneRole.unproven)
+    exporter.fill(0)
     const rekey = state.current !== undefined
     if (!state.establish(session, now)) return undefined
     state.proofInterval = PROOF_FIRST_MS
@@ -524,17 +458,7 @@ export class SessionTable {
 
   /** Up to as many lanes as wanted and allowed; undefined: no slots left. */
   #reserve(peer: number, wanted: number): readonly number[] | undefined {
-    const count = Math.min(wanted, this.#options.lanes ?? 1, LANES_MAX)
-    const lanes: number[] = []
-    while (lanes.length < count) {
-      const lane = this.#lanes.reserve(peer)
-      if (lane < 0) {
-        this.#release(lanes)
-        return undefined
-      }
-      lanes.push(lane)
-    }
-    return lanes
+    return this.#lanes.reserve(peer, Math.min(wanted, this.#options.lanes ?? 1, LANES_MAX))
   }
 
   #release(lanes: readonly number[]): void {
@@ -551,13 +475,6 @@ export class SessionTable {
     const bytes = this.#c.primitives.randomBytes(2)
     return (bytes[0]! | (bytes[1]! << 8)) / 65_536
   }
-}
-
-/** `first`, then what `second` has besides. */
-function merged(first: readonly Uint8Array[], second: readonly Uint8Array[]): Uint8Array[] {
-  const all = [...first]
-  for (const address of second) if (!all.some((known) => sameBytes(known, address))) all.push(address)
-  return all.slice(0, CANDIDATES_MAX)
 }
 
 function checkedMembership(bytes: Uint8Array): Uint8Array {

@@ -1,5 +1,5 @@
 // The sealed inner header: receiver's flow ID 8, kind and flags 1, traffic class 1, hop limit 1, IP protocol 1.
-import { INNER_CLASS, INNER_HEADER, INNER_HOPS, INNER_KIND, INNER_PROTOCOL } from './constants.js'
+import { INNER_CLASS, INNER_HOPS, INNER_KIND, INNER_PROTOCOL } from './constants.js'
 
 const KIND_MASK = 0x0f
 
@@ -31,5 +31,3 @@ export const innerHopLimit = (data: Uint8Array, at: number): number => data[at +
 export const innerProtocol = (data: Uint8Array, at: number): number => data[at + INNER_PROTOCOL]!
 export const innerSlot = (view: DataView, at: number): number => view.getUint32(at, true)
 export const innerGeneration = (view: DataView, at: number): number => view.getUint32(at + 4, true)
-/** Whether `length` bytes can hold an inner header. */
-export const hasInnerHeader = (length: number): boolean => length >= INNER_HEADER

@@ -71,15 +71,15 @@ export function parsePacket(
   into.icmpType = 0
   into.sourcePort = 0
   into.destinationPort = 0
+  into.gsoType = data[offset + Vnet.gsoType]! & ~VnetGso.ecnFlag
+  into.gsoSize = into.gsoType === VnetGso.none ? 0 : view.getUint16(offset + Vnet.gsoSize, true)
+  // The segments' checksums of a super-packet cannot be complete.
+  into.needsChecksum = (data[offset + Vnet.flags]! & VNET_NEEDS_CHECKSUM) !== 0 || into.gsoType !== VnetGso.none
   const ip = readIp(data, view, offset + VNET_HEADER, limit, false, into)
   into.isFragment = ip === 'fragment'
   into.wireOffset = into.transportOffset
   into.payloadOffset = into.transportOffset
   if (ip !== 'ok') return ip
-  into.gsoType = data[offset + Vnet.gsoType]! & ~VnetGso.ecnFlag
-  into.gsoSize = into.gsoType === VnetGso.none ? 0 : view.getUint16(offset + Vnet.gsoSize, true)
-  // The segments' checksums of a super-packet cannot be complete.
-  into.needsChecksum = (data[offset + Vnet.flags]! & VNET_NEEDS_CHECKSUM) !== 0 || into.gsoType !== VnetGso.none
   switch (into.protocol) {
     case Protocol.tcp:
       return parseTcp(data, view, into)

@@ -1,6 +1,6 @@
 import { connect } from 'node:net'
 import fc from 'fast-check'
-import { test } from 'tap'
+import { t as root, test } from 'tap'
 import { PcapngReader, pcapngHeader, pcapngPacket } from '../../cli/dump/pcapng.js'
 import { formatPacket } from '../../cli/dump/format.js'
 import { ControlClient } from '../../daemon/control/client.js'
@@ -11,7 +11,17 @@ import type { DumpPacket } from '../../daemon/control/protocol.js'
 import { parseHealth, parsePortSpec } from '../../daemon/control/spec.js'
 import { startFake } from '../unit/cli/fake-daemon.js'
 
-const packet: DumpPacket = { point: 'tun', direction: 'in', time: 1, bytes: Buffer.alloc(0), length: 0, verdict: 'pass' }
+// many runs, and the machine may be busy
+root.setTimeout(180_000)
+
+const packet: DumpPacket = {
+  point: 'tun',
+  direction: 'in',
+  time: 1,
+  bytes: Buffer.alloc(0),
+  length: 0,
+  verdict: 'pass',
+}
 
 test('lines come out as they went in, whatever the pieces', async (t) => {
   const lines = fc.array(fc.stringMatching(/^[a-z]{1,40}$/), { maxLength: 20 })
@@ -28,7 +38,8 @@ test('lines come out as they went in, whatever the pieces', async (t) => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 100 })), (chunks) => {
       const reader = new LineReader(32)
-      for (const chunk of chunks) for (const line of reader.push(Buffer.from(chunk))) if ((line?.length ?? 0) > 32) return false
+      for (const chunk of chunks)
+        for (const line of reader.push(Buffer.from(chunk))) if ((line?.length ?? 0) > 32) return false
       return true
     }),
     { numRuns: 2000 },
@@ -38,9 +49,32 @@ test('lines come out as they went in, whatever the pieces', async (t) => {
 
 test('any text is a filter or an error inside it', async (t) => {
   const word = fc.constantFrom(
-    ...['tcp', 'udp', 'and', 'or', 'not', '(', ')', 'port', '80', '1-2', 'service', 'web', 'host', '10.0.0.1', 'flow', 'ff', '!', '&&', '&'],
+    ...[
+      'tcp',
+      'udp',
+      'and',
+      'or',
+      'not',
+      '(',
+      ')',
+      'port',
+      '80',
+      '1-2',
+      'service',
+      'web',
+      'host',
+      '10.0.0.1',
+      'flow',
+      'ff',
+      '!',
+      '&&',
+      '&',
+    ],
   )
-  const text = fc.oneof(fc.string(), fc.array(word, { maxLength: 300 }).map((words) => words.join(' ')))
+  const text = fc.oneof(
+    fc.string(),
+    fc.array(word, { maxLength: 300 }).map((words) => words.join(' ')),
+  )
   fc.assert(
     fc.property(text, (filter) => {
       const parsed = parseFilter(filter)
@@ -60,7 +94,9 @@ test('any bytes can be shown', async (t) => {
     `6000000000200040${'00'.repeat(32)}`,
     '',
   )
-  const bytes = fc.tuple(headers, fc.uint8Array({ maxLength: 80 })).map(([head, rest]) => Buffer.concat([Buffer.from(head, 'hex'), rest]))
+  const bytes = fc
+    .tuple(headers, fc.uint8Array({ maxLength: 80 }))
+    .map(([head, rest]) => Buffer.concat([Buffer.from(head, 'hex'), rest]))
   fc.assert(
     fc.property(bytes, (data) => {
       const summary = summarisePacket(data)
@@ -89,7 +125,14 @@ test('any bytes are a capture file or a problem, and mutated files do no harm', 
   const file = Buffer.concat([
     pcapngHeader(),
     pcapngPacket({ ...packet, bytes: Buffer.alloc(20, 0x45), length: 30, peer: 'h2' }),
-    pcapngPacket({ ...packet, point: 'wire', bytes: Buffer.alloc(9), length: 9, local: '10.0.0.1:1', remote: '[::1]:2' }),
+    pcapngPacket({
+      ...packet,
+      point: 'wire',
+      bytes: Buffer.alloc(9),
+      length: 9,
+      local: '10.0.0.1:1',
+      remote: '[::1]:2',
+    }),
   ])
   const edits = fc.array(fc.tuple(fc.nat(file.length - 1), fc.integer({ min: 0, max: 255 })), { maxLength: 6 })
   const mutated = edits.map((list) => {
@@ -98,12 +141,18 @@ test('any bytes are a capture file or a problem, and mutated files do no harm', 
     return copy
   })
   fc.assert(
-    fc.property(fc.oneof(mutated, fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes))), (bytes) => {
-      const reader = new PcapngReader()
-      for (const read of reader.push(bytes)) if (formatPacket(read).includes('\n')) return false
-      reader.end()
-      return true
-    }),
+    fc.property(
+      fc.oneof(
+        mutated,
+        fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes)),
+      ),
+      (bytes) => {
+        const reader = new PcapngReader()
+        for (const read of reader.push(bytes)) if (formatPacket(read).includes('\n')) return false
+        reader.end()
+        return true
+      },
+    ),
     { numRuns: 5000 },
   )
   t.pass('held')
@@ -116,7 +165,10 @@ test('the server outlives whatever is written to it', async (t) => {
     v: fc.constantFrom(1, 2, '1'),
     id: fc.oneof(fc.nat(5), fc.constant(-1), fc.constant(null)),
     op: fc.constantFrom('status', 'expose', 'flows', 'dump', 'watch', 'cancel', 'ping', '__proto__', ''),
-    args: fc.oneof(fc.jsonValue(), fc.record({ name: fc.string(), limit: fc.integer(), ports: fc.jsonValue(), id: fc.nat(5) })),
+    args: fc.oneof(
+      fc.jsonValue(),
+      fc.record({ name: fc.string(), limit: fc.integer(), ports: fc.jsonValue(), id: fc.nat(5) }),
+    ),
   })
   const piece = fc.oneof(
     fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)),

@@ -76,6 +76,7 @@ test('the corpus is what it says', (t) => {
 
 test('packets from the TUN', (t) => {
   const packet = new ParsedPacket()
+  let carried = 0
   fc.assert(
     fc.property(packets, fc.constantFrom(4 as const, 6 as const), (bytes, family) => {
       const { data, view, untouched } = embedded(bytes)
@@ -91,6 +92,7 @@ test('packets from the TUN', (t) => {
       if (packet.protocol === 6) clampMss(data, view, packet.transportOffset, packet.end, 1300, packet.needsChecksum)
       const flags = packetToFrame(data, view, packet)
       if (!untouched()) return false
+      carried++
       // What travelled makes a packet again at the other end.
       const buffer = new Uint8Array(HEADROOM + INNER_HEADER + packet.end - packet.wireOffset)
       buffer.set(data.subarray(packet.wireOffset, packet.end), HEADROOM + INNER_HEADER)
@@ -105,7 +107,7 @@ test('packets from the TUN', (t) => {
     }),
     RUNS,
   )
-  t.pass()
+  t.ok(carried > 300)
   t.end()
 })
 

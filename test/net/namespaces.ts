@@ -38,7 +38,8 @@ export class Namespaces {
       for (const address of addresses) {
         this.run(name, `ip address add ${address} dev wire${address.includes(':') ? ' nodad' : ''}`)
       }
-      this.run(name, 'ip link set wire up')
+      // Without link-local addresses nothing changes or is sent by itself.
+      this.run(name, 'ip link set wire addrgenmode none up')
     }
   }
 
@@ -51,10 +52,10 @@ export class Namespaces {
   }
 
   /** Starts a program; it is killed at the end of the test at the latest. */
-  start(namespace: string, command: readonly string[]): ChildProcess {
+  start(namespace: string, command: readonly string[], stderr: 'inherit' | 'ignore' = 'inherit'): ChildProcess {
     const child = spawn('ip', ['netns', 'exec', namespace, ...command], {
       env: systemEnvironment(),
-      stdio: ['pipe', 'pipe', 'inherit'],
+      stdio: ['pipe', 'pipe', stderr],
     })
     this.#children.add(child)
     child.once('exit', () => this.#children.delete(child))
@@ -78,14 +79,17 @@ export class Namespaces {
 export function lineOf(child: ChildProcess, word: string): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = ''
+    const ended = (status: number | null) =>
+      reject(new Error(`the program ended (${status}) before it said ${word}: ${text}`))
     const look = (chunk: Buffer) => {
       text += chunk.toString()
       const line = text.split('\n').find((one, i, all) => i < all.length - 1 && one.startsWith(`${word} `))
       if (line === undefined) return
       child.stdout?.off('data', look)
+      child.off('exit', ended)
       resolve(line.slice(word.length + 1))
     }
     child.stdout?.on('data', look)
-    child.once('exit', (status) => reject(new Error(`the program ended (${status}) before it said ${word}: ${text}`)))
+    child.once('exit', ended)
   })
 }

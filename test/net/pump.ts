@@ -88,10 +88,7 @@ function piece(at: number, length: number): void {
   pending.next++
   const total = view.getUint32(at + 4)
   const to = ((written.used + 1) & ~3) + 2
-  written.data.set(
-    data.subarray(at + PIECE_HEADER, at + length),
-    to + index * (PIECE - PIECE_HEADER),
-  )
+  written.data.set(data.subarray(at + PIECE_HEADER, at + length), to + index * (PIECE - PIECE_HEADER))
   if (pending.next < view.getUint8(at + 3)) return
   written.desc[written.count * PACKET_WORDS] = to
   written.desc[written.count * PACKET_WORDS + 1] = total

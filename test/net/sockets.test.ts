@@ -1,7 +1,10 @@
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { test } from 'tap'
+import tap, { test } from 'tap'
 import { lineOf, Namespaces } from './namespaces.js'
 import type { ProbeResult } from './socket-probe.js'
+
+tap.setTimeout(300_000)
 
 const probeFile = fileURLToPath(new URL('socket-probe.js', import.meta.url))
 
@@ -41,9 +44,13 @@ test('real sockets: runs, refusals, wrong arguments', async (t) => {
 
   t.strictSame(results.get('mixed'), { sent: 9, failed: 15, gso: true }, 'what fails takes nothing else with it')
   t.strictSame(results.get('refused'), { received: 0, sent: 3 }, 'a refused send leaves no error behind')
-  t.match(results.get('buffers'), [
-    { receive: 1 << 24, send: 1 << 24 },
-    { receive: 1 << 24, send: 1 << 24 },
-  ])
-  t.match(results.get('down'), { name: 'down0' })
+  const full = { receive: 1 << 24, send: 1 << 24 }
+  const [first, second] = results.get('buffers') as (typeof full)[]
+  t.strictSame(first, second)
+  // Only the machine's own root gets more than the system's limit.
+  const mayForce = /^\s*0\s+0\s+4294967295/.test(readFileSync('/proc/self/uid_map', 'utf8'))
+  if (mayForce) t.strictSame(first, full)
+  else t.ok(first!.receive > 4096 && first!.send > 4096)
+  t.equal(results.get('up0'), 2)
+  t.equal(results.get('down0'), 0)
 })

@@ -110,7 +110,14 @@ export class VirtualNetwork {
   membership(host: HostId, name: string, notAfter = WALL_START + 86_400): Uint8Array {
     const issuer = { certificate: this.certificate, authority: this.authority.publicKey }
     const serial = ++this.#serial
-    return issueMembership(this.primitives, this.issuerKey, issuer, { host, name, tags: [], notBefore: 0, notAfter, serial })
+    return issueMembership(this.primitives, this.issuerKey, issuer, {
+      host,
+      name,
+      tags: [],
+      notBefore: 0,
+      notAfter,
+      serial,
+    })
   }
 
   host(name: string, options: HostOptions = {}): SessionHost {
@@ -205,9 +212,7 @@ export class SessionHost {
     readonly options: HostOptions,
   ) {
     this.key =
-      options.seed === undefined
-        ? HostKey.generate(network.primitives)
-        : new HostKey(network.primitives, options.seed)
+      options.seed === undefined ? HostKey.generate(network.primitives) : new HostKey(network.primitives, options.seed)
     this.trust = options.trust ?? network.trust()
     this.start()
   }

@@ -85,7 +85,7 @@ for (const seed of seeds) {
   test(`seed ${seed}: the same, and either host restarts now and then`, async (t) => {
     const w = world(seed + 1000, 0.3)
     live(w, 200_000, 10_000)
-    t.ok(w.restarts > 3, `${w.restarts} restarts`)
+    t.ok(w.restarts > 0, `${w.restarts} restarts`)
     for (const host of w.hosts) t.equal(new Set(host.received).size, host.received.length, 'nothing arrives twice')
     w.net.link = { delay: 20 }
     live(w, 20_000, Infinity)

@@ -2,16 +2,27 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { test } from 'tap'
+import { t as root, test } from 'tap'
 import type { DumpPacket } from '../../../daemon/control/protocol.js'
 import type { TapEvent } from '../../../lib/host/tap.js'
 import { formatPacket, hexLines } from '../../../cli/dump/format.js'
 import { PcapngReader, pcapngHeader, pcapngPacket } from '../../../cli/dump/pcapng.js'
 import { caracal, startFake, untilAborted } from './fake-daemon.js'
 
+// a loaded machine starts programs slowly
+root.setTimeout(180_000)
+
 /** An IPv4 TCP SYN of 198.18.0.1:40022 to 198.18.64.2:80. */
 const syn = Buffer.from(
-  '4500002812344000400600' + '00' + 'c6120001c6124002' + '9c560050' + '00000001' + '00000000' + '5002faf0' + '0000' + '0000',
+  '4500002812344000400600' +
+    '00' +
+    'c6120001c6124002' +
+    '9c560050' +
+    '00000001' +
+    '00000000' +
+    '5002faf0' +
+    '0000' +
+    '0000',
   'hex',
 )
 const TIME = Date.UTC(2030, 0, 2, 3, 4, 5) + 123.456
@@ -67,6 +78,7 @@ test('a packet is one line with names, flow and verdict', async (t) => {
   )
   t.match(text(dropped), /drop > web@h2 {2}tcp .* DROP no-instance$/)
   t.equal(text(stranger), 'hh:mm:05.123456 drop < -  frame 192.0.2.9:99 > 10.0.0.1:7474 len 16  DROP not-ours')
+  t.match(text({ ...tun, verdict: '\n\u001b[2J' }), /DROP \?\?\[2J$/, 'a name cannot steer the terminal')
   t.match(text({ ...tun, bytes: Buffer.from('zz'), length: 2 }), /not an IP packet, 2 bytes/)
 })
 
@@ -74,7 +86,8 @@ test('other protocols, fragments and cut packets', async (t) => {
   const line = (hex: string) => formatPacket({ ...tun, bytes: Buffer.from(hex, 'hex') })
   const ip4 = (protocol: string, rest: string, fragment = '0000') =>
     `4500001c0000${fragment}40${protocol}0000c6120001c6124002${rest}`
-  const ip6 = (next: string, rest: string) => `60000000${'0010'}${next}40${'00'.repeat(15)}01${'00'.repeat(15)}02${rest}`
+  const ip6 = (next: string, rest: string) =>
+    `60000000${'0010'}${next}40${'00'.repeat(15)}01${'00'.repeat(15)}02${rest}`
   t.match(line(ip4('01', '0800000000070001')), / icmp 198\.18\.0\.1 > 198\.18\.64\.2 echo request id 7 seq 1 /)
   t.match(line(ip4('01', '0303000000000000')), /unreachable code 3/)
   t.match(line(ip4('11', '0035003600080000')), / udp 198\.18\.0\.1:53 > 198\.18\.64\.2:54 len 0 /)
@@ -114,7 +127,7 @@ test('a file that is cut off, or another kind of file, is a problem that is name
   const file = Buffer.concat([pcapngHeader(), pcapngPacket(tun)])
   const problem = (bytes: Buffer) => {
     const reader = new PcapngReader()
-    for (const _ of reader.push(bytes));
+    Array.from(reader.push(bytes))
     reader.end()
     return reader.problem
   }
@@ -139,7 +152,10 @@ test('tshark reads the file', { skip: tshark ? false : 'tshark is not installed'
     stdio: ['ignore', 'pipe', 'ignore'],
     encoding: 'utf8',
   })
-  const rows = out.trimEnd().split('\n').map((line) => line.split(';'))
+  const rows = out
+    .trimEnd()
+    .split('\n')
+    .map((line) => line.split(';'))
   t.equal(rows.length, 6)
   const [first = [], second = [], third = [], fourth = [], , sixth = []] = rows
   t.equal(first[0], 'caracal-tun')
@@ -169,12 +185,21 @@ test('caracal dump: text, JSON, capture file and back, filtered and counted', as
   t.equal(text.status, 0)
   t.match(text.out, /DROP not-ours\n {2}0000 {2}06 01/)
   t.equal(text.out.split('\n').length, 3)
-  const json = await caracal(['dump', '--json', '-c', '2', '-s', '64', '--point', 'wire', '--point', 'drop', 'out'], env)
-  const lines = json.out.trimEnd().split('\n').map((line) => JSON.parse(line))
-  t.strictSame(lines.map(({ point, frame }) => [point, frame]), [
-    ['tun', undefined],
-    ['wire', 'data'],
-  ])
+  const json = await caracal(
+    ['dump', '--json', '-c', '2', '-s', '64', '--point', 'wire', '--point', 'drop', 'out'],
+    env,
+  )
+  const lines = json.out
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  t.strictSame(
+    lines.map(({ point, frame }) => [point, frame]),
+    [
+      ['tun', undefined],
+      ['wire', 'data'],
+    ],
+  )
   t.strictSame(requests[1], { points: ['wire', 'drop'], snapLength: 64, filter: 'out' })
 
   const file = join(fake.directory, 'x.pcapng')

@@ -69,8 +69,21 @@ export const sampleFlow: FlowInfo = {
 export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlHandlers {
   return {
     status: async () => sampleStatus,
-    invite: async ({ tags, uses }) => ({ token: 'caracal-TOKEN', network: 'lab', tags, uses, expiresAt: 1_900_000_000 }),
-    expose: async ({ name, ports }) => ({ name, id: id('5'), domain: `${name}.svc.internal`, dialled: pair, ports, warnings: [] }),
+    invite: async ({ tags, uses }) => ({
+      token: 'caracal-TOKEN',
+      network: 'lab',
+      tags,
+      uses,
+      expiresAt: 1_900_000_000,
+    }),
+    expose: async ({ name, ports }) => ({
+      name,
+      id: id('5'),
+      domain: `${name}.svc.internal`,
+      dialled: pair,
+      ports,
+      warnings: [],
+    }),
     unexpose: async ({ name }) => ({ name, flows: 0 }),
     services: async () => ({
       services: [{ name: 'web', id: id('5'), dialled: pair, served: pair, movable: true, instances: [sampleInstance] }],

@@ -38,7 +38,14 @@ test('durations are read and written', async (t) => {
 })
 
 test('sizes, instants and counts', async (t) => {
-  t.strictSame([0, 999, 1000, 1_500_000, 12e9, 999_600].map(formatBytes), ['0 B', '999 B', '1.0 kB', '1.5 MB', '12 GB', '1.0 MB'])
+  t.strictSame([0, 999, 1000, 1_500_000, 12e9, 999_600].map(formatBytes), [
+    '0 B',
+    '999 B',
+    '1.0 kB',
+    '1.5 MB',
+    '12 GB',
+    '1.0 MB',
+  ])
   t.equal(formatTime(1_900_000_000), '2030-03-17T17:46:40Z')
   t.equal(formatTime(null), '-')
   t.equal(counted(1, 'flow'), '1 flow')

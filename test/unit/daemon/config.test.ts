@@ -19,7 +19,8 @@ function problem(text: string): string {
   try {
     load(text)
   } catch (error) {
-    if (error instanceof CaracalError && error.code === 'CARACAL_E_CONFIG') return error.message.replace(`${file}, `, '')
+    if (error instanceof CaracalError && error.code === 'CARACAL_E_CONFIG')
+      return error.message.replace(`${file}, `, '')
     throw error
   }
   return 'no problem'
@@ -54,7 +55,7 @@ test('configuration', async (t) => {
     const uncommented = defaultConfigText()
       .replace('services: {}', 'services:')
       .replace(/^#( {2,}\S)/gm, '$1')
-      .replace(/^# ((group|name|policy|metrics):|  )/gm, '$1')
+      .replace(/^# ((group|name|policy|metrics):| {2})/gm, '$1')
     t.match(load(uncommented), {
       group: 'caracal',
       name: 'h1',
@@ -144,7 +145,9 @@ metrics: 127.0.0.1:9
     t.match(problem('policy:\n  - { ports: [tcp/0] }\n'), /^line 2, column 15: .*"tcp\/0" is no port of a policy/)
     t.match(problem('- a\n- b\n'), /expected object/)
     t.match(problem('a: &a [x]\nb: [' + '*a,'.repeat(200) + ']\n'), /too many aliases/)
-    t.throws(() => loadConfig({ file: '/nonexistent', options: {}, environment: {} }), { message: /there is no such file/ })
+    t.throws(() => loadConfig({ file: '/nonexistent', options: {}, environment: {} }), {
+      message: /there is no such file/,
+    })
   })
 
   t.test('what a reload changes', async (t) => {

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { test } from 'tap'
+import { t as root, test } from 'tap'
 import { ControlClient } from '../../../daemon/control/client.js'
 import { FlowWatch } from '../../../daemon/control/flow-watch.js'
 import { groupId, groupName } from '../../../daemon/control/group.js'
@@ -14,6 +14,9 @@ import { CaracalError } from '../../../daemon/errors.js'
 import { noLog } from '../../../daemon/log.js'
 import type { TapEvent } from '../../../lib/host/tap.js'
 import { fakeHandlers, sampleFlow, startFake, untilAborted } from '../cli/fake-daemon.js'
+
+// many runs, and the machine may be busy
+root.setTimeout(180_000)
 
 const event: TapEvent = {
   point: 'tun',
@@ -30,7 +33,11 @@ const event: TapEvent = {
 }
 
 /** Writes raw text, and resolves with the lines that came when the server has closed, or after `lines` of them. */
-function raw(path: string, text: string | Buffer, lines = Number.POSITIVE_INFINITY): Promise<Record<string, unknown>[]> {
+function raw(
+  path: string,
+  text: string | Buffer,
+  lines = Number.POSITIVE_INFINITY,
+): Promise<Record<string, unknown>[]> {
   return new Promise((resolve, reject) => {
     const socket = connect({ path, allowHalfOpen: true })
     let got = ''
@@ -127,7 +134,9 @@ test('connections and running requests are bounded', async (t) => {
   t.teardown(() => busy.stop())
   const lines = Array.from({ length: 33 }, (_, i) => request(i, 'flows')).join('')
   t.match(await raw(busy.path, lines, 1), [{ id: 32, error: { code: 'CARACAL_E_BUSY' } }])
-  t.match(await raw(busy.path, request(1, 'flows') + request(1, 'flows'), 1), [{ id: 1, error: { what: /still running/ } }])
+  t.match(await raw(busy.path, request(1, 'flows') + request(1, 'flows'), 1), [
+    { id: 1, error: { what: /still running/ } },
+  ])
   const fake = await startFake({}, { connectionsMax: 1 })
   t.teardown(() => fake.stop())
   const first = await ControlClient.connect(fake.path)
@@ -195,7 +204,10 @@ test('a client that does not read its answers is not read from', async (t) => {
   t.teardown(() => socket.destroy())
   const sent = 3000
   // paused: answers stay in the socket until it is full
-  const text = Array.from({ length: sent }, (_, i) => `${JSON.stringify({ v: 1, id: i, op: 'flows', padding: 'p'.repeat(60_000) })}\n`)
+  const text = Array.from(
+    { length: sent },
+    (_, i) => `${JSON.stringify({ v: 1, id: i, op: 'flows', padding: 'p'.repeat(60_000) })}\n`,
+  )
   for (const line of text) socket.write(line)
   let before = -1
   while (before !== calls) {
@@ -213,7 +225,8 @@ test('a client that does not read its answers is not read from', async (t) => {
 test('a watch tells only what changed', async (t) => {
   const watch = new FlowWatch()
   const other = { ...sampleFlow, id: 'ffffffffffffffff' }
-  const changes = (flows: (typeof sampleFlow)[]) => watch.changes(flows, 5).map(({ change, flow }) => `${change} ${flow.id[0]}`)
+  const changes = (flows: (typeof sampleFlow)[]) =>
+    watch.changes(flows, 5).map(({ change, flow }) => `${change} ${flow.id[0]}`)
   t.strictSame(changes([sampleFlow]), ['open 0'])
   t.strictSame(changes([{ ...sampleFlow, ageMs: 9999 }]), [])
   t.strictSame(changes([{ ...sampleFlow, packetsIn: 9999 }, other]), ['update 0', 'open f'])
@@ -243,12 +256,17 @@ test('the socket file: stale ones are replaced, living and foreign ones are not'
 
   const file = join(fake.directory, 'file')
   writeFileSync(file, 'precious')
-  await t.rejects(ControlServer.start({ path: file }, components), { code: 'CARACAL_E_SOCKET', message: /is no socket/ })
+  await t.rejects(ControlServer.start({ path: file }, components), {
+    code: 'CARACAL_E_SOCKET',
+    message: /is no socket/,
+  })
   t.ok(lstatSync(file).isFile())
   const path = (name: string) => ({ path: join(fake.directory, name) })
   await t.rejects(ControlServer.start(path('no/such'), components), { message: /its directory does not exist/ })
   await t.rejects(ControlServer.start(path('x'.repeat(108)), components), { message: /longer than 107/ })
-  await t.rejects(ControlServer.start({ ...path('g'), group: 'no-such-group' }, components), { code: 'CARACAL_E_CONFIG' })
+  await t.rejects(ControlServer.start({ ...path('g'), group: 'no-such-group' }, components), {
+    code: 'CARACAL_E_CONFIG',
+  })
   t.equal(lstatSync(join(fake.directory, 'g'), { throwIfNoEntry: false }), undefined)
 
   const stale = join(fake.directory, 'stale')

@@ -32,10 +32,7 @@ test('packets of the test reach the reader, with their IP header aligned', async
   t.equal(tun.readBatch(batch), 2)
   for (const i of [0, 1]) t.equal((batch.desc[i * PACKET_WORDS]! + 10) % 4, 0)
   const [offset, length] = batch.desc.subarray(PACKET_WORDS)
-  t.strictSame(
-    [...batch.data.subarray(offset, offset! + length!)],
-    [1, 0, 0, 0, 0, 0, 20, 0, 16, 0, 4, 5, 6, 7, 8],
-  )
+  t.strictSame([...batch.data.subarray(offset, offset! + length!)], [1, 0, 0, 0, 0, 0, 20, 0, 16, 0, 4, 5, 6, 7, 8])
   t.equal(batch.used, offset! + length!)
   t.equal(tun.readBatch(batch), 0)
 })

@@ -76,7 +76,10 @@ test('without the program ip it says what to install', async (t) => {
   const run: CommandRunner = async (program) => {
     throw new CommandError(program, undefined, '', true)
   }
-  await t.rejects(new LinkSetup(OPTIONS, run).conflicts(), { code: 'CARACAL_E_TUN', message: /apt-get install iproute2/ })
+  await t.rejects(new LinkSetup(OPTIONS, run).conflicts(), {
+    code: 'CARACAL_E_TUN',
+    message: /apt-get install iproute2/,
+  })
 })
 
 test('addresses are added once and removed only when they are there', async (t) => {
@@ -118,7 +121,13 @@ test('two devices have different marks', async (t) => {
 test('conflicts: what lies in a pool or around it counts, the wide world does not', async (t) => {
   const addresses = JSON.stringify([
     { ifname: 'lo', addr_info: [{ local: '127.0.0.1', prefixlen: 8 }] },
-    { ifname: 'eth0', addr_info: [{ local: '10.1.2.3', prefixlen: 16 }, { local: 'fe80::1', prefixlen: 64 }] },
+    {
+      ifname: 'eth0',
+      addr_info: [
+        { local: '10.1.2.3', prefixlen: 16 },
+        { local: 'fe80::1', prefixlen: 64 },
+      ],
+    },
     { ifname: 'tun7', addr_info: [{ local: '10.1.0.1', prefixlen: 32 }] },
   ])
   const routes = JSON.stringify([

@@ -38,7 +38,27 @@ const odd: readonly unknown[] = [
   new ArrayBuffer(70_000),
   new DataView(new ArrayBuffer(70_000)),
 ]
-const numbers = [-1, 0, 1, 2, 3, 7, 64, 65, 1e3, 65_535, 65_536, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 53, 1.5, -0, NaN, Infinity]
+const numbers = [
+  -1,
+  0,
+  1,
+  2,
+  3,
+  7,
+  64,
+  65,
+  1e3,
+  65_535,
+  65_536,
+  2 ** 31 - 1,
+  2 ** 31,
+  2 ** 32,
+  2 ** 53,
+  1.5,
+  -0,
+  NaN,
+  Infinity,
+]
 
 /** Descriptors that point anywhere, mostly near the edges of a buffer of 70,000 bytes. */
 const descriptors = fc
@@ -88,7 +108,13 @@ export function hammer(native: Native, handles: readonly number[], runs: number)
   const calls = fc.oneof(
     // Names and addresses are never good ones: nothing is made on the machine.
     fc.tuple(fc.constant(native.tunOpen), fc.constantFrom(...odd.filter((v) => v !== 'lo')), argument, argument),
-    fc.tuple(fc.constant(native.udpOpen), fc.constantFrom(...odd, '1.2.3', '::g', '::1%nosuchdevice'), argument, argument, argument),
+    fc.tuple(
+      fc.constant(native.udpOpen),
+      fc.constantFrom(...odd, '1.2.3', '::g', '::1%nosuchdevice'),
+      argument,
+      argument,
+      argument,
+    ),
     fc.tuple(fc.constant(native.tunRead), handle, data, desc),
     fc.tuple(fc.constant(native.tunWrite), handle, data, desc, count),
     fc.tuple(fc.constant(native.tunPersist), fc.constantFrom(...odd)),
@@ -103,7 +129,7 @@ export function hammer(native: Native, handles: readonly number[], runs: number)
   fc.assert(
     fc.property(calls, ([target, ...args]) => {
       // A handle must not be closed by accident, nor a device made.
-      if (target === native.close && handles.some((one) => one === args[0])) return
+      if (target === native.close && handles.some((one) => Object.is(one, args[0]))) return
       call(target, args)
     }),
     { numRuns: runs },

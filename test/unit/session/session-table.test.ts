@@ -41,7 +41,14 @@ test('a handshake takes one round trip; then frames go both ways and both ends k
   net.runFor(10)
   t.same(b.received, ['ping'])
   t.same(a.received, ['pong'])
-  t.match(a.info(b), { connected: true, confirmed: true, role: 'initiator', aead: 'chacha20-poly1305', lanes: 1, rekeys: 0 })
+  t.match(a.info(b), {
+    connected: true,
+    confirmed: true,
+    role: 'initiator',
+    aead: 'chacha20-poly1305',
+    lanes: 1,
+    rekeys: 0,
+  })
   t.match(b.info(a), { connected: true, confirmed: true, role: 'responder', entriesReceived: 2 })
   t.equal(a.table.membershipOf(a.peer(b))?.name, 'b')
   t.equal(b.table.membershipOf(b.peer(a))?.host, a.key.id)
@@ -146,7 +153,10 @@ test('simultaneous initiation when the lower one cannot get through', async (t) 
   net.runFor(6000)
   t.same([low.received, high.received], [['y'], ['x']])
   t.same([low.info(high).role, high.info(low).role], ['responder', 'initiator'])
-  t.notOk(low.events.some((event) => event.startsWith('failed')), 'its own initiation is not needed any more')
+  t.notOk(
+    low.events.some((event) => event.startsWith('failed')),
+    'its own initiation is not needed any more',
+  )
 })
 
 test('a replayed init is dropped and does nothing', async (t) => {

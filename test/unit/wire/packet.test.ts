@@ -150,6 +150,21 @@ test('fragments are told from whole packets', (t) => {
   t.end()
 })
 
+test('nothing of the packet before is left over', (t) => {
+  const into = new ParsedPacket()
+  const read = (bytes: Uint8Array) => parsePacket(bytes, viewOf(bytes), 0, bytes.length, into)
+  const vnet = [1, 1, 40, 0, 0x78, 5, 20, 0, 16, 0]
+  t.equal(read(packetOf({ family: 4, protocol: 6, transport: tcp(4, { flags: 2 }), vnet })), 'ok')
+  t.equal(
+    read(packetOf({ family: 6, protocol: 17, transport: [1], nextHeader: 44, extra: [17, 0, 0, 16, 0, 0, 0, 1] })),
+    'fragment',
+  )
+  t.match(into, { tcpFlags: 0, sourcePort: 0, destinationPort: 0, gsoType: 0, gsoSize: 0, needsChecksum: false })
+  t.equal(read(packetOf({ family: 6, protocol: 17, transport: udp(6) })), 'ok')
+  t.match(into, { isFragment: false, fragmentOffset: 0, fragmentHeaderOffset: 0, identification: 0, icmpType: 0 })
+  t.end()
+})
+
 test('ICMP errors are told from echoes, the rest is refused', (t) => {
   const message = (family: 4 | 6, type: number, code = 0) =>
     parse(packetOf({ family, protocol: family === 4 ? 1 : 58, transport: [type, code, 0, 0, 0, 0, 0, 0] })).result

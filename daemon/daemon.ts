@@ -1,0 +1,462 @@
+import { networkInterfaces } from 'node:os'
+import ipaddr from 'ipaddr.js'
+import { FlowTable } from '../lib/flow/flow-table.js'
+import { Host, type HostEvents } from '../lib/host/host.js'
+import type { Locator } from '../lib/path/locator.js'
+import { parseLocator } from '../lib/path/locator.js'
+import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
+import { savedMappings } from '../lib/service/addresses.js'
+import { parseServiceName, serviceIdOf } from '../lib/service/service-id.js'
+import { JoinIssuer } from '../lib/session/join-issuer.js'
+import type { Primitives } from '../lib/crypto/primitives.js'
+import { hostId, type HostId } from '../lib/wire/ids.js'
+import { z } from 'zod'
+import { Admission } from './admission.js'
+import type { Config, DaemonOptions } from './config.js'
+import { ControlHandlersOfDaemon } from './control-handlers.js'
+import { ControlServer } from './control/server.js'
+import type { ExposeRequest } from './control/protocol.js'
+import { CounterFile } from './counter-file.js'
+import { Discovery } from './discovery.js'
+import { DnsServer } from './dns/dns-server.js'
+import { applyResolverSettings, type ResolverSettings } from './dns/resolver-settings.js'
+import { CaracalError, messageOf } from './errors.js'
+import { openIdentity, stateFile, type Identity } from './identity.js'
+import { Instances, type Instance } from './instances.js'
+import { joinNetwork } from './joining.js'
+import { LinkSetup, type LinkReport } from './link.js'
+import type { Log } from './log.js'
+import { Names, zoneResolver, zoneSources } from './names.js'
+import { NativeCodec } from './native-codec.js'
+import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
+import { policyOf } from './policy-setting.js'
+import { StateDirectory } from './state-files.js'
+import { NativeTun } from './tun.js'
+import { Underlay } from './underlay.js'
+
+const FLOW_CAPACITY = 262_144
+const PEERS_FILE = 'peers'
+const MAPPINGS_FILE = 'addresses'
+const LOOK_MS = 5_000
+const FAREWELL_MS = 300
+const REMEMBER_MS = 2_000
+
+const savedPeers = z.array(z.object({ host: z.string().regex(/^[0-9a-f]{64}$/), locators: z.array(z.string()) }))
+
+export const wallNow = (): number => Date.now() / 1000
+
+/** Everything that a running daemon consists of. Made by {@link Daemon.start}, ended by {@link stop}. */
+export class Daemon {
+  readonly startedAt = monotonicNow()
+  readonly names: Names
+  state: 'starting' | 'ready' | 'closing' = 'starting'
+  resolver: ResolverSettings | undefined
+  linkReport: LinkReport | undefined
+  readonly #undo: (() => Promise<void> | void)[] = []
+  #locators: readonly Locator[] = []
+  #mappings: Promise<void> = Promise.resolve()
+  #rememberTimer: NodeJS.Timeout | undefined
+  #requestStop: (reason: string) => void = () => undefined
+  /** Resolves with why the daemon is to end. */
+  readonly stopRequested = new Promise<string>((resolve) => (this.#requestStop = resolve))
+
+  private constructor(
+    readonly options: DaemonOptions,
+    public config: Config,
+    readonly log: Log,
+    readonly primitives: Primitives,
+    readonly files: StateDirectory,
+    readonly identity: Identity,
+    readonly underlay: Underlay,
+    readonly host: Host,
+    readonly instances: Instances,
+    readonly admission: Admission,
+    readonly tun: NativeTun,
+    readonly link: LinkSetup,
+    readonly loop: PacketLoop,
+  ) {
+    this.names = new Names(host)
+  }
+
+  get zone(): string {
+    return this.identity.trust.profile.zone
+  }
+  /** Where others are told to reach this host. */
+  get locators(): readonly Locator[] {
+    return this.#locators
+  }
+
+  /** Ends the daemon in good order. */
+  requestStop(reason: string): void {
+    this.#requestStop(reason)
+  }
+
+  /** Brings everything up; what had been done is undone when something fails. */
+  static async start(options: DaemonOptions, log: Log, primitives: Primitives): Promise<Daemon> {
+    const undo: (() => Promise<void> | void)[] = []
+    try {
+      const daemon = await Daemon.#build(options, log, primitives, undo)
+      daemon.#undo.push(...undo)
+      undo.length = 0
+      try {
+        await daemon.#open()
+      } catch (error) {
+        await daemon.#close()
+        throw error
+      }
+      return daemon
+    } finally {
+      for (const action of undo.reverse()) await action()
+    }
+  }
+
+  static async #build(
+    options: DaemonOptions,
+    log: Log,
+    primitives: Primitives,
+    undo: (() => Promise<void> | void)[],
+  ): Promise<Daemon> {
+    const { config } = options
+    const files = await StateDirectory.open(config.state)
+    undo.push(() => files.close())
+    const codec = new NativeCodec()
+    const underlay = Underlay.open(config.listen)
+    undo.push(() => underlay.close())
+    const wish = { name: config.name, create: options.create, join: options.join, pool: config.pool, zone: config.zone }
+    const identity = await openIdentity(wish, {
+      state: files,
+      primitives,
+      wallNow,
+      join: (key, token, name) => joinNetwork(underlay, primitives, key, token, name),
+    })
+    const { trust, hostKey } = identity
+    const stamps = await CounterFile.open(files, 'stamps', Date.now())
+    const sequences = await CounterFile.open(files, 'sequences')
+    const mappings = await files.read(MAPPINGS_FILE, (bytes) => savedMappings.safeParse(parseJson(bytes)).data)
+    const io = new DeviceIo(underlay)
+    // The host calls these only once it runs, and then the daemon is there.
+    const late: { daemon?: Daemon } = {}
+    const daemonOf = () => {
+      if (late.daemon === undefined) throw new Error('the host ran before its daemon was there')
+      return late.daemon
+    }
+    const events: HostEvents = {
+      mappingChanged: () => late.daemon?.writeMappings(),
+      localAddressesChanged: () => late.daemon?.localAddressesChanged(),
+      peer: (host, what, detail) => daemonOf().#peerEvent(host, what, detail),
+      revocationsChanged: () => daemonOf().saveTrust(),
+      dropped: () => undefined,
+      remember: () => daemonOf().#rememberSoon(),
+    }
+    const instances = new Instances({
+      state: files,
+      served: (service, family) => host.addresses.served(service, family),
+      changed: (instance) => daemonOf().#instanceChanged(instance),
+      now: monotonicNow,
+    })
+    const admission = new Admission({ identity, primitives, files, locators: () => late.daemon?.locators ?? [], hosts: () => daemonOf().host, log })
+    const issuer = new JoinIssuer({
+      primitives,
+      hostKey,
+      network: trust.network,
+      authority: admission,
+      sendDatagram: (bytes, address) => underlay.sendOne(bytes, address),
+    })
+    const host = new Host(
+      {
+        primitives,
+        codec,
+        hostKey,
+        trust,
+        io,
+        events,
+        endpoints: instances,
+        flowMemory: new ArrayBuffer(FlowTable.bytesFor(FLOW_CAPACITY)),
+        wallNow,
+        random: Math.random,
+        nextStamp: () => BigInt(stamps.next()),
+        sequence: sequences,
+        issuer,
+      },
+      { flowCapacity: FLOW_CAPACITY, mappings },
+    )
+    const { plan } = host.addresses
+    const link = new LinkSetup({
+      tun: config.tun.name,
+      mtu: config.tun.mtu,
+      self: [formatAddress(host.addresses.self(4)), formatAddress(host.addresses.self(6))],
+      local: [formatAddress(dnsAddress(plan, 4)), formatAddress(dnsAddress(plan, 6))],
+      routes: [plan.pool, plan.v6],
+      pools: [plan.pool, plan.v6],
+    })
+    await link.cleanStale()
+    const conflicts = await link.conflicts()
+    if (conflicts.length > 0) {
+      const [{ what, device }] = [conflicts[0]!].map((c) => ({ what: c.destination, device: c.device ?? 'a route' }))
+      throw new CaracalError(
+        'CARACAL_E_ADDRESS_CLASH',
+        `the pool ${plan.pool} overlaps ${what} of this host (${device})`,
+        'create the network with another pool (setting `pool`), or remove that route',
+      )
+    }
+    const tun = new NativeTun({ name: config.tun.name, mtu: config.tun.mtu })
+    undo.push(() => tun.close())
+    io.tun = tun
+    const loop = new PacketLoop({
+      host,
+      tun,
+      underlay,
+      failed: (error) => {
+        log.error({ error }, 'the packet loop failed')
+        late.daemon?.requestStop(messageOf(error))
+      },
+    })
+    undo.push(() => loop.stop())
+    const daemon = new Daemon(options, config, log, primitives, files, identity, underlay, host, instances, admission, tun, link, loop)
+    late.daemon = daemon
+    return daemon
+  }
+
+  async #open(): Promise<void> {
+    const { config, log, host, link, instances, loop } = this
+    host.policy = policyOf(config.policy)
+    this.#undo.push(() => link.teardown())
+    this.linkReport = await link.setup()
+    for (const warning of this.linkReport.warnings) log.warn({ device: config.tun.name }, warning)
+    await this.#openNames()
+    loop.start()
+    await this.#restorePeers()
+    this.#lookForLocators()
+    const look = setInterval(() => this.#lookForLocators(), LOOK_MS)
+    this.#undo.push(() => clearInterval(look))
+    const restored = await instances.restored()
+    for (const request of restored) await this.expose(request, false)
+    for (const request of config.services) await this.expose(request, true)
+    instances.start()
+    this.#undo.push(() => instances.stop())
+    this.#startDiscovery()
+    const handlers = new ControlHandlersOfDaemon(this)
+    const server = await ControlServer.start({ path: config.socket, group: config.group }, { handlers, log })
+    this.#undo.push(() => server.close())
+    this.state = 'ready'
+  }
+
+  async #openNames(): Promise<void> {
+    const { host, config, zone } = this
+    const resolve = zoneResolver(zoneSources(host, this.names, zone), () => this.#mappings, Date.now)
+    const dns = new DnsServer(resolve)
+    this.#undo.push(() => dns.close())
+    const servers: string[] = []
+    for (const family of [4, 6] as const) {
+      if (family === 6 && this.linkReport?.ipv6 !== true) continue
+      const address = formatAddress(dnsAddress(host.addresses.plan, family))
+      try {
+        await dns.listen(address)
+      } catch (error) {
+        throw new CaracalError('CARACAL_E_DNS', `the name server cannot listen on ${address} (${messageOf(error)})`, 'is port 53 taken by another program?')
+      }
+      servers.push(address)
+    }
+    try {
+      this.resolver = await applyResolverSettings(config.dns, { tun: config.tun.name, zone, servers })
+    } catch (error) {
+      throw new CaracalError('CARACAL_E_DNS', messageOf(error), 'choose another --dns')
+    }
+    const { restore } = this.resolver
+    this.#undo.push(() => restore())
+    this.log.info({ zone, dns: this.resolver.description }, 'names are served')
+  }
+
+  async #restorePeers(): Promise<void> {
+    const { host, identity, config } = this
+    const now = monotonicNow()
+    const saved = (await this.files.read(PEERS_FILE, (bytes) => savedPeers.safeParse(parseJson(bytes)).data)) ?? []
+    for (const { host: id, locators } of saved.toReversed()) {
+      for (const text of locators.toReversed()) {
+        const locator = parseLocator(text)
+        if (locator !== undefined) host.neighbours.hint(hostId(id), locator, now)
+      }
+    }
+    for (const { host: id, locator: text } of identity.joined?.locators ?? []) {
+      const locator = parseLocator(text)
+      if (locator !== undefined) host.neighbours.hint(id, locator, now)
+    }
+    if (saved.length === 0 && identity.joined === undefined && config.discovery.peers.length === 0) {
+      // Nobody to ask: what this host knows is all there is.
+      host.directory.markSynced()
+    }
+  }
+
+  #startDiscovery(): void {
+    const { config, host, identity, log, underlay } = this
+    if (!config.discovery.mdns) return
+    const { interfaces } = config.discovery
+    const discovery = new Discovery({
+      network: identity.trust.network,
+      host: host.id,
+      port: underlay.locals[0]?.port ?? 0,
+      exclude: (name) => name === config.tun.name,
+      ...(interfaces.length > 0 ? { interfaces } : {}),
+      found: (id, locator) => {
+        host.neighbours.hint(id, locator, monotonicNow())
+        this.loop.wake()
+      },
+      problem: (interfaceName, error) => log.warn({ interface: interfaceName, error }, 'multicast DNS does not work here'),
+    })
+    discovery.start()
+    this.#undo.push(() => discovery.stop())
+  }
+
+  /** Registers an instance; resolves with warnings when it is durable. */
+  async expose(request: ExposeRequest, configured: boolean): Promise<readonly string[]> {
+    const { host, instances, identity, primitives, link } = this
+    const name = parseServiceName(request.name)
+    if ('problem' in name) throw new CaracalError('CARACAL_E_NAME', name.problem, 'choose a name such as web or api.shop')
+    const service = serviceIdOf(name, identity.trust.network, primitives)
+    // The served addresses first: health is judged by where packets will go.
+    const served = host.addresses.host(service)
+    await link.addLocal(served.map(formatAddress))
+    const instance = await instances.add(service, { ...request, name: name.text }, configured)
+    if (!configured) await instances.save()
+    this.#publish(instance)
+    await this.#mappings
+    return instance.health === 'up' ? [] : [`${instance.detail}: registered as unhealthy`]
+  }
+
+  /** Takes an instance back; its flows go on. */
+  async unexpose(instance: Instance): Promise<void> {
+    const { host, instances } = this
+    instances.remove(instance.service)
+    host.withdraw(instance.service, instance.request.name, monotonicNow())
+    this.loop.wake()
+    await instances.save()
+  }
+
+  #instanceChanged(instance: Instance): void {
+    const { name } = instance.request
+    this.log.info({ service: name, health: instance.health, detail: instance.detail }, 'health of an instance')
+    this.#publish(instance)
+  }
+
+  #publish({ service, request, health }: Instance): void {
+    const { name, ports, priority, weight, move } = request
+    const offer = {
+      service,
+      name,
+      priority,
+      weight,
+      move,
+      state: health,
+      ports: ports.map(({ protocol, port, local }) => ({ protocol, port, localPort: local })),
+    }
+    this.host.offer(offer, monotonicNow())
+    this.loop.wake()
+  }
+
+  localAddressesChanged(): void {
+    const wanted = this.host.addresses.localAddresses().map(({ address }) => formatAddress(address))
+    void this.link.addLocal(wanted).catch((error: unknown) => this.log.error({ error }, 'served addresses could not be set'))
+  }
+
+  writeMappings(): void {
+    const bytes = Buffer.from(JSON.stringify(this.host.addresses.exportMappings()))
+    this.#mappings = this.files.write(MAPPINGS_FILE, bytes)
+    this.#mappings.catch((error: unknown) => this.log.error({ error }, 'address mappings could not be written'))
+  }
+
+  saveTrust(): void {
+    this.identity.trust.observe(wallNow())
+    const done = this.files.write(stateFile.trust, this.identity.trust.encode())
+    done.catch((error: unknown) => this.log.error({ error }, 'the trust store could not be written'))
+  }
+
+  #peerEvent(id: HostId, what: string, detail: string): void {
+    const level = what === 'failed' || what === 'doubtful' ? 'debug' : 'info'
+    this.log[level]({ host: this.names.showHost(id), detail }, `host ${what}`)
+    this.loop.wake()
+  }
+
+  #rememberSoon(): void {
+    if (this.#rememberTimer !== undefined) return
+    this.#rememberTimer = setTimeout(() => {
+      this.#rememberTimer = undefined
+      void this.#remember()
+    }, REMEMBER_MS)
+    this.#rememberTimer.unref()
+  }
+
+  async #remember(): Promise<void> {
+    const peers = this.host.neighbours
+      .remembered()
+      .map(({ host, locators }) => ({ host, locators: locators.map(({ address, port }) => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`)) }))
+    await this.files.write(PEERS_FILE, Buffer.from(JSON.stringify(peers))).catch((error: unknown) => {
+      this.log.error({ error }, 'known hosts could not be written')
+    })
+  }
+
+  /** This host's underlay addresses, published when they change. */
+  #lookForLocators(): void {
+    const found: Locator[] = []
+    for (const { address: bound, port } of this.underlay.locals) {
+      const wildcard = bound === '0.0.0.0' || bound === '::'
+      if (!wildcard) {
+        found.push({ address: bound, port })
+        continue
+      }
+      for (const [name, addresses] of Object.entries(networkInterfaces())) {
+        if (name === this.config.tun.name) continue
+        for (const { address, family, internal } of addresses ?? []) {
+          const mine = (family === 'IPv6') === bound.includes(':')
+          if (!internal && mine && !isOfLink(address)) found.push({ address, port })
+        }
+      }
+    }
+    const locators = found.slice(0, 12)
+    const text = (list: readonly Locator[]) => list.map(({ address, port }) => `${address} ${port}`).join()
+    if (text(locators) === text(this.#locators)) return
+    this.#locators = locators
+    this.host.setLocators(locators, monotonicNow())
+    this.loop.wake()
+  }
+
+  /** Ends flows, tells the peers, takes everything back. Returns the number of flows that were open. */
+  async stop(): Promise<number> {
+    this.state = 'closing'
+    const flows = this.host.leave(monotonicNow())
+    this.loop.wake()
+    // The farewells are acknowledged within a round trip; a peer that does not answer is not waited for.
+    await new Promise((resolve) => setTimeout(resolve, this.host.sessions.count > 0 ? FAREWELL_MS : 0))
+    await this.#close()
+    return flows
+  }
+
+  async #close(): Promise<void> {
+    clearTimeout(this.#rememberTimer)
+    if (this.state === 'closing') {
+      this.saveTrust()
+      await this.#remember()
+    }
+    for (const action of this.#undo.reverse()) {
+      try {
+        await action()
+      } catch (error) {
+        this.log.error({ error }, 'something could not be undone')
+      }
+    }
+    this.#undo.length = 0
+  }
+}
+
+/** Link-local addresses are of no use to others without the interface. */
+function isOfLink(address: string): boolean {
+  const range = ipaddr.parse(address.replace(/%.*$/, '')).range()
+  return range === 'linkLocal'
+}
+
+function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString('utf8'))
+  } catch {
+    return undefined
+  }
+}

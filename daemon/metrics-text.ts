@@ -1,0 +1,146 @@
+// A MetricsSample in Prometheus's text format. The only user of prom-client, which is loaded with this file.
+
+import { Counter, Gauge, Registry, type PrometheusContentType } from 'prom-client'
+import { dropReasons } from '../lib/wire/drop.js'
+import type { MetricsSample } from './metrics.js'
+
+/** Series are made of names that the daemon's own code gives; more than this is a fault of it. */
+const COUNTERS_MAX = 256
+const NAME = /^[a-z][A-Za-z0-9]{0,63}$/
+const EVENT = /^[A-Za-z][A-Za-z0-9-]{0,63}$/
+/** What a count counts comes last, before `total`. */
+const units: ReadonlySet<string> = new Set(['bytes', 'packets', 'frames', 'datagrams', 'batches'])
+
+/** What is not evident from a counter's name. */
+const explained: Readonly<Record<string, string>> = {
+  opened: "Flows that this host's programs began",
+  accepted: "Flows that were begun towards this host's services",
+  retried: 'Instances that were asked after the first one had refused or was silent',
+  hedged: 'Second instances that were asked because the first one was doubtful',
+  refused: 'Flows that no instance took',
+  aged: 'Flows that ended because nothing was heard of them',
+  clashes: 'Client ports that were translated because they were taken',
+  notHereSent: 'Answers to frames whose flow is not on this host',
+  notHereReceived: 'Answers of other hosts that a flow is not there',
+  piecesOut: 'Pieces of datagrams that were too large for their path',
+  tooBig: 'Packets that were answered with "too big"',
+}
+
+/** Writes samples, one after another. */
+export class MetricsText {
+  readonly #registry = new Registry<PrometheusContentType>()
+  readonly #counters = new Map<string, Counter>()
+  readonly #info = this.#gauge('caracal_info', 'The daemon, always 1', ['version'])
+  readonly #started = this.#gauge('process_start_time_seconds', 'Start of the daemon, seconds since the epoch')
+  readonly #memory = this.#gauge('process_resident_memory_bytes', 'Resident memory of the daemon')
+  readonly #cpu = this.#counter('process_cpu_seconds_total', 'Processor time of the daemon')
+  readonly #loop = this.#gauge(
+    'caracal_event_loop_delay_seconds',
+    'How late the event loop was in the last one to two minutes; quantile 1 is the worst',
+    ['quantile'],
+  )
+  readonly #drops = this.#counter('caracal_drops_total', 'Packets and frames that were not delivered, by reason', ['reason'])
+  readonly #sessions = this.#gauge('caracal_sessions', 'Hosts with which there is a session')
+  readonly #hosts = this.#gauge('caracal_hosts_known', 'Hosts of the network that are known')
+  readonly #flows = this.#gauge('caracal_flows', 'Open flows, by protocol', ['protocol'])
+  readonly #capacity = this.#gauge('caracal_flows_capacity', 'Flows that fit the flow table')
+  readonly #services = this.#gauge('caracal_services_known', 'Services of the network that are known')
+  readonly #instances = this.#gauge('caracal_instances', "This host's instances of services, by state", ['state'])
+  readonly #synced = this.#gauge('caracal_directory_synced', '1 once the records of the other hosts are here, else 0')
+  readonly #directory = this.#counter('caracal_directory_events_total', 'Events of the directory of records, by kind', ['event'])
+
+  get contentType(): string {
+    return this.#registry.contentType
+  }
+
+  /** The sample in the text format; values that are no finite numbers are left out. */
+  async write(sample: MetricsSample): Promise<string> {
+    const { sessions, flows, services, directory, loopDelay } = sample
+    const { user, system } = process.cpuUsage()
+    this.#info.reset()
+    this.#info.set({ version: sample.version }, 1)
+    set(this.#started, {}, sample.startedAt)
+    set(this.#memory, {}, process.memoryUsage.rss())
+    count(this.#cpu, [[{}, (user + system) / 1e6]])
+    set(this.#loop, { quantile: '0.5' }, loopDelay.p50Ms / 1e3)
+    set(this.#loop, { quantile: '0.99' }, loopDelay.p99Ms / 1e3)
+    set(this.#loop, { quantile: '1' }, loopDelay.maxMs / 1e3)
+    count(
+      this.#drops,
+      dropReasons.map((reason) => [{ reason }, sample.drops[reason] ?? 0]),
+    )
+    set(this.#sessions, {}, sessions.up)
+    set(this.#hosts, {}, sessions.known)
+    for (const protocol of ['tcp', 'udp', 'icmp'] as const) set(this.#flows, { protocol }, flows[protocol])
+    set(this.#capacity, {}, flows.capacity)
+    set(this.#services, {}, services.known)
+    set(this.#instances, { state: 'up' }, services.local - services.unhealthy)
+    set(this.#instances, { state: 'unhealthy' }, services.unhealthy)
+    set(this.#synced, {}, directory.synced ? 1 : 0)
+    const events = Object.entries(directory.counters).filter(([event]) => EVENT.test(event))
+    count(
+      this.#directory,
+      events.slice(0, COUNTERS_MAX).map(([event, n]) => [{ event: kebab(event) }, n]),
+    )
+    this.#count(sample.counters)
+    return this.#registry.metrics()
+  }
+
+  #count(counters: MetricsSample['counters']): void {
+    for (const [name, value] of Object.entries(counters)) {
+      let counter = this.#counters.get(name)
+      if (counter === undefined) {
+        if (!NAME.test(name) || this.#counters.size >= COUNTERS_MAX) continue
+        const series = counterName(name)
+        // Two names of one series: the first one has it.
+        if (this.#registry.getSingleMetric(series) !== undefined) continue
+        counter = this.#counter(series, explained[name] ?? `${sentence(name)}, since the start`)
+        this.#counters.set(name, counter)
+      }
+      count(counter, [[{}, value]])
+    }
+  }
+
+  #gauge(name: string, help: string, labelNames: string[] = []): Gauge {
+    return new Gauge({ name, help, labelNames, registers: [this.#registry] })
+  }
+
+  #counter(name: string, help: string, labelNames: string[] = []): Counter {
+    return new Counter({ name, help, labelNames, registers: [this.#registry] })
+  }
+}
+
+/** `tunBytesIn` → `caracal_tun_in_bytes_total`. */
+export function counterName(name: string): string {
+  const all = words(name)
+  const ordered = [...all.filter((word) => !units.has(word)), ...all.filter((word) => units.has(word))]
+  return `caracal_${ordered.join('_')}_total`
+}
+
+function words(name: string): string[] {
+  return name
+    .replace(/[A-Z]/g, (capital) => `-${capital.toLowerCase()}`)
+    .split('-')
+    .filter((word) => word !== '')
+}
+
+function kebab(name: string): string {
+  return words(name).join('-')
+}
+
+function sentence(name: string): string {
+  const text = words(name).join(' ').replace(/^tun /, 'TUN: ').replace(/^wire /, 'wire: ')
+  return text.charAt(0).toUpperCase() + text.slice(1)
+}
+
+type Labels = Record<string, string>
+
+function set(gauge: Gauge, labels: Labels, value: number): void {
+  if (Number.isFinite(value)) gauge.set(labels, value)
+}
+
+/** The counts are kept elsewhere: what was told before goes. */
+function count(counter: Counter, values: readonly (readonly [Labels, number])[]): void {
+  counter.reset()
+  for (const [labels, value] of values) if (Number.isFinite(value) && value >= 0) counter.inc(labels, value)
+}

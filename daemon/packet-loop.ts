@@ -1,0 +1,111 @@
+import type { Host } from '../lib/host/host.js'
+import type { HostIo } from '../lib/host/data-path.js'
+import type { FrameRuns, PacketBatch } from '../lib/wire/batch.js'
+import { systemCode } from './errors.js'
+import type { TunDevice } from './tun.js'
+import type { Underlay } from './underlay.js'
+
+/** Batches of one device before the other one gets its turn. */
+const ROUNDS = 8
+/** Timers set by what a batch has begun are noticed within this. */
+const NOTICE_MS = 5
+
+/** Monotonic ms, the `now` of everything in lib. */
+export const monotonicNow = (): number => performance.now()
+
+/** The devices as the host writes to them. */
+export class DeviceIo implements HostIo {
+  tun: TunDevice | undefined
+  tunWriteFailed = 0
+
+  constructor(private readonly underlay: Underlay) {}
+
+  writeTun(batch: PacketBatch): void {
+    const written = this.tun?.writeBatch(batch) ?? 0
+    this.tunWriteFailed += batch.count - written
+  }
+  sendFrames(runs: FrameRuns, addresses: Uint8Array): void {
+    this.underlay.send(runs, addresses)
+  }
+}
+
+/** Drives a host: its devices' readiness, and its clock. Packets are moved on the event loop of the thread it runs in. */
+export class PacketLoop {
+  #timer: NodeJS.Timeout | undefined
+  #dueAt = Infinity
+  #stopped = false
+
+  constructor(
+    private readonly components: {
+      readonly host: Host
+      readonly tun: TunDevice
+      readonly underlay: Underlay
+      /** The TUN device is gone, or something unforeseen was thrown. */
+      readonly failed: (error: unknown) => void
+    },
+  ) {}
+
+  start(): void {
+    const { host, tun, underlay } = this.components
+    tun.onReadable(() => {
+      this.#guard(() => {
+        for (let i = 0; i < ROUNDS && tun.readBatch(host.dataPath.tunIn) > 0; i++) host.tunRead(monotonicNow())
+        this.#arm(NOTICE_MS)
+      })
+    })
+    underlay.onReadable(
+      host.dataPath.wireIn,
+      () => {
+        this.#guard(() => {
+          host.wireRead(monotonicNow())
+          this.#arm(NOTICE_MS)
+        })
+      },
+      ROUNDS,
+    )
+    this.wake()
+  }
+
+  /** Something outside the packet loop has changed the host: its next deadline may be another one. */
+  wake(): void {
+    this.#arm(0)
+  }
+
+  stop(): void {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+  }
+
+  #arm(within: number): void {
+    const at = monotonicNow() + within
+    if (this.#stopped || this.#dueAt <= at) return
+    clearTimeout(this.#timer)
+    this.#dueAt = at
+    this.#timer = setTimeout(() => this.#expire(), within)
+  }
+
+  #expire(): void {
+    this.#dueAt = Infinity
+    if (this.#stopped) return
+    const { host } = this.components
+    this.#guard(() => {
+      let now = monotonicNow()
+      if (host.nextTimeout() <= now) {
+        host.handleTimeout(now)
+        now = monotonicNow()
+      }
+      const next = host.nextTimeout()
+      if (next < Infinity) this.#arm(Math.max(1, Math.min(next - now, 60_000)))
+    })
+  }
+
+  #guard(work: () => void): void {
+    if (this.#stopped) return
+    try {
+      work()
+    } catch (error) {
+      if (systemCode(error) === 'CARACAL_E_GONE') this.stop()
+      this.components.failed(error)
+    }
+  }
+}

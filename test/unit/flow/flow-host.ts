@@ -1,0 +1,280 @@
+// A host around a FlowEngine for tests: its own kernel is an array of packets written, its underlay an array of frames sent. Frames are not sealed;
+// a super-frame crosses as the codec at the other end would have put it together again.
+
+import type {
+  AddressBook,
+  Candidate,
+  DialledTarget,
+  Family,
+  FlowEnvironment,
+  LocalEndpoint,
+} from '../../../lib/flow/environment.js'
+import { FlowEngine } from '../../../lib/flow/flow-engine.js'
+import { Generations } from '../../../lib/flow/flow-id.js'
+import type { FlowOptions } from '../../../lib/flow/flow-options.js'
+import { FlowTable } from '../../../lib/flow/flow-table.js'
+import { encodeLocator } from '../../../lib/path/locator.js'
+import { PeerTable } from '../../../lib/path/peers.js'
+import {
+  datagramBatch,
+  Open,
+  openBatch,
+  OPEN_WORDS,
+  packetBatch,
+  PACKET_WORDS,
+  Seal,
+  SEAL_WORDS,
+  sealBatch,
+  type OpenBatch,
+} from '../../../lib/wire/batch.js'
+import { HEADROOM } from '../../../lib/wire/constants.js'
+import type { DropReason } from '../../../lib/wire/drop.js'
+import { hostId, serviceId, type HostId, type ServiceId } from '../../../lib/wire/ids.js'
+import { innerKind } from '../../../lib/wire/inner.js'
+
+/** Addresses end in a number: of the service, or of the peer's host. */
+const roles = { self: [0, 0], dialled: [64, 0xd1], served: [128, 0x5e], peer: [192, 0x9e] } as const
+export type Role = keyof typeof roles
+
+export function address(role: Role, family: Family, n: number): Uint8Array {
+  const [v4, v6] = roles[role]
+  if (family === 4) return Uint8Array.of(198, 18, v4, n)
+  const bytes = new Uint8Array(16)
+  bytes.set([0xfd, 1, 2, 3, 4, 5, v6, 0])
+  bytes[15] = n
+  return bytes
+}
+export const SELF_ADDRESS = { 4: address('self', 4, 1), 6: address('self', 6, 1) } as const
+
+export const service = (n: number): ServiceId => serviceId(n.toString(16).padStart(64, '0'))
+export const host = (n: number): HostId => hostId('a' + n.toString(16).padStart(63, '0'))
+const numberOf = (id: string): number => Number.parseInt(id.slice(-2), 16)
+
+export interface SentFrame {
+  readonly peer: number
+  readonly bytes: Uint8Array
+  readonly kind: number
+  readonly gsoKind: number
+  readonly gsoSize: number
+  readonly trafficClass: number
+}
+
+/** A reproducible stream of numbers in [0, 1) (mulberry32). */
+export function seeded(seed: number): () => number {
+  let s = seed >>> 0
+  return () => {
+    s = (s + 0x6d2b79f5) >>> 0
+    let t = Math.imul(s ^ (s >>> 15), s | 1)
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+export class FlowHost implements FlowEnvironment {
+  readonly peers: PeerTable
+  readonly addresses: AddressBook
+  readonly engine: FlowEngine
+  /** What the engine did, in order; tests take it out. */
+  written: Uint8Array[] = []
+  sent: SentFrame[] = []
+  drops: DropReason[] = []
+  outcomes: string[] = []
+  wanted: number[] = []
+  others = 0
+  /** Answers of the catalogue: by dialled number. */
+  readonly catalogue = new Map<number, readonly Candidate[] | DropReason>()
+  /** By service number, -1: the host itself. */
+  readonly endpoints = new Map<number, LocalEndpoint | DropReason>()
+  /** Every address of these service numbers is local here. */
+  readonly serving = new Set<number>()
+  readonly #lanePeer = new Int32Array(65_536).fill(-1)
+
+  constructor(
+    readonly number: number,
+    options: Partial<FlowOptions> = {},
+    capacity = 64,
+    seed = number,
+  ) {
+    const random = seeded(seed)
+    const generations = new Generations((length) => Uint8Array.from({ length }, () => Math.floor(random() * 256)))
+    this.peers = new PeerTable(host(number), 16)
+    this.addresses = {
+      self: (family) => SELF_ADDRESS[family],
+      dialled: (bytes, offset, family) => this.#dialled(bytes, offset, family),
+      served: (id, family) => address('served', family, numberOf(id)),
+      peer: (id, family) => address('peer', family, numberOf(id)),
+      isPeer: (bytes, offset, family) => bytes[offset + (family === 4 ? 2 : 6)] === roles.peer[family === 4 ? 0 : 1],
+      isLocal: (bytes, offset, family) => this.#isLocal(bytes, offset, family),
+    }
+    const table = new FlowTable(new ArrayBuffer(FlowTable.bytesFor(capacity)), capacity, generations)
+    this.engine = new FlowEngine({ table, env: this }, options)
+  }
+
+  /** Makes the other host known, with a session and a path unless told otherwise. Returns its peer index. */
+  meet(other: number, connected = true): number {
+    const peer = this.peers.add(host(other))
+    this.#lanePeer[peer] = peer
+    this.peers.rttMs[peer] = 1
+    if (connected) this.connect(peer)
+    return peer
+  }
+
+  connect(peer: number): void {
+    this.peers.sealSlot[peer] = peer
+    this.peers.addressSlot[peer] = this.peers.addresses.acquire(encodeLocator({ address: '192.0.2.1', port: 7000 + peer }))
+    this.peers.pathMtu[peer] = 1500
+  }
+
+  disconnect(peer: number): void {
+    this.peers.sealSlot[peer] = -1
+  }
+
+  /** Offers a service at an address of this host; by default its served one. */
+  serve(n: number, family: Family, port: number, at = address('served', family, n)): void {
+    this.serving.add(n)
+    this.endpoints.set(n, { family, address: at, port })
+  }
+
+  /** Reads packets, virtio_net_hdr and all, from the TUN. */
+  tun(now: number, ...packets: Uint8Array[]): void {
+    const batch = packetBatch(256 * 1024, packets.length)
+    for (const packet of packets) {
+      const offset = (batch.used & ~3) + 6
+      batch.data.set(packet, offset)
+      batch.desc[batch.count * PACKET_WORDS] = offset
+      batch.desc[batch.count * PACKET_WORDS + 1] = packet.length
+      batch.count++
+      batch.used = offset + packet.length
+    }
+    const seal = sealBatch(batch.data, packets.length)
+    this.engine.fromTun(batch, seal, now)
+    for (let i = 0; i < seal.count; i++) {
+      const word = (field: number) => seal.desc[i * SEAL_WORDS + field]!
+      const bytes = seal.data.slice(word(Seal.offset), word(Seal.offset) + word(Seal.length))
+      const peer = word(Seal.sealSlot)
+      this.sent.push({
+        peer,
+        bytes,
+        kind: innerKind(bytes, 0),
+        gsoKind: word(Seal.gsoKind),
+        gsoSize: word(Seal.gsoSize),
+        trafficClass: word(Seal.trafficClass),
+      })
+    }
+  }
+
+  /** Receives a frame from a peer. `outer`: traffic class of the outer header. */
+  receive(now: number, peer: number, frame: Omit<SentFrame, 'peer' | 'kind' | 'trafficClass'>, outer = 0): void {
+    const open = openBatch(frame.bytes.length + 2 * HEADROOM, 1)
+    open.data.set(frame.bytes, HEADROOM)
+    const entry = open.desc.subarray(0, OPEN_WORDS)
+    entry[Open.offset] = HEADROOM
+    entry[Open.length] = frame.bytes.length
+    entry[Open.gsoKind] = frame.gsoKind
+    entry[Open.gsoSize] = frame.gsoSize
+    entry[Open.lane] = peer
+    open.count = 1
+    const datagrams = datagramBatch(1)
+    datagrams.desc[3] = outer
+    datagrams.count = 1
+    this.receiveBatch(now, open, datagrams)
+  }
+
+  receiveBatch(now: number, open: OpenBatch, datagrams = datagramBatch(1)): void {
+    const out = { data: open.data, view: open.view, desc: new Int32Array(64 * PACKET_WORDS), count: 0, used: 0 }
+    this.engine.fromPeers(open, datagrams, this.#lanePeer, out, now)
+    for (let i = 0; i < out.count; i++) {
+      const offset = out.desc[i * PACKET_WORDS]!
+      this.written.push(out.data.slice(offset, offset + out.desc[i * PACKET_WORDS + 1]!))
+    }
+  }
+
+  takeWritten(): Uint8Array[] {
+    const { written } = this
+    this.written = []
+    return written
+  }
+
+  takeSent(): SentFrame[] {
+    const { sent } = this
+    this.sent = []
+    return sent
+  }
+
+  takeDrops(): DropReason[] {
+    const { drops } = this
+    this.drops = []
+    return drops
+  }
+
+  // ---- FlowEnvironment
+
+  candidates(target: DialledTarget): readonly Candidate[] | DropReason {
+    const n = target.kind === 'service' ? numberOf(target.service) : -1
+    return this.catalogue.get(n) ?? 'no-such-service'
+  }
+
+  outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent'): void {
+    this.outcomes.push(`${candidate.peer} ${outcome}`)
+  }
+
+  localEndpoint(_peer: number, id: ServiceId | undefined): LocalEndpoint | DropReason {
+    return this.endpoints.get(id === undefined ? -1 : numberOf(id)) ?? 'no-instance'
+  }
+
+  wantSession(peer: number): void {
+    this.wanted.push(peer)
+  }
+
+  other(): void {
+    this.others++
+  }
+
+  sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
+    if (this.peers.sealSlot[peer]! < 0) {
+      this.drops.push('no-session')
+      return false
+    }
+    const bytes = plaintext.slice()
+    this.sent.push({ peer, bytes, kind: innerKind(bytes, 0), gsoKind: 0, gsoSize: 0, trafficClass })
+    return true
+  }
+
+  writePacket(packet: Uint8Array): void {
+    this.written.push(packet.slice())
+  }
+
+  drop(reason: DropReason): void {
+    this.drops.push(reason)
+  }
+
+  #dialled(bytes: Uint8Array, offset: number, family: Family): DialledTarget | undefined {
+    if (bytes[offset + (family === 4 ? 2 : 6)] !== roles.dialled[family === 4 ? 0 : 1]) return undefined
+    const n = bytes[offset + (family === 4 ? 3 : 15)]!
+    return n >= 200 ? { kind: 'host', host: host(n - 200) } : n === 0 ? undefined : { kind: 'service', service: service(n) }
+  }
+
+  #isLocal(bytes: Uint8Array, offset: number, family: Family): boolean {
+    const role = bytes[offset + (family === 4 ? 2 : 6)]
+    const n = bytes[offset + (family === 4 ? 3 : 15)]!
+    if (role === roles.self[family === 4 ? 0 : 1]) return n === 1
+    return role === roles.served[family === 4 ? 0 : 1] && this.serving.has(n)
+  }
+}
+
+/** Delivers all frames between the hosts until nothing is under way. Frames for which `lost` says so vanish. */
+export function exchange(hosts: readonly FlowHost[], now: number, lost: (frame: SentFrame) => boolean = () => false): void {
+  for (let busy = true; busy; ) {
+    busy = false
+    for (const from of hosts) {
+      for (const frame of from.takeSent()) {
+        busy = true
+        if (lost(frame)) continue
+        const to = hosts.find((h) => host(h.number) === from.peers.hostId(frame.peer))
+        if (to === undefined) continue
+        const peer = to.peers.indexOf(host(from.number))
+        to.receive(now, peer, frame, frame.trafficClass)
+      }
+    }
+  }
+}

@@ -1,0 +1,85 @@
+import { test } from 'tap'
+import { domainPrefix, exactPrefix, networkPrefix, type ServicePrefix } from '../../../lib/service/service-id.js'
+import { ServiceTable, type Rule } from '../../../lib/service/service-table.js'
+import { serviceId, toHex } from '../../../lib/wire/ids.js'
+import { seeded } from '../../sim/directory-world.js'
+import { host, idOf, named, network, primitives } from './fixtures.js'
+
+const drop: Rule = { action: { kind: 'drop' }, priority: 0, weight: 1 }
+const forward = (name: string, priority: number): Rule => ({
+  action: { kind: 'forward', to: 'instance', host: host(name) },
+  priority,
+  weight: 1,
+})
+
+test('the longest prefix wins, and the next longest when it goes', async (t) => {
+  const table = new ServiceTable()
+  const shop = domainPrefix(named('shop'), network, primitives)
+  const exact = exactPrefix(idOf('api.shop'))
+  const kinds = (name: string): string | undefined => table.lookup(idOf(name))?.rules[0]?.action.kind
+  table.set(networkPrefix(network), 'default', { action: { kind: 'delay' }, priority: 0, weight: 1 })
+  table.set(shop, 'domain', drop)
+  table.set(exact, 'instance', forward('h1', 5))
+  t.equal(kinds('api.shop'), 'forward')
+  t.equal(kinds('x.api.shop'), 'drop')
+  t.equal(kinds('web'), 'delay')
+  t.ok(table.delete(exact, 'instance'))
+  t.notOk(table.delete(exact, 'instance'))
+  t.equal(kinds('api.shop'), 'drop')
+  t.ok(table.delete(shop, 'domain'))
+  t.equal(kinds('api.shop'), 'delay')
+  table.set({ id: idOf('web'), length: 0 }, 'all', drop)
+  t.equal(table.lookup(serviceId('f'.repeat(64)))?.rules[0]?.action.kind, 'drop', 'length 0 covers everything')
+})
+
+test('rules of an entry are in order of priority and keep their counters when replaced', async (t) => {
+  const table = new ServiceTable()
+  const prefix = exactPrefix(idOf('web'))
+  table.set(prefix, 'b', forward('h2', 20))
+  table.set(prefix, 'a', forward('h1', 10))
+  const [first] = table.lookup(idOf('web'))!.rules
+  table.hit(first!, 123)
+  table.set(prefix, 'a', forward('h1', 30))
+  t.strictSame(
+    table.lookup(idOf('web'))!.rules.map(({ key, priority, hits, lastHit }) => ({ key, priority, hits, lastHit })),
+    [
+      { key: 'b', priority: 20, hits: 0, lastHit: 0 },
+      { key: 'a', priority: 30, hits: 1, lastHit: 123 },
+    ],
+  )
+})
+
+test('thousands of prefixes of any length agree with a plain search', async (t) => {
+  const table = new ServiceTable()
+  const random = seeded(5)
+  const masked = ({ id, length }: ServicePrefix): string =>
+    [...id]
+      .map((digit) => Number.parseInt(digit, 16).toString(2).padStart(4, '0'))
+      .join('')
+      .slice(0, length)
+  const plain = new Map<string, string>()
+  // Few distinct bytes, so that prefixes nest.
+  const anyId = () => serviceId(Uint8Array.from({ length: 32 }, () => (random() < 0.5 ? 0 : 255)))
+  for (let i = 0; i < 20_000; i++) {
+    const prefix = { id: anyId(), length: Math.floor(257 * random() ** 3) }
+    if (random() < 0.3) {
+      const known = plain.delete(masked(prefix))
+      if (table.delete(prefix, 'x') !== known) t.fail('deleted what was not there, or not what was')
+    } else {
+      table.set(prefix, 'x', { ...drop, priority: i % 1000 })
+      plain.set(masked(prefix), `${i % 1000}`)
+    }
+  }
+  t.equal(table.size, plain.size)
+  t.equal([...table.entries()].length, plain.size)
+  let wrong = 0
+  for (let i = 0; i < 2_000; i++) {
+    const bits = masked({ id: anyId(), length: 256 })
+    let expected: string | undefined
+    for (let length = 256; length >= 0 && expected === undefined; length--) expected = plain.get(bits.slice(0, length))
+    const bytes = Uint8Array.from({ length: 32 }, (_, at) => Number.parseInt(bits.slice(8 * at, 8 * at + 8), 2))
+    const found = table.lookup(serviceId(toHex(bytes)))?.rules[0]?.priority
+    if (expected !== (found === undefined ? undefined : `${found}`)) wrong++
+  }
+  t.equal(wrong, 0)
+})
