@@ -9,10 +9,11 @@ import { savedMappings } from '../lib/service/addresses.js'
 import { parseServiceName, serviceIdOf } from '../lib/service/service-id.js'
 import { JoinIssuer } from '../lib/session/join-issuer.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
-import { hostId, type HostId } from '../lib/wire/ids.js'
+import type { Tap, TapPoint } from '../lib/host/tap.js'
+import { hostId, type HostId, type ServiceId } from '../lib/wire/ids.js'
 import { z } from 'zod'
 import { Admission } from './admission.js'
-import type { Config, DaemonOptions } from './config.js'
+import { compareConfigs, loadConfig, type Config, type DaemonOptions } from './config.js'
 import { ControlHandlersOfDaemon } from './control-handlers.js'
 import { ControlServer } from './control/server.js'
 import type { ExposeRequest } from './control/protocol.js'
@@ -27,7 +28,7 @@ import { joinNetwork } from './joining.js'
 import { LinkSetup, type LinkReport } from './link.js'
 import type { Log } from './log.js'
 import { Names, zoneResolver, zoneSources } from './names.js'
-import { NativeCodec } from './native-codec.js'
+import { codecAddon, NativeCodec } from './native-codec.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
 import { StateDirectory } from './state-files.js'
@@ -86,9 +87,52 @@ export class Daemon {
     return this.#locators
   }
 
+  /** The daemon ends because something went wrong. */
+  failed = false
+
   /** Ends the daemon in good order. */
   requestStop(reason: string): void {
     this.#requestStop(reason)
+  }
+
+  /** ID of the service of this name. Throws CARACAL_E_NAME. */
+  serviceId(text: string): ServiceId {
+    const suffix = `.${this.zone}`
+    const name = parseServiceName(text.endsWith(suffix) ? text.slice(0, -suffix.length) : text)
+    if ('problem' in name) throw new CaracalError('CARACAL_E_NAME', name.problem, 'choose a name such as web or api.shop')
+    return serviceIdOf(name, this.identity.trust.network, this.primitives)
+  }
+
+  /** Reads the configuration anew and puts in force what can be. Throws CARACAL_E_CONFIG, and nothing has changed. */
+  async reload(): Promise<{ changed: string[]; restart: string[] }> {
+    const before = this.config
+    const after = loadConfig(this.options.sources)
+    const { changed, restart } = compareConfigs(before, after)
+    this.config = { ...before, services: after.services, policy: after.policy, log: after.log }
+    this.log.setLevel(after.log)
+    if (changed.includes('policy')) {
+      const cut = this.host.setPolicy(policyOf(after.policy), monotonicNow())
+      this.log.info({ flows: cut }, 'a new policy is in force')
+    }
+    if (changed.includes('services')) await this.#replaceServices(before, after)
+    this.loop.wake()
+    this.log.info({ changed, restart }, 'configuration read again')
+    return { changed, restart }
+  }
+
+  async #replaceServices(before: Config, after: Config): Promise<void> {
+    for (const { name } of before.services) {
+      const instance = this.instances.get(this.serviceId(name))
+      if (instance?.configured === true && !after.services.some((one) => one.name === name)) await this.unexpose(instance)
+    }
+    for (const request of after.services) await this.expose(request, true)
+  }
+
+  /** Opens a tap at the points; returns what closes it. */
+  openTap(tap: Tap, points: readonly TapPoint[]): () => void {
+    void tap
+    void points
+    return () => undefined
   }
 
   /** Brings everything up; what had been done is undone when something fails. */
@@ -119,7 +163,7 @@ export class Daemon {
     const { config } = options
     const files = await StateDirectory.open(config.state)
     undo.push(() => files.close())
-    const codec = new NativeCodec()
+    const codec = new NativeCodec(codecAddon())
     const underlay = Underlay.open(config.listen)
     undo.push(() => underlay.close())
     const wish = { name: config.name, create: options.create, join: options.join, pool: config.pool, zone: config.zone }
@@ -148,7 +192,7 @@ export class Daemon {
       dropped: () => undefined,
       remember: () => daemonOf().#rememberSoon(),
     }
-    const instances = new Instances({
+    const instances: Instances = new Instances({
       state: files,
       served: (service, family) => host.addresses.served(service, family),
       changed: (instance) => daemonOf().#instanceChanged(instance),
@@ -162,7 +206,7 @@ export class Daemon {
       authority: admission,
       sendDatagram: (bytes, address) => underlay.sendOne(bytes, address),
     })
-    const host = new Host(
+    const host: Host = new Host(
       {
         primitives,
         codec,
@@ -192,14 +236,14 @@ export class Daemon {
     await link.cleanStale()
     const conflicts = await link.conflicts()
     if (conflicts.length > 0) {
-      const [{ what, device }] = [conflicts[0]!].map((c) => ({ what: c.destination, device: c.device ?? 'a route' }))
+      const { pool, prefix, kind, device } = conflicts[0]!
       throw new CaracalError(
         'CARACAL_E_ADDRESS_CLASH',
-        `the pool ${plan.pool} overlaps ${what} of this host (${device})`,
-        'create the network with another pool (setting `pool`), or remove that route',
+        `the pool ${pool} overlaps the ${kind} ${prefix} of ${device} on this host`,
+        `create the network with another pool (setting pool), or remove that ${kind}`,
       )
     }
-    const tun = new NativeTun({ name: config.tun.name, mtu: config.tun.mtu })
+    const tun = new NativeTun({ name: config.tun.name, mtu: config.tun.mtu, up: false })
     undo.push(() => tun.close())
     io.tun = tun
     const loop = new PacketLoop({
@@ -208,7 +252,9 @@ export class Daemon {
       underlay,
       failed: (error) => {
         log.error({ error }, 'the packet loop failed')
-        late.daemon?.requestStop(messageOf(error))
+        if (late.daemon === undefined) return
+        late.daemon.failed = true
+        late.daemon.requestStop(messageOf(error))
       },
     })
     undo.push(() => loop.stop())
@@ -309,14 +355,12 @@ export class Daemon {
 
   /** Registers an instance; resolves with warnings when it is durable. */
   async expose(request: ExposeRequest, configured: boolean): Promise<readonly string[]> {
-    const { host, instances, identity, primitives, link } = this
-    const name = parseServiceName(request.name)
-    if ('problem' in name) throw new CaracalError('CARACAL_E_NAME', name.problem, 'choose a name such as web or api.shop')
-    const service = serviceIdOf(name, identity.trust.network, primitives)
+    const { host, instances, link } = this
+    const service = this.serviceId(request.name)
     // The served addresses first: health is judged by where packets will go.
     const served = host.addresses.host(service)
     await link.addLocal(served.map(formatAddress))
-    const instance = await instances.add(service, { ...request, name: name.text }, configured)
+    const instance = await instances.add(service, request, configured)
     if (!configured) await instances.save()
     this.#publish(instance)
     await this.#mappings
@@ -425,7 +469,10 @@ export class Daemon {
     const flows = this.host.leave(monotonicNow())
     this.loop.wake()
     // The farewells are acknowledged within a round trip; a peer that does not answer is not waited for.
-    await new Promise((resolve) => setTimeout(resolve, this.host.sessions.count > 0 ? FAREWELL_MS : 0))
+    const deadline = monotonicNow() + FAREWELL_MS
+    while (this.host.control.pending > 0 && monotonicNow() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
     await this.#close()
     return flows
   }

@@ -101,7 +101,11 @@ export async function runDoctor(inputs: DoctorInputs, limitMs = LIMIT_MS): Promi
   return Promise.all(checks.map(([name, check]) => attempt(name, check, limitMs)))
 }
 
-async function attempt(name: string, check: () => DoctorCheck | Promise<DoctorCheck>, limitMs: number): Promise<DoctorCheck> {
+async function attempt(
+  name: string,
+  check: () => DoctorCheck | Promise<DoctorCheck>,
+  limitMs: number,
+): Promise<DoctorCheck> {
   let limit: NodeJS.Timeout | undefined
   const late = new Promise<DoctorCheck>((resolve) => {
     limit = setTimeout(() => resolve(unknown(name, `no answer within ${limitMs} ms`)), limitMs)

@@ -39,7 +39,9 @@ export class MetricsText {
     'How late the event loop was in the last one to two minutes; quantile 1 is the worst',
     ['quantile'],
   )
-  readonly #drops = this.#counter('caracal_drops_total', 'Packets and frames that were not delivered, by reason', ['reason'])
+  readonly #drops = this.#counter('caracal_drops_total', 'Packets and frames that were not delivered, by reason', [
+    'reason',
+  ])
   readonly #sessions = this.#gauge('caracal_sessions', 'Hosts with which there is a session')
   readonly #hosts = this.#gauge('caracal_hosts_known', 'Hosts of the network that are known')
   readonly #flows = this.#gauge('caracal_flows', 'Open flows, by protocol', ['protocol'])
@@ -47,7 +49,9 @@ export class MetricsText {
   readonly #services = this.#gauge('caracal_services_known', 'Services of the network that are known')
   readonly #instances = this.#gauge('caracal_instances', "This host's instances of services, by state", ['state'])
   readonly #synced = this.#gauge('caracal_directory_synced', '1 once the records of the other hosts are here, else 0')
-  readonly #directory = this.#counter('caracal_directory_events_total', 'Events of the directory of records, by kind', ['event'])
+  readonly #directory = this.#counter('caracal_directory_events_total', 'Events of the directory of records, by kind', [
+    'event',
+  ])
 
   get contentType(): string {
     return this.#registry.contentType
@@ -129,7 +133,10 @@ function kebab(name: string): string {
 }
 
 function sentence(name: string): string {
-  const text = words(name).join(' ').replace(/^tun /, 'TUN: ').replace(/^wire /, 'wire: ')
+  const text = words(name)
+    .join(' ')
+    .replace(/^tun /, 'TUN: ')
+    .replace(/^wire /, 'wire: ')
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
 

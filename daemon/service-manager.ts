@@ -146,7 +146,8 @@ export class ServiceManager {
       return true
     } catch (error) {
       if (busy.has(nativeReason(error))) return false
-      if (!this.#complained) this.#log.warn({ socket: this.#socket, reason: messageOf(error) }, 'the service manager could not be told')
+      if (!this.#complained)
+        this.#log.warn({ socket: this.#socket, reason: messageOf(error) }, 'the service manager could not be told')
       this.#complained = true
       return true
     }
@@ -158,7 +159,10 @@ function sendNative(socket: string, text: string): void {
 }
 
 /** ms; half the time, so that one late or lost ping does no harm. */
-function watchdogPeriod({ WATCHDOG_USEC: time, WATCHDOG_PID: owner }: ServiceManagerEnvironment, pid: number): number | undefined {
+function watchdogPeriod(
+  { WATCHDOG_USEC: time, WATCHDOG_PID: owner }: ServiceManagerEnvironment,
+  pid: number,
+): number | undefined {
   if (time === undefined || !/^[1-9]\d{0,15}$/.test(time)) return undefined
   if (owner !== undefined && owner !== '' && owner !== String(pid)) return undefined
   return Math.min(Math.max(Math.floor(Number(time) / 2000), 1), TIMER_MAX_MS)

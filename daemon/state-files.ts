@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { constants } from 'node:fs'
+import { closeSync, constants, fsyncSync, openSync, renameSync, writeSync } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, realpath, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { CaracalError, messageOf, systemCode } from './errors.js'
@@ -123,6 +123,30 @@ export class StateDirectory {
     }
     this.#waiting.set(name, write)
     return write.done
+  }
+
+  /** As {@link write}, and on disk when it returns. For what must not wait, and is rare: it blocks. */
+  writeNow(name: string, content: Uint8Array): void {
+    const path = this.#file(name)
+    const temporary = `${path}.now.tmp`
+    try {
+      const file = openSync(temporary, 'w', 0o600)
+      try {
+        writeSync(file, wrap(content))
+        fsyncSync(file)
+      } finally {
+        closeSync(file)
+      }
+      renameSync(temporary, path)
+      const directory = openSync(this.path, constants.O_RDONLY | constants.O_DIRECTORY)
+      try {
+        fsyncSync(directory)
+      } finally {
+        closeSync(directory)
+      }
+    } catch (error) {
+      throw unusable(path, error)
+    }
   }
 
   /** Removes a file, if it is there. */

@@ -23,7 +23,8 @@ const rootless = (): boolean => process.getuid?.() !== 0
 /** Words that run a command inside the holder's namespaces. */
 export function enter(holder: Holder): string[] {
   const user = rootless() ? ['--user', '--preserve-credentials'] : []
-  return ['nsenter', '--target', String(holder.pid), ...user, '--mount', '--net']
+  // Entering a mount namespace leads to its root folder: back to where the caller is.
+  return ['nsenter', '--target', String(holder.pid), ...user, '--mount', '--net', `--wd=${process.cwd()}`]
 }
 
 /** Whether the holder's process is still the one that was started. */

@@ -69,12 +69,18 @@ export function checkUdpOffloads(sockets: readonly SocketReport[]): DoctorCheck 
   const problems = sockets.flatMap(({ local, gso, gro }) => {
     const where = formatLocator(local)
     return [
-      ...(gso === false ? [`${where} sends one frame a message (no GSO): bulk transfers run at about a quarter of the speed`] : []),
+      ...(gso === false
+        ? [`${where} sends one frame a message (no GSO): bulk transfers run at about a quarter of the speed`]
+        : []),
       ...(gro === false ? [`${where} receives one frame a buffer (no GRO): receiving costs more processor time`] : []),
     ]
   })
   if (problems.length === 0) return ok(name, 'GSO and GRO')
-  return warn(name, listed(problems), 'use Linux 5.0 or newer; some network cards and tunnels refuse GSO: ethtool -K DEVICE tx-udp-segmentation on')
+  return warn(
+    name,
+    listed(problems),
+    'use Linux 5.0 or newer; some network cards and tunnels refuse GSO: ethtool -K DEVICE tx-udp-segmentation on',
+  )
 }
 
 /** Less makes bulk transfers lose frames, and these be sent again. */
@@ -82,7 +88,8 @@ const BUFFER_ENOUGH = 1 << 22
 
 export async function checkUdpBuffers(sockets: readonly SocketReport[], read: SettingReader): Promise<DoctorCheck> {
   const name = 'udp buffers'
-  if (sockets.length === 0) return fail(name, 'no UDP socket is open: no other host is reached', 'set `listen` in the configuration')
+  if (sockets.length === 0)
+    return fail(name, 'no UDP socket is open: no other host is reached', 'set `listen` in the configuration')
   const receive = Math.min(...sockets.map(({ bufferSizes }) => bufferSizes.receive))
   const send = Math.min(...sockets.map(({ bufferSizes }) => bufferSizes.send))
   const detail = `${kilobytes(receive)} to receive, ${kilobytes(send)} to send`
@@ -91,7 +98,9 @@ export async function checkUdpBuffers(sockets: readonly SocketReport[], read: Se
     ...(send < BUFFER_ENOUGH ? ['net/core/wmem_max'] : []),
   ]
   if (short.length === 0) return ok(name, detail)
-  const limits = await Promise.all(short.map(async (path) => `${path.replaceAll('/', '.')} is ${(await read(path))?.trim() ?? 'not known'}`))
+  const limits = await Promise.all(
+    short.map(async (path) => `${path.replaceAll('/', '.')} is ${(await read(path))?.trim() ?? 'not known'}`),
+  )
   return warn(
     name,
     `${detail}, less than ${kilobytes(BUFFER_ENOUGH)} (${limits.join(', ')}): bulk transfers lose frames and send them again`,

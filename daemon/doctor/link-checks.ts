@@ -47,7 +47,8 @@ export async function checkRoutes({ tun, routed, report }: LinkInputs, run: Comm
   for (const address of routed.filter((one) => report.ipv6 || !isV6(one))) {
     try {
       const route = routeShape.parse(JSON.parse((await run('ip', ['-j', 'route', 'get', address])).trim() || '[]'))[0]
-      if (route?.dev !== tun) problems.push(`${address} goes to ${route?.dev ?? route?.type ?? 'nowhere'} instead of ${tun}`)
+      if (route?.dev !== tun)
+        problems.push(`${address} goes to ${route?.dev ?? route?.type ?? 'nowhere'} instead of ${tun}`)
     } catch (error) {
       if (!(error instanceof CommandError)) throw error
       if (error.missing) return fail(name, 'the program ip is not installed', installing('iproute2'))
@@ -55,7 +56,11 @@ export async function checkRoutes({ tun, routed, report }: LinkInputs, run: Comm
     }
   }
   if (problems.length === 0) return ok(name, `overlay addresses go into ${tun}`)
-  return fail(name, `${listed(problems)}: programs do not reach services`, `${again} (ip rule; ip route show table all)`)
+  return fail(
+    name,
+    `${listed(problems)}: programs do not reach services`,
+    `${again} (ip rule; ip route show table all)`,
+  )
 }
 
 export async function checkBlackholes({ tun, pools, report }: LinkInputs, run: CommandRunner): Promise<DoctorCheck> {
@@ -93,9 +98,18 @@ export async function checkFirewallTable({ tun, report }: LinkInputs, run: Comma
     return ok(name, `nftables table inet ${table}`)
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
-    if (error.missing) return warn(name, `nft is not installed: ${firewallCost}`, `${installing('nftables')}; then start the daemon again`)
+    if (error.missing)
+      return warn(
+        name,
+        `nft is not installed: ${firewallCost}`,
+        `${installing('nftables')}; then start the daemon again`,
+      )
     if (!report.firewall) {
-      return warn(name, `${error.complaint}: ${firewallCost}`, 'use a kernel with nf_tables (modprobe nf_tables); then start the daemon again')
+      return warn(
+        name,
+        `${error.complaint}: ${firewallCost}`,
+        'use a kernel with nf_tables (modprobe nf_tables); then start the daemon again',
+      )
     }
     return warn(
       name,

@@ -36,7 +36,7 @@ export async function checkDns({ settings, name: asked, addresses, lookup }: Dns
 }
 
 /** A host as `hosts` tells it, as far as it is needed here. */
-export type HostReport = Pick<HostInfo, 'name' | 'self' | 'state' | 'locators'>
+export type HostReport = Readonly<Pick<HostInfo, 'name' | 'self' | 'state'>> & { readonly locators: readonly string[] }
 
 export function checkHosts(hosts: readonly HostReport[]): DoctorCheck {
   const name = 'hosts'
@@ -47,7 +47,9 @@ export function checkHosts(hosts: readonly HostReport[]): DoctorCheck {
   const up = others.filter(({ state }) => state === 'up').length
   if (missed.length === 0) return ok(name, `${several(up, 'session')}, ${several(others.length, 'other host')} known`)
   const detail = listed(
-    missed.map(({ name: host, state, locators }) => `${host} is ${state} (${listed(locators, ', ') || 'no address known'})`),
+    missed.map(
+      ({ name: host, state, locators }) => `${host} is ${state} (${listed(locators, ', ') || 'no address known'})`,
+    ),
   )
   const remedy =
     'see whether those hosts run, whether UDP gets through to these addresses (firewalls on the way) and whether their clocks are right'
@@ -103,12 +105,13 @@ export function checkClaims(unsettled: readonly string[]): DoctorCheck {
 }
 
 /** An instance of this host, as `services` tells it, with its service's name. */
-export type InstanceReport = { readonly service: string } & Pick<InstanceInfo, 'state' | 'health'>
+export type InstanceReport = Readonly<Pick<InstanceInfo, 'state' | 'health'>> & { readonly service: string }
 
 export function checkInstances(instances: readonly InstanceReport[]): DoctorCheck {
   const name = 'services'
   const ill = instances.filter(({ state }) => state === 'unhealthy' || state === 'down')
-  if (ill.length === 0) return ok(name, instances.length === 0 ? 'none exposed here' : `${several(instances.length, 'instance')}, all well`)
+  if (ill.length === 0)
+    return ok(name, instances.length === 0 ? 'none exposed here' : `${several(instances.length, 'instance')}, all well`)
   return warn(
     name,
     `${listed(ill.map(({ service, health }) => `${service}: ${health.detail || 'unhealthy'}`))}; no new flow comes to ${ill.length === 1 ? 'it' : 'them'}`,
@@ -118,7 +121,11 @@ export function checkInstances(instances: readonly InstanceReport[]): DoctorChec
 
 /** Reasons that say something about this host's set-up, what they mean and what to do. Others are a matter of traffic, and of `caracal status`. */
 const telling: readonly (readonly [reason: DropReason, meaning: string, remedy: string])[] = [
-  ['foreign-source', "came from containers, guests or other hosts, whose sources are not this host's", 'run a daemon in them'],
+  [
+    'foreign-source',
+    "came from containers, guests or other hosts, whose sources are not this host's",
+    'run a daemon in them',
+  ],
   ['flow-table-full', 'would have begun flows that had no room', 'see caracal flows for who opens so many'],
   ['tun-write-failed', 'were refused by the kernel', 'see the log of the kernel (dmesg) and the checks of the device'],
   ['send-failed', 'had no way out of this host', 'see ip route and the addresses of the hosts (caracal hosts)'],

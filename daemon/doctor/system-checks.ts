@@ -41,7 +41,8 @@ export async function checkKernelSettings(tun: string, ipv6: boolean, read: Sett
 
   const localnet = `net/ipv4/conf/${tun}/route_localnet`
   const found = await value(localnet)
-  if (found === undefined) return warn(name, `cannot read ${localnet.replaceAll('/', '.')}`, 'look whether /proc is mounted')
+  if (found === undefined)
+    return warn(name, `cannot read ${localnet.replaceAll('/', '.')}`, 'look whether /proc is mounted')
   if (found !== '1') unlike(localnet, '1', 'servers that listen on 127.0.0.1 only are not reached')
 
   const filter = `net/ipv4/conf/${tun}/rp_filter`

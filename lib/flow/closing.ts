@@ -29,7 +29,8 @@ export class Closing {
       this.#opening.refused(attempt.pending, attempt.attempt, NotHereCode.refused, now)
       return
     }
-    const row = generation === 0 ? table.findRemote(peer, frame.slot, frame.generation) : table.resolve(slot, generation, peer)
+    const row =
+      generation === 0 ? table.findRemote(peer, frame.slot, frame.generation) : table.resolve(slot, generation, peer)
     if (row >= 0) this.#forget(row)
   }
 

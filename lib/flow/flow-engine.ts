@@ -25,7 +25,7 @@ export interface FlowComponents {
 
 /**
  * The data path of a host: what its programs and its peers send, by flows. Owns the flow table; asks the host for the rest by its environment, whose
- * functions are called from inside the calls below and must not call back into the engine.
+ * functions are called from inside the calls below. Only `env.other` may call back into the engine.
  */
 export class FlowEngine {
   readonly table: FlowTable

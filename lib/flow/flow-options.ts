@@ -49,7 +49,7 @@ export const defaultFlowOptions: FlowOptions = {
   silenceMax: 300,
   openingsMax: 65_536,
   openingTimeout: 30_000,
-  silenceFinal: 1_000,
+  silenceFinal: 3_000,
   halfOpenTimeout: 30_000,
   unconfirmedTimeout: 120_000,
   halfOpenPerPeer: 16_384,

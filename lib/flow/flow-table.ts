@@ -300,7 +300,11 @@ export class FlowTable {
   linkRemote(row: number): void {
     const { words } = this
     const base = row * ROW_WORDS
-    const head = this.#remoteHead(words[base + Row.peer]!, words[base + Row.remoteSlot]!, words[base + Row.remoteGeneration]!)
+    const head = this.#remoteHead(
+      words[base + Row.peer]!,
+      words[base + Row.remoteSlot]!,
+      words[base + Row.remoteGeneration]!,
+    )
     words[base + Row.nextRemote] = words[head]!
     words[head] = row + 1
     words[base + Row.flags]! |= FlowFlag.remoteLinked
@@ -332,7 +336,11 @@ export class FlowTable {
     if ((words[base + Row.flags]! & FlowFlag.remoteLinked) === 0) return
     words[base + Row.flags]! &= ~FlowFlag.remoteLinked
     const peer = words[base + Row.peer]!
-    this.#unlink(this.#remoteHead(peer, words[base + Row.remoteSlot]!, words[base + Row.remoteGeneration]!), Row.nextRemote, row)
+    this.#unlink(
+      this.#remoteHead(peer, words[base + Row.remoteSlot]!, words[base + Row.remoteGeneration]!),
+      Row.nextRemote,
+      row,
+    )
   }
 
   /** Takes the row out of the first index, so that its 5-tuple can serve a new flow; the row lives on under its flow ID. */
@@ -397,7 +405,14 @@ export class FlowTable {
     const { words } = this
     const b = row * ROW_WORDS
     const r = b + Row.remote
-    const hash = this.#hash(words[b + Row.kind]!, words[b + Row.ports]!, words[r]!, words[r + 1]!, words[r + 2]!, words[r + 3]!)
+    const hash = this.#hash(
+      words[b + Row.kind]!,
+      words[b + Row.ports]!,
+      words[r]!,
+      words[r + 1]!,
+      words[r + 2]!,
+      words[r + 3]!,
+    )
     return this.#tuples + (hash & this.#mask)
   }
 

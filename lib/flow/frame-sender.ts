@@ -2,7 +2,7 @@
 // ourselves when the other end is this same host.
 import { ADDRESS_RECORD, Gso } from '../wire/batch.js'
 import { CLEAR_HEADER, HEADROOM, INNER_HEADER, Kind, PATH_MTU, Protocol, TAG_LENGTH } from '../wire/constants.js'
-import { fromHex, type ServiceId } from '../wire/ids.js'
+import type { ServiceId } from '../wire/ids.js'
 import { writeInnerHeader } from '../wire/inner.js'
 import {
   ACCEPT_HEADER,
@@ -89,7 +89,8 @@ export class FrameSender {
     const frame = new OpenFrame()
     frame.slot = details.slot
     frame.generation = details.generation >>> 0
-    if (details.service !== undefined) frame.service = fromHex(details.service)
+    const { services } = this.#core
+    frame.service = services.bytes(services.number(details.service))
     frame.family = details.family
     frame.attempt = details.attempt
     frame.flags = details.flags
@@ -157,7 +158,13 @@ export class FrameSender {
   }
 
   #notHere(peer: number, slot: number, generation: number, frame: NotHereFrame): void {
-    const bytes = newFrame(NOT_HERE_HEADER, Kind.notHere, { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 }, slot, generation)
+    const bytes = newFrame(
+      NOT_HERE_HEADER,
+      Kind.notHere,
+      { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 },
+      slot,
+      generation,
+    )
     writeNotHere(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
     this.#core.counters.notHereSent++
     this.#sendNow(peer, bytes, 0)
@@ -201,7 +208,13 @@ export class FrameSender {
     const base = row * ROW_WORDS
     const length = ICMP_ERROR_HEADER + Math.min(frame.quoteLength, ICMP_QUOTE_MAX)
     const inner = { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: table.protocol(row) }
-    const bytes = newFrame(length, Kind.icmpError, inner, table.words[base + Row.remoteSlot]!, table.words[base + Row.remoteGeneration]!)
+    const bytes = newFrame(
+      length,
+      Kind.icmpError,
+      inner,
+      table.words[base + Row.remoteSlot]!,
+      table.words[base + Row.remoteGeneration]!,
+    )
     writeIcmpErrorFrame(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
     this.#sendNow(table.words[base + Row.peer]!, bytes, 0)
   }

@@ -16,7 +16,15 @@ import type { DatagramBatch, OpenBatch, PacketBatch } from '../wire/batch.js'
 import { HEADROOM, INNER_HEADER, Kind, LANE_SLOT_BITS, Protocol, VNET_HEADER } from '../wire/constants.js'
 import { dropReasons } from '../wire/drop.js'
 import { PacketHead, writeHeaders } from '../wire/headers.js'
-import { innerClass, innerFlags, innerGeneration, innerHopLimit, innerKind, innerProtocol, innerSlot } from '../wire/inner.js'
+import {
+  innerClass,
+  innerFlags,
+  innerGeneration,
+  innerHopLimit,
+  innerKind,
+  innerProtocol,
+  innerSlot,
+} from '../wire/inner.js'
 import { ipHeaderLength } from '../wire/ip.js'
 import { ACCEPT_HEADER, CloseCode, CloseFrame, IcmpErrorFrame, NotHereCode, NotHereFrame } from '../wire/open.js'
 import { readClose, readIcmpErrorFrame, readNotHere } from '../wire/open.js'
@@ -355,4 +363,3 @@ export class Inbound {
     this.#sender.notHere(peer, innerSlot(view, at), generation, NotHereCode.gone)
   }
 }
-

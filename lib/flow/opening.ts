@@ -84,7 +84,7 @@ export class Opening {
     const found = env.candidates(target, protocol, destinationPort, now)
     if (typeof found === 'string' || found.length === 0) {
       const reason = typeof found === 'string' ? found : 'no-instance'
-      this.#kernel.refusePacket(data, packet, reason, now)
+      this.#kernel.refusePacket(data, view, packet, reason, now)
       this.#core.drop(reason, data.subarray(packet.ipOffset, packet.end))
       return
     }

@@ -230,8 +230,7 @@ export class Outbound {
     const syn = packet.protocol === Protocol.tcp && (packet.tcpFlags & (TcpFlag.syn | TcpFlag.ack)) === TcpFlag.syn
     if (!table.has(row, FlowFlag.acceptor)) {
       if (syn && view.getInt32(packet.wireOffset) !== table.get(row, Row.initial)) this.#anew(data, view, row)
-      else if (table.get(row, Row.state) === FlowState.opening)
-        this.#opening.again(row, data, view, packet, this.#now)
+      else if (table.get(row, Row.state) === FlowState.opening) this.#opening.again(row, data, view, packet, this.#now)
       else this.#forward(data, view, row)
       return
     }

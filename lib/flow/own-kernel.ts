@@ -88,7 +88,11 @@ export class OwnKernel {
   }
 
   /** As {@link refuse} for a packet that got no flow. */
-  refusePacket(data: Uint8Array, packet: ParsedPacket, reason: DropReason, now: number): void {
+  refusePacket(data: Uint8Array, view: DataView, packet: ParsedPacket, reason: DropReason, now: number): void {
+    if (reason === 'refused' && packet.protocol === Protocol.tcp) {
+      if (this.core.answers.take(now)) this.resetSender(data, view, packet)
+      return
+    }
     this.answer(data, packet, refusalKind(reason), 0, now)
   }
 

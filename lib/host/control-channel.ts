@@ -76,6 +76,13 @@ export class ControlChannel {
     this.#options = { ...controlChannelDefaults, ...options }
   }
 
+  /** Messages that wait for their acknowledgement, of all peers. */
+  get pending(): number {
+    let pending = 0
+    for (const { inFlight, queue } of this.#conversations.values()) pending += inFlight.size + queue.length
+    return pending
+  }
+
   /** Queues a message and sends it when the window allows. False: the queue is full, nothing was taken. */
   send(peer: number, channel: Channel, body: Uint8Array, now: number): boolean {
     const conversation = this.#conversation(peer)

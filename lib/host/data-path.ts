@@ -6,7 +6,6 @@ import {
   datagramBatch,
   frameRuns,
   Gso,
-
   openBatch,
   packetBatch,
   PACKET_WORDS,
@@ -36,15 +35,21 @@ export interface DataPathDecisions {
   fromPeers(open: OpenBatch, datagrams: DatagramBatch, tunOut: PacketBatch, now: number): void
 }
 
-/** Sees traffic while a dump is open; see lib/host/traffic-tap.ts. */
+/** Sees traffic while a dump is open; see lib/host/traffic-tap.ts. Batches are only lent for the call. */
 export interface DataPathTap {
-  tunRead(batch: PacketBatch, now: number): void
-  tunWrite(batch: PacketBatch, now: number): void
+  /** Packets from the own kernel, before anything is decided about them. */
+  tunRead(batch: PacketBatch): void
+  /** Packets about to be written to the own kernel. */
+  tunWrite(batch: PacketBatch): void
   /** Before an entry is sealed, and the runs it became. */
   sealing(batch: SealBatch, entry: number): void
-  sealed(runs: FrameRuns, now: number): void
-  /** One datagram and what became of it. */
-  opened(datagrams: DatagramBatch, open: OpenBatch, now: number): void
+  sealed(runs: FrameRuns): void
+  /** A datagram about to be sent in the clear, as one run. */
+  clear(runs: FrameRuns): void
+  /** One datagram of one frame, and what the codec made of it; nothing is decided about it yet. */
+  opened(datagrams: DatagramBatch, open: OpenBatch): void
+  /** Everything seen so far has been decided upon; also at the end of every input to the host. */
+  settle(now: number): void
 }
 
 const TUN_READ_BYTES = 512 * 1024
@@ -96,11 +101,13 @@ export class DataPath {
   /** The device has filled `tunIn`. */
   tunRead(now: number): void {
     const { tunIn } = this
-    this.tap?.tunRead(tunIn, now)
+    this.tap?.tunRead(tunIn)
     this.#tunSeal.count = 0
     this.components.decisions.fromTun(tunIn, this.#tunSeal, now)
+    this.tap?.settle(now)
     this.flush(now)
-    this.#seal(this.#tunSeal, now)
+    this.#seal(this.#tunSeal)
+    this.tap?.settle(now)
   }
 
   /** The device has filled `wireIn`. */
@@ -137,7 +144,7 @@ export class DataPath {
   /** Queues one packet, vnet header and all (copied), for the own kernel. */
   packet(packet: Uint8Array): void {
     const batch = this.#scratchPackets
-    if (batch.count >= SCRATCH_ENTRIES || align(batch.used) + packet.length > SCRATCH_BYTES) this.#flushPackets(0)
+    if (batch.count >= SCRATCH_ENTRIES || align(batch.used) + packet.length > SCRATCH_BYTES) this.#flushPackets()
     const offset = align(batch.used)
     batch.data.set(packet, offset)
     batch.desc[batch.count * PACKET_WORDS] = offset
@@ -153,13 +160,15 @@ export class DataPath {
     runs.desc.set([0, bytes.length, bytes.length, addressSlot, 0, 0])
     runs.count = 1
     runs.used = bytes.length
+    this.tap?.clear(runs)
     this.#send(runs)
   }
 
   /** Seals and sends, writes what was queued. Called after every input to the host. */
   flush(now: number): void {
-    this.#flushFrames(now)
-    this.#flushPackets(now)
+    this.#flushFrames()
+    this.#flushPackets()
+    this.tap?.settle(now)
   }
 
   #receive(datagrams: DatagramBatch, now: number): void {
@@ -167,9 +176,9 @@ export class DataPath {
     codec.open(datagrams, this.#open)
     this.#tunOut.count = 0
     decisions.fromPeers(this.#open, datagrams, this.#tunOut, now)
-    this.#flushPackets(now)
+    this.#flushPackets()
     if (this.#tunOut.count === 0) return
-    this.tap?.tunWrite(this.#tunOut, now)
+    this.tap?.tunWrite(this.#tunOut)
     this.components.io.writeTun(this.#tunOut)
   }
 
@@ -186,35 +195,36 @@ export class DataPath {
       for (let at = 0; at < Math.max(total, 1); at += step) {
         single.desc.set([start + at, Math.min(step, total - at), 0, wireIn.desc[base + 3]!])
         codec.open(single, this.#open)
-        tap.opened(single, this.#open, now)
+        tap.opened(single, this.#open)
         this.#tunOut.count = 0
         decisions.fromPeers(this.#open, single, this.#tunOut, now)
-        this.#flushPackets(now)
+        tap.settle(now)
+        this.#flushPackets()
         if (this.#tunOut.count === 0) continue
-        tap.tunWrite(this.#tunOut, now)
+        tap.tunWrite(this.#tunOut)
         this.components.io.writeTun(this.#tunOut)
       }
     }
   }
 
-  #flushFrames(now = 0): void {
+  #flushFrames(): void {
     if (this.#scratchSeal.count === 0) return
-    this.#seal(this.#scratchSeal, now)
+    this.#seal(this.#scratchSeal)
     this.#scratchSeal.count = 0
     this.#scratchSealUsed = 0
   }
 
-  #flushPackets(now: number): void {
+  #flushPackets(): void {
     const batch = this.#scratchPackets
     if (batch.count === 0) return
-    this.tap?.tunWrite(batch, now)
+    this.tap?.tunWrite(batch)
     this.components.io.writeTun(batch)
     batch.count = 0
     batch.used = 0
   }
 
-  #seal(batch: SealBatch, now: number): void {
-    if (this.tap !== undefined) return this.#sealTapped(this.tap, batch, now)
+  #seal(batch: SealBatch): void {
+    if (this.tap !== undefined) return this.#sealTapped(this.tap, batch)
     const { codec } = this.components
     const runs = this.#runs
     for (let next = 0; next < batch.count; ) {
@@ -226,7 +236,7 @@ export class DataPath {
     }
   }
 
-  #sealTapped(tap: DataPathTap, batch: SealBatch, now: number): void {
+  #sealTapped(tap: DataPathTap, batch: SealBatch): void {
     const { codec } = this.components
     const runs = this.#runs
     const entries = batch.count
@@ -236,7 +246,7 @@ export class DataPath {
       runs.used = 0
       batch.count = entry + 1
       codec.seal(batch, entry, runs)
-      tap.sealed(runs, now)
+      tap.sealed(runs)
       if (runs.count > 0) this.#send(runs)
     }
     batch.count = entries

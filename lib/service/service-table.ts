@@ -46,17 +46,20 @@ interface Row {
 const PIECE_BITS = 12
 const PIECE = 1 << PIECE_BITS
 const WORDS = 8
-const LOAD = 2
+/** Two buckets a row: most probes for a prefix that is not there end at an empty bucket, one access to memory. */
+const BUCKETS_PER_ROW = 2
 
 export class ServiceTable {
   /** Rows by number; keys in pieces of Uint32Array, WORDS a row. */
   readonly #rows: (Row | undefined)[] = []
   readonly #keys: Uint32Array[] = []
-  readonly #hashes: Uint32Array[] = []
-  readonly #next: Int32Array[] = []
   readonly #free: number[] = []
-  /** First row of each bucket plus 1; 0: none. */
-  readonly #buckets: Int32Array[] = [new Int32Array(PIECE)]
+  /**
+   * A link is two words: number of a row plus 1 (0: none), and that row's hash, so that rows with another hash are not touched. Buckets hold the
+   * first link, rows the next.
+   */
+  readonly #next: Int32Array[] = []
+  readonly #buckets: Int32Array[] = [new Int32Array(2 * PIECE)]
   /** Linear hashing: buckets 0..#mask + #split exist. */
   #mask = 15
   #split = 0
@@ -140,46 +143,57 @@ export class ServiceTable {
   /** Number of the row with the masked key, or -1. */
   #find(hash: number, length: number): number {
     const masked = this.#masked
-    for (
-      let at = this.#bucket(this.#address(hash));
-      at !== 0;
-      at = this.#next[(at - 1) >> PIECE_BITS]![(at - 1) & (PIECE - 1)]!
-    ) {
-      const number = at - 1
-      const place = number & (PIECE - 1)
-      if (this.#hashes[number >> PIECE_BITS]![place] !== hash) continue
-      const keys = this.#keys[number >> PIECE_BITS]!
-      let i = 0
-      while (i < WORDS && keys[place * WORDS + i] === masked[i]) i++
-      if (i === WORDS && this.#rows[number]!.prefix.length === length) return number
+    let links = this.#buckets
+    let at = this.#address(hash)
+    for (;;) {
+      const piece = links[at >> PIECE_BITS]!
+      const place = 2 * (at & (PIECE - 1))
+      const number = piece[place]! - 1
+      if (number < 0) return -1
+      if (piece[place + 1] === hash) {
+        const keys = this.#keys[number >> PIECE_BITS]!
+        const base = (number & (PIECE - 1)) * WORDS
+        let i = 0
+        while (i < WORDS && keys[base + i] === masked[i]) i++
+        if (i === WORDS && this.#rows[number]!.prefix.length === length) return number
+      }
+      links = this.#next
+      at = number
     }
-    return -1
   }
 
   #insert(row: Row, hash: number): void {
     const number = this.#free.pop() ?? this.#rows.length
     const piece = number >> PIECE_BITS
-    const place = number & (PIECE - 1)
     if (piece === this.#keys.length) {
       this.#keys.push(new Uint32Array(PIECE * WORDS))
-      this.#hashes.push(new Uint32Array(PIECE))
-      this.#next.push(new Int32Array(PIECE))
+      this.#next.push(new Int32Array(2 * PIECE))
     }
     this.#rows[number] = row
-    this.#keys[piece]!.set(this.#masked, place * WORDS)
-    this.#hashes[piece]![place] = hash
-    this.#link(number, this.#address(hash))
+    this.#keys[piece]!.set(this.#masked, (number & (PIECE - 1)) * WORDS)
+    this.#link(number, hash)
     this.#size++
-    if (this.#size > LOAD * (this.#mask + 1 + this.#split)) this.#grow()
+    if (this.#size * BUCKETS_PER_ROW > this.#mask + 1 + this.#split) this.#grow()
+    if (this.#size * BUCKETS_PER_ROW > this.#mask + 1 + this.#split) this.#grow()
   }
 
   #remove(number: number, hash: number): void {
-    const bucket = this.#address(hash)
-    let before = 0
-    for (let at = this.#bucket(bucket); at !== number + 1; at = this.#nextOf(at)) before = at
-    const after = this.#nextOf(number + 1)
-    if (before === 0) this.#setBucket(bucket, after)
-    else this.#next[(before - 1) >> PIECE_BITS]![(before - 1) & (PIECE - 1)] = after
+    let links = this.#buckets
+    let at = this.#address(hash)
+    for (;;) {
+      const piece = links[at >> PIECE_BITS]!
+      const place = 2 * (at & (PIECE - 1))
+      const linked = piece[place]! - 1
+      if (linked === number) {
+        const next = this.#next[number >> PIECE_BITS]!
+        const from = 2 * (number & (PIECE - 1))
+        piece[place] = next[from]!
+        piece[place + 1] = next[from + 1]!
+        break
+      }
+      links = this.#next
+      at = linked
+    }
     this.#rows[number] = undefined
     this.#free.push(number)
     this.#size--
@@ -189,18 +203,24 @@ export class ServiceTable {
   #grow(): void {
     const from = this.#split
     const to = from + this.#mask + 1
-    if (to >> PIECE_BITS === this.#buckets.length) this.#buckets.push(new Int32Array(PIECE))
-    let at = this.#bucket(from)
-    this.#setBucket(from, 0)
+    if (to >> PIECE_BITS === this.#buckets.length) this.#buckets.push(new Int32Array(2 * PIECE))
+    const bucket = this.#buckets[from >> PIECE_BITS]!
+    const place = 2 * (from & (PIECE - 1))
+    let number = bucket[place]! - 1
+    let hash = bucket[place + 1]!
+    bucket[place] = 0
     this.#split++
     if (this.#split > this.#mask) {
       this.#mask = this.#mask * 2 + 1
       this.#split = 0
     }
-    while (at !== 0) {
-      const number = at - 1
-      at = this.#nextOf(at)
-      this.#link(number, this.#address(this.#hashes[number >> PIECE_BITS]![number & (PIECE - 1)]!))
+    while (number >= 0) {
+      const next = this.#next[number >> PIECE_BITS]!
+      const at = 2 * (number & (PIECE - 1))
+      const [nextNumber, nextHash] = [next[at]! - 1, next[at + 1]!]
+      this.#link(number, hash)
+      number = nextNumber
+      hash = nextHash
     }
   }
 
@@ -208,18 +228,18 @@ export class ServiceTable {
     const bucket = hash & this.#mask
     return bucket < this.#split ? hash & (this.#mask * 2 + 1) : bucket
   }
-  #bucket(bucket: number): number {
-    return this.#buckets[bucket >> PIECE_BITS]![bucket & (PIECE - 1)]!
-  }
-  #setBucket(bucket: number, value: number): void {
-    this.#buckets[bucket >> PIECE_BITS]![bucket & (PIECE - 1)] = value
-  }
-  #nextOf(at: number): number {
-    return this.#next[(at - 1) >> PIECE_BITS]![(at - 1) & (PIECE - 1)]!
-  }
-  #link(number: number, bucket: number): void {
-    this.#next[number >> PIECE_BITS]![number & (PIECE - 1)] = this.#bucket(bucket)
-    this.#setBucket(bucket, number + 1)
+
+  /** Puts a row at the front of its bucket. */
+  #link(number: number, hash: number): void {
+    const bucket = this.#address(hash)
+    const piece = this.#buckets[bucket >> PIECE_BITS]!
+    const place = 2 * (bucket & (PIECE - 1))
+    const next = this.#next[number >> PIECE_BITS]!
+    const at = 2 * (number & (PIECE - 1))
+    next[at] = piece[place]!
+    next[at + 1] = piece[place + 1]!
+    piece[place] = number + 1
+    piece[place + 1] = hash
   }
 
   #countLengths(): void {
@@ -258,5 +278,5 @@ function hashOf(masked: Uint32Array, length: number): number {
     h ^= h >>> 15
   }
   h = Math.imul(h, 0xc2b2ae35)
-  return (h ^ (h >>> 16)) >>> 0
+  return h ^ (h >>> 16)
 }

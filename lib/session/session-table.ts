@@ -150,6 +150,13 @@ export class SessionTable {
     return this.#states[peer]?.info(now) ?? { connected: false, connecting: false, confirmed: false, rekeys: 0 }
   }
 
+  /** Peers there is a session with. */
+  get count(): number {
+    let count = 0
+    for (const state of this.#active) if (state.current !== undefined) count++
+    return count
+  }
+
   /** When {@link handleTimeout} is to be called; Infinity: not before something else happens. It may turn out that there is nothing to do. */
   nextTimeout(): number {
     return this.#due

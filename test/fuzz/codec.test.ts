@@ -2,7 +2,7 @@
 
 import { deepStrictEqual, notEqual, ok } from 'node:assert/strict'
 import fc from 'fast-check'
-import { test } from 'tap'
+import { t as tap, test } from 'tap'
 import { NativeCodec, codecAddon } from '../../daemon/native-codec.js'
 import type { AeadName, FrameCodec } from '../../lib/crypto/codec.js'
 import { PortableCodec } from '../../lib/crypto/portable-codec.js'
@@ -37,6 +37,9 @@ import {
   type Packet,
   type Received,
 } from '../tools/frames.js'
+
+// Some 6,000 runs take 5 s on an idle machine; a busy one may need a multiple.
+tap.setTimeout(120_000)
 
 const addon = codecAddon()
 const LANES = [5, 0xabcd0006, 0xffff0007]

@@ -26,7 +26,7 @@ function truth(hosts: readonly SimHost[]): string[] {
   return hosts.flatMap((host) => view(host).filter((line) => line.startsWith(host.id.slice(0, 8)))).sort()
 }
 
-for (const seed of [1, 2, 3, 4, 5, 6]) {
+for (const seed of [1, 2, 3, 4]) {
   test(`hosts converge through loss, flapping links, restarts and lost disks (seed ${seed})`, async (t) => {
     const world = new DirectoryWorld(primitives, seed, 16, (random) => 5 + 100 * random(), { fanOut: 3 })
     const { hosts, random } = world
@@ -95,6 +95,20 @@ test('a change reaches every connected host after one way, others after one way 
   t.equal(state(far), 'up')
   world.run(start + 40.5)
   t.equal(state(far), 'unhealthy')
+})
+
+test('a comparison repairs what was lost, long before the next heartbeat', async (t) => {
+  const world = new DirectoryWorld(primitives, 10, 2, () => 10)
+  const [a, b] = world.hosts
+  world.connect(a!, b!)
+  world.run(3_000)
+  world.loss = 1
+  a!.directory.publish([{ payload: registration(1, 100) }], world.now)
+  world.run(world.now + 100)
+  world.loss = 0
+  t.strictSame(view(b!), [])
+  world.run(world.now + world.options.compareEvery + 100)
+  t.strictSame(view(b!), truth([a!]))
 })
 
 test('the idle cost a host does not grow with the number of its peers', async (t) => {

@@ -4,6 +4,7 @@ import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { aeadVectors } from '../../tools/aead-vectors.js'
 import { nodeAeads } from '../../tools/frames.js'
 import { codecContract } from './codec-contract.js'
+import { codecMisuse } from './codec-misuse.js'
 
 const aeads = portableAeads(await loadSodium())
 
@@ -23,3 +24,4 @@ test('offers what it was given', async (t) => {
 
 test('contract with libsodium', async (t) => codecContract(t, () => new PortableCodec(aeads), 'chacha20-poly1305'))
 test('contract with AES-256-GCM', async (t) => codecContract(t, () => new PortableCodec(nodeAeads()), 'aes-256-gcm'))
+test('misuse', async (t) => codecMisuse(t, () => new PortableCodec(aeads), 'chacha20-poly1305'))

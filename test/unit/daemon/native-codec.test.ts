@@ -7,6 +7,7 @@ import type { PortableAead } from '../../../lib/crypto/portable-codec.js'
 import { aeadVectors } from '../../tools/aead-vectors.js'
 import { nodeAeads, pattern } from '../../tools/frames.js'
 import { codecContract } from '../crypto/codec-contract.js'
+import { codecMisuse } from '../crypto/codec-misuse.js'
 
 const addon = codecAddon()
 const offered = addon.codecAeads()
@@ -27,6 +28,7 @@ test('ChaCha20-Poly1305 is always offered, AES-256-GCM first where it is', async
 for (const name of offered) {
   test(`published vectors of ${name}`, async (t) => aeadVectors(t, name, raw(name)))
   test(`contract with ${name}`, async (t) => codecContract(t, () => new NativeCodec(addon), name))
+  test(`misuse with ${name}`, async (t) => codecMisuse(t, () => new NativeCodec(addon), name))
 
   test(`${name} agrees with node:crypto at every length`, async (t) => {
     const reference = nodeAeads().get(name)

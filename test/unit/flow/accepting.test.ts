@@ -23,10 +23,13 @@ test('the same OPEN twice is one flow, and the server is not started twice', (t)
   server.receive(0, 1, open!)
   t.equal(server.engine.counters.accepted, 1)
   const seen = server.takeWritten().map(see)
-  t.same(seen.map((p) => [p.ports[0], p.sequence]), [
-    [40_000, ISN],
-    [40_000, ISN],
-  ])
+  t.same(
+    seen.map((p) => [p.ports[0], p.sequence]),
+    [
+      [40_000, ISN],
+      [40_000, ISN],
+    ],
+  )
   server.tun(1, fromServer(seen[0]!, { flags: SYN | ACK, sequence: SERVER_ISN, acknowledgement: ISN + 1 }))
   exchange([client, server], 1)
   client.tun(2, fromClient(ENDS, { sequence: ISN + 1, acknowledgement: SERVER_ISN + 1 }))
@@ -46,7 +49,10 @@ test('the same flow ID from another peer is another flow', (t) => {
   server.receive(0, 1, open!)
   server.receive(0, other, open!)
   t.equal(server.engine.table.count, 2)
-  t.same(server.takeWritten().map((p) => see(p).source[3]), [1, 3])
+  t.same(
+    server.takeWritten().map((p) => see(p).source[3]),
+    [1, 3],
+  )
   t.end()
 })
 
@@ -58,19 +64,26 @@ test('ACCEPT goes on until the initiator uses our flow ID', (t) => {
   const synAck = fromServer(seen, { flags: SYN | ACK, sequence: SERVER_ISN, acknowledgement: ISN + 1 })
   server.tun(1, synAck)
   server.tun(2, synAck)
-  t.same(server.sent.map((f) => f.kind), [Kind.accept, Kind.accept])
+  t.same(
+    server.sent.map((f) => f.kind),
+    [Kind.accept, Kind.accept],
+  )
   exchange(hosts, 2)
   t.equal(client.takeWritten().length, 2, "the kernel's own repetition arrives as such")
   client.tun(3, fromClient(ENDS, { sequence: ISN + 1, acknowledgement: SERVER_ISN + 1 }))
   exchange(hosts, 3)
   server.tun(4, fromServer(seen, { sequence: SERVER_ISN + 1, acknowledgement: ISN + 1, payload: [1] }))
-  t.same(server.sent.map((f) => f.kind), [Kind.data])
+  t.same(
+    server.sent.map((f) => f.kind),
+    [Kind.data],
+  )
   t.end()
 })
 
 test('half-open flows are bounded by peer and by time', (t) => {
   const { client, server, hosts } = pair({ halfOpenPerPeer: 2 })
-  for (let i = 0; i < 3; i++) client.tun(0, fromClient({ ...ENDS, clientPort: 40_000 + i }, { flags: SYN, sequence: i }))
+  for (let i = 0; i < 3; i++)
+    client.tun(0, fromClient({ ...ENDS, clientPort: 40_000 + i }, { flags: SYN, sequence: i }))
   exchange(hosts, 0)
   t.same(server.takeDrops(), ['flow-table-full'])
   t.equal(server.engine.table.count, 2)

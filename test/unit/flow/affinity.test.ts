@@ -16,6 +16,9 @@ test('the one that was used longest ago goes first', (t) => {
   affinity.remember('b', 2, 0)
   affinity.remember('a', 3, 1)
   affinity.remember('c', 4, 2)
-  t.same(['a', 'b', 'c'].map((key) => affinity.recall(key, 3)), [3, undefined, 4])
+  t.same(
+    ['a', 'b', 'c'].map((key) => affinity.recall(key, 3)),
+    [3, undefined, 4],
+  )
   t.end()
 })

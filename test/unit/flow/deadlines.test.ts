@@ -16,7 +16,10 @@ test('items come out in the order of their time, none before it', (t) => {
     }
     t.ok(deadlines.next > now)
   }
-  t.same(taken, times.sort((a, b) => a - b))
+  t.same(
+    taken,
+    times.sort((a, b) => a - b),
+  )
   t.equal(deadlines.size, 0)
   t.end()
 })

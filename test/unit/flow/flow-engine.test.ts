@@ -61,7 +61,13 @@ test('TCP over all four pairs of families', (t) => {
     exchange(hosts, 2)
     t.same([...see(client.takeWritten()[0]!).payload], [9])
     const [flow] = [...client.engine.flows()]
-    t.match(flow, { state: 'established', role: 'initiator', protocol: 'tcp', family: clientFamily, service: service(WEB) })
+    t.match(flow, {
+      state: 'established',
+      role: 'initiator',
+      protocol: 'tcp',
+      family: clientFamily,
+      service: service(WEB),
+    })
     const [other] = [...server.engine.flows()]
     t.match(other, { state: 'established', role: 'acceptor', family: serverFamily, dialledPort: 80, localPort: 8080 })
     t.equal(flow!.remoteId, other!.id)
@@ -113,7 +119,11 @@ test('what a narrow path does not carry', (t) => {
   const udp = { family: 4, source: SELF_ADDRESS[4], destination: address('dialled', 4, WEB), ports: [5, 53] } as const
   client.tun(1, udpPacket({ ...udp, payload: payload.slice(0, 3000) }))
   const pieces = client.takeSent()
-  t.same(pieces.map((f) => f.kind), [Kind.piece, Kind.piece, Kind.piece], 'a datagram goes in pieces')
+  t.same(
+    pieces.map((f) => f.kind),
+    [Kind.piece, Kind.piece, Kind.piece],
+    'a datagram goes in pieces',
+  )
   t.ok(pieces.every((f) => f.bytes.length <= room))
   client.sent = pieces.reverse()
   exchange(hosts, 1)
@@ -136,7 +146,12 @@ test('UDP: every datagram opens until the flow is accepted, and none is delivere
   for (const [clientFamily, serverFamily] of families) {
     const { client, server, hosts } = pair(serverFamily)
     const source = SELF_ADDRESS[clientFamily]
-    const out = { family: clientFamily, source, destination: address('dialled', clientFamily, WEB), ports: [5000, 53] } as const
+    const out = {
+      family: clientFamily,
+      source,
+      destination: address('dialled', clientFamily, WEB),
+      ports: [5000, 53],
+    } as const
     client.tun(0, udpPacket({ ...out, payload: [1] }))
     t.equal(client.sent[0]!.kind, Kind.open)
     exchange(hosts, 0)
@@ -168,13 +183,21 @@ test('UDP: every datagram opens until the flow is accepted, and none is delivere
 
 test('a UDP sender that is never answered, and a listener that never speaks again, get past OPEN and ACCEPT', (t) => {
   const { client, server, hosts } = pair()
-  const out = { family: 4, source: SELF_ADDRESS[4], destination: address('dialled', 4, WEB), ports: [5000, 53] } as const
+  const out = {
+    family: 4,
+    source: SELF_ADDRESS[4],
+    destination: address('dialled', 4, WEB),
+    ports: [5000, 53],
+  } as const
   client.tun(0, udpPacket({ ...out, payload: [1] }), udpPacket({ ...out, payload: [2] }))
   exchange(hosts, 0)
   client.tun(1, udpPacket({ ...out, payload: [3] }))
   t.equal(client.sent[0]!.kind, Kind.data, 'the second OPEN was answered')
   exchange(hosts, 1)
-  t.same(server.takeWritten().map((p) => [...see(p).payload]), [[1], [2], [3]])
+  t.same(
+    server.takeWritten().map((p) => [...see(p).payload]),
+    [[1], [2], [3]],
+  )
 
   const other = pair()
   other.client.tun(0, udpPacket({ ...out, payload: [1] }))
@@ -194,10 +217,18 @@ test('a UDP sender that is never answered, and a listener that never speaks agai
 
 test('a UDP super-packet before its flow is there is taken apart', (t) => {
   const { client, server, hosts } = pair(6)
-  const out = { family: 4, source: SELF_ADDRESS[4], destination: address('dialled', 4, WEB), ports: [5000, 53] } as const
+  const out = {
+    family: 4,
+    source: SELF_ADDRESS[4],
+    destination: address('dialled', 4, WEB),
+    ports: [5000, 53],
+  } as const
   client.tun(0, udpPacket({ ...out, payload: [1, 1, 2, 2, 3], gsoSize: 2 }))
   exchange(hosts, 0)
-  t.same(server.takeWritten().map((p) => [...see(p).payload]), [[1, 1], [2, 2], [3]])
+  t.same(
+    server.takeWritten().map((p) => [...see(p).payload]),
+    [[1, 1], [2, 2], [3]],
+  )
   t.end()
 })
 
@@ -222,7 +253,13 @@ test('echo over all four pairs of families, and to a host itself', (t) => {
         exchange(hosts, round)
         const reply = see(client.takeWritten()[0]!)
         t.same(reply.source, destination)
-        t.same([reply.ports, [...reply.payload]], [[0, 77], [1, 2, 3]])
+        t.same(
+          [reply.ports, [...reply.payload]],
+          [
+            [0, 77],
+            [1, 2, 3],
+          ],
+        )
       }
       if (n === WEB) t.equal(client.engine.counters.opened, 1, 'the second request is of the same flow')
     }
@@ -249,13 +286,19 @@ test('two clients with the same port towards the same server port', (t) => {
   server.tun(1, fromServer(first.syn, { sequence: SERVER_ISN + 1, acknowledgement: ISN + 1, payload: [1] }))
   exchange(hosts, 1)
   const seen = client.takeWritten().map(see)
-  t.same(seen.map((p) => [p.source[3], ...p.payload]), [
-    [pinned, 2],
-    [WEB, 1],
-  ])
+  t.same(
+    seen.map((p) => [p.source[3], ...p.payload]),
+    [
+      [pinned, 2],
+      [WEB, 1],
+    ],
+  )
   t.equal(server.engine.counters.clashes, 1)
   const flows = [...server.engine.flows()]
-  t.same(flows.map((f) => f.clientPort), [40_000, 40_000])
+  t.same(
+    flows.map((f) => f.clientPort),
+    [40_000, 40_000],
+  )
   t.end()
 })
 
@@ -283,11 +326,21 @@ test('a UDP server answers from another of its addresses', (t) => {
   for (const family of [4, 6] as const) {
     const { client, server, hosts } = pair(family)
     server.serve(9, family, 53)
-    const out = { family, source: SELF_ADDRESS[family], destination: address('dialled', family, WEB), ports: [5000, 53] } as const
+    const out = {
+      family,
+      source: SELF_ADDRESS[family],
+      destination: address('dialled', family, WEB),
+      ports: [5000, 53],
+    } as const
     client.tun(0, udpPacket({ ...out, payload: [1] }))
     exchange(hosts, 0)
     const seen = see(server.takeWritten()[0]!)
-    const wrong = { family, source: address('served', family, 9), destination: seen.source, ports: [8080, 5000] } as const
+    const wrong = {
+      family,
+      source: address('served', family, 9),
+      destination: seen.source,
+      ports: [8080, 5000],
+    } as const
     for (const payload of [[2], [3]]) {
       server.tun(1, udpPacket({ ...wrong, payload }))
       exchange(hosts, 1)
@@ -319,7 +372,12 @@ test('a server on loopback', (t) => {
 
 test('foreign sources, strangers to us, and packets that go nowhere', (t) => {
   const { client } = pair()
-  const out = { family: 4, source: SELF_ADDRESS[4], destination: address('dialled', 4, WEB), ports: [5000, 53] } as const
+  const out = {
+    family: 4,
+    source: SELF_ADDRESS[4],
+    destination: address('dialled', 4, WEB),
+    ports: [5000, 53],
+  } as const
   client.tun(0, udpPacket({ ...out, source: Uint8Array.of(192, 168, 1, 1) }))
   client.tun(0, udpPacket({ ...out, source: address('served', 4, WEB) }))
   t.same(client.takeDrops(), ['foreign-source', 'foreign-source'])
@@ -358,11 +416,20 @@ test('congestion marks of the outer header reach the program, or end the packet'
 test('fragments become one datagram', (t) => {
   const { client, server, hosts } = pair(6)
   const payload = Array.from({ length: 40 }, (_, i) => i)
-  const out = { family: 4, source: SELF_ADDRESS[4], destination: address('dialled', 4, WEB), ports: [5000, 53] } as const
+  const out = {
+    family: 4,
+    source: SELF_ADDRESS[4],
+    destination: address('dialled', 4, WEB),
+    ports: [5000, 53],
+  } as const
   const whole = udpPacket({ ...out, payload })
   const ip = [...whole.subarray(10)]
   const fragment = (from: number, to: number, more: boolean) => {
-    const bytes = Uint8Array.from([...new Array<number>(10).fill(0), ...ip.slice(0, 20), ...ip.slice(20 + from, 20 + to)])
+    const bytes = Uint8Array.from([
+      ...new Array<number>(10).fill(0),
+      ...ip.slice(0, 20),
+      ...ip.slice(20 + from, 20 + to),
+    ])
     bytes[12] = 0
     bytes[13] = 20 + to - from
     bytes[16] = (more ? 0x20 : 0) | ((from / 8) >> 8)
@@ -390,7 +457,12 @@ test('an ICMP error of the server reaches the client, as if from whom it dialled
     client.tun(0, udpPacket({ ...out, payload: [1] }))
     exchange(hosts, 0)
     const seen = see(server.takeWritten()[0]!)
-    const reply = { family: serverFamily, source: seen.destination, destination: seen.source, ports: [8080, 5000] } as const
+    const reply = {
+      family: serverFamily,
+      source: seen.destination,
+      destination: seen.source,
+      ports: [8080, 5000],
+    } as const
     server.tun(0, udpPacket({ ...reply, payload: [2] }))
     exchange(hosts, 0)
     client.takeWritten()
@@ -444,7 +516,11 @@ test('a new connection over one that its kernel has given up', (t) => {
   client.tun(1, fromClient(ends, { flags: SYN, sequence: 5 }))
   exchange(hosts, 1)
   const written = server.takeWritten().map(see)
-  t.same(written.map((p) => p.flags), [RST | ACK, SYN], 'the old server is reset, the new one asked')
+  t.same(
+    written.map((p) => p.flags),
+    [RST | ACK, SYN],
+    'the old server is reset, the new one asked',
+  )
   t.same(written[0]!.sequence, (ISN + 1) >>> 0)
   t.equal([...server.engine.flows()].length, 1)
   t.end()
@@ -486,8 +562,11 @@ test('a reset is exact when bytes are under way that the kernel has not acknowle
   client.takeWritten()
   client.engine.closeAll(2)
   const resets = client.takeWritten().map(see)
-  t.same(resets.map((p) => p.sequence), [SERVER_ISN + 4, SERVER_ISN + 1])
-  t.ok(resets.every((p) => p.flags === (RST | ACK) && p.acknowledgement === ((ISN + 1) >>> 0)))
+  t.same(
+    resets.map((p) => p.sequence),
+    [SERVER_ISN + 4, SERVER_ISN + 1],
+  )
+  t.ok(resets.every((p) => p.flags === (RST | ACK) && p.acknowledgement === (ISN + 1) >>> 0))
   exchange(hosts, 2)
   const other = see(server.takeWritten()[0]!)
   t.same([other.flags, other.sequence], [RST | ACK, (ISN + 1) >>> 0], 'CLOSE resets the server')
@@ -500,12 +579,24 @@ test('a policy that now denies cuts its flows and no others', (t) => {
   const { client, server, hosts } = pair()
   connect(client, server, ends)
   connect(client, server, { ...ends, clientPort: 40_001 })
-  t.equal(server.engine.cut((flow) => flow.clientPort === 40_001, 1), 1)
+  t.equal(
+    server.engine.cut((flow) => flow.clientPort === 40_001, 1),
+    1,
+  )
   exchange(hosts, 1)
-  t.same(client.takeWritten().map((p) => see(p).ports), [[80, 40_001]])
-  t.same([...client.engine.flows()].map((f) => f.clientPort), [40_000])
+  t.same(
+    client.takeWritten().map((p) => see(p).ports),
+    [[80, 40_001]],
+  )
+  t.same(
+    [...client.engine.flows()].map((f) => f.clientPort),
+    [40_000],
+  )
   client.engine.peerLost(1, 2)
-  t.same(client.takeWritten().map((p) => see(p).ports), [[80, 40_000]])
+  t.same(
+    client.takeWritten().map((p) => see(p).ports),
+    [[80, 40_000]],
+  )
   t.same([...client.engine.flows()], [])
   t.end()
 })
@@ -514,7 +605,12 @@ test('flows age by their kind; TCP lives while the other end confirms it', (t) =
   const ends = { clientFamily: 4, serverFamily: 4 } as const
   const { client, server, hosts } = pair()
   connect(client, server, ends)
-  const out = { family: 4, source: SELF_ADDRESS[4], destination: address('dialled', 4, WEB), ports: [5000, 53] } as const
+  const out = {
+    family: 4,
+    source: SELF_ADDRESS[4],
+    destination: address('dialled', 4, WEB),
+    ports: [5000, 53],
+  } as const
   client.tun(0, udpPacket({ ...out, payload: [1] }))
   exchange(hosts, 0)
   const seen = see(server.takeWritten()[0]!)
@@ -529,7 +625,11 @@ test('flows age by their kind; TCP lives while the other end confirms it', (t) =
   run(1_000, 295_000)
   t.equal([...client.engine.flows()].length, 2)
   run(300_000, 310_000)
-  t.same([...client.engine.flows()].map((f) => f.protocol), ['tcp'], 'idle UDP goes after 300 s')
+  t.same(
+    [...client.engine.flows()].map((f) => f.protocol),
+    ['tcp'],
+    'idle UDP goes after 300 s',
+  )
   const hours = 3_600_000
   run(320_000, 5 * hours)
   t.equal([...client.engine.flows()].length, 1, 'confirmed for five hours')
@@ -577,6 +677,9 @@ test('another peer cannot speak for a flow', (t) => {
   const [frame] = client.takeSent()
   server.receive(1, stranger, frame!)
   t.same([server.takeWritten(), server.takeDrops()], [[], ['unknown-flow']])
-  t.same(server.takeSent().map((f) => [f.peer, f.kind]), [[stranger, Kind.notHere]])
+  t.same(
+    server.takeSent().map((f) => [f.peer, f.kind]),
+    [[stranger, Kind.notHere]],
+  )
   t.end()
 })

@@ -121,7 +121,9 @@ export class FlowHost implements FlowEnvironment {
 
   connect(peer: number): void {
     this.peers.sealSlot[peer] = peer
-    this.peers.addressSlot[peer] = this.peers.addresses.acquire(encodeLocator({ address: '192.0.2.1', port: 7000 + peer }))
+    this.peers.addressSlot[peer] = this.peers.addresses.acquire(
+      encodeLocator({ address: '192.0.2.1', port: 7000 + peer }),
+    )
     this.peers.pathMtu[peer] = 1500
   }
 
@@ -251,7 +253,11 @@ export class FlowHost implements FlowEnvironment {
   #dialled(bytes: Uint8Array, offset: number, family: Family): DialledTarget | undefined {
     if (bytes[offset + (family === 4 ? 2 : 6)] !== roles.dialled[family === 4 ? 0 : 1]) return undefined
     const n = bytes[offset + (family === 4 ? 3 : 15)]!
-    return n >= 200 ? { kind: 'host', host: host(n - 200) } : n === 0 ? undefined : { kind: 'service', service: service(n) }
+    return n >= 200
+      ? { kind: 'host', host: host(n - 200) }
+      : n === 0
+        ? undefined
+        : { kind: 'service', service: service(n) }
   }
 
   #isLocal(bytes: Uint8Array, offset: number, family: Family): boolean {
@@ -263,8 +269,12 @@ export class FlowHost implements FlowEnvironment {
 }
 
 /** Delivers all frames between the hosts until nothing is under way. Frames for which `lost` says so vanish. */
-export function exchange(hosts: readonly FlowHost[], now: number, lost: (frame: SentFrame) => boolean = () => false): void {
-  for (let busy = true; busy; ) {
+export function exchange(
+  hosts: readonly FlowHost[],
+  now: number,
+  lost: (frame: SentFrame) => boolean = () => false,
+): void {
+  for (let busy = true; busy;) {
     busy = false
     for (const from of hosts) {
       for (const frame of from.takeSent()) {

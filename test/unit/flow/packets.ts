@@ -40,7 +40,18 @@ function complete(packet: Packet, protocol: number, transport: number[], field: 
   transport[field] = sum >> 8
   transport[field + 1] = sum & 255
   const header = family === 4 ? 20 : 40
-  const vnet = [1, gsoSize === undefined ? 0 : gso, 0, 0, (gsoSize ?? 0) & 255, (gsoSize ?? 0) >> 8, header, 0, field, 0]
+  const vnet = [
+    1,
+    gsoSize === undefined ? 0 : gso,
+    0,
+    0,
+    (gsoSize ?? 0) & 255,
+    (gsoSize ?? 0) >> 8,
+    header,
+    0,
+    field,
+    0,
+  ]
   return packetOf({
     family,
     protocol,

@@ -164,6 +164,31 @@ test('the oldest claim wins an address, the loser takes another and all agree', 
   t.ok(a!.isLocal(first, 0, 4) && a!.isLocal(a!.served(x, 4), 0, 4), 'the old address stays local while flows use it')
 })
 
+test('a dialled address that another service wins means that one, and its loser gets another', async (t) => {
+  const book = new Book('h1')
+  const [x, y] = [idOf('x'), idOf('y')]
+  const target = { kind: 'service', service: x } as const
+  book.importMappings({ ...book.exportMappings(), claims: [{ role: 'dialled', id: x, index: 77, since: 200 }] })
+  book.settle(200)
+  const lost = book.dialledAddress(target, 4)!
+  t.equal(formatAddress(lost), '198.18.128.77')
+  book.setClaims(host('h2'), [{ role: 'dialled', id: y, index: 77, since: 100 }])
+  t.ok(book.settle(300).claims)
+  t.strictSame(book.dialled(lost, 0, 4), { kind: 'service', service: y })
+  const next = book.dialledAddress(target, 4)!
+  t.not(formatAddress(next), formatAddress(lost))
+  t.strictSame(book.dialled(next, 0, 4), target)
+  // Then one that is not claimed any more, and was lost before it was asked for again.
+  const other = new Book('h3')
+  other.setClaims(host('h1'), [{ role: 'dialled', id: x, index: 77, since: 200 }])
+  other.settle(200)
+  t.equal(other.text(target, 4), '198.18.128.77')
+  other.setClaims(host('h1'), [])
+  other.setClaims(host('h2'), [{ role: 'dialled', id: y, index: 77, since: 300 }])
+  other.settle(300)
+  t.not(other.text(target, 4), '198.18.128.77')
+})
+
 test('nobody claims a peer address for another host, or outside the part', async (t) => {
   const book = new Book('h1')
   book.setClaims(host('h2'), [{ role: 'peer', id: host('h3'), index: 5, since: 0 }])

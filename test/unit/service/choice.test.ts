@@ -32,6 +32,20 @@ test('idle instances share exactly by weight', async (t) => {
   for (let seed = 1; seed <= 5; seed++) t.ok(Math.abs(share(choice(seed), pair, 400) - 300) <= 26, `seed ${seed}`)
 })
 
+test('a few open flows do not disturb the split', async (t) => {
+  const few = (id: HostId): number => (id === host('h1') ? 0 : 3)
+  t.ok(
+    Math.abs(
+      share(
+        choice(2, () => alive, few),
+        [instance('h1', 3), instance('h2', 1)],
+        40_000,
+      ) - 30_000,
+    ) <
+      5 * 87,
+  )
+})
+
 test('open flows pull the split towards the weights, never away', async (t) => {
   const open = new Map<HostId, number>()
   const chooser = choice(

@@ -52,6 +52,7 @@ test('a handshake takes one round trip; then frames go both ways and both ends k
   t.match(b.info(a), { connected: true, confirmed: true, role: 'responder', entriesReceived: 2 })
   t.equal(a.table.membershipOf(a.peer(b))?.name, 'b')
   t.equal(b.table.membershipOf(b.peer(a))?.host, a.key.id)
+  t.same([a.table.count, b.table.count], [1, 1])
   const keys = /[0-9a-f]{32}/
   t.notMatch(JSON.stringify(a.info(b)), keys)
 })
@@ -319,6 +320,7 @@ test('an idle session is not renewed and ends after 180 s; a used one is renewed
   net.runFor(2000)
   t.ok(a.events.includes('lost B expired') && b.events.includes('lost A expired'))
   t.equal(a.send(b, 'x'), false)
+  t.equal(a.table.count, 0)
   t.equal(a.table.nextTimeout(), Infinity)
 
   a.connect(b)

@@ -1,0 +1,250 @@
+import { revokeAsAuthority, revokeAsIssuer } from '../lib/crypto/revocations.js'
+import { nextSerial } from '../lib/crypto/authority.js'
+import type { TapEvent } from '../lib/host/tap.js'
+import type { DialledTarget } from '../lib/flow/environment.js'
+import { SELF } from '../lib/path/peers.js'
+import type { ServiceView } from '../lib/service/catalogue.js'
+import { parseServiceName } from '../lib/service/service-id.js'
+import { fromHex, type HostId } from '../lib/wire/ids.js'
+import type { ControlHandlers, DumpRequest, ExposeRequest, RequestOf, ResponseOf } from './control/protocol.js'
+import { wallNow, type Daemon } from './daemon.js'
+import { CaracalError } from './errors.js'
+import { doctorChecks } from './doctor-inputs.js'
+import { monotonicNow } from './packet-loop.js'
+import { dialledPair, flowCounts, flowView, hostsView, hostView, instanceView, pathsView, peersUp, serviceView, statusView } from './views.js'
+
+/** What the control socket asks of a running daemon. */
+export class ControlHandlersOfDaemon implements ControlHandlers {
+  constructor(private readonly daemon: Daemon) {}
+
+  async status(): Promise<ResponseOf<'status'>> {
+    return statusView(this.daemon)
+  }
+
+  async invite({ tags, expiresMs, uses }: RequestOf<'invite'>): Promise<ResponseOf<'invite'>> {
+    const { admission, identity } = this.daemon
+    const expiresAt = Math.floor(wallNow() + expiresMs / 1000)
+    const token = await admission.invite({ tags, uses, expiresAt }, wallNow())
+    return { token, network: identity.trust.profile.name, tags, uses, expiresAt }
+  }
+
+  async expose(request: ExposeRequest): Promise<ResponseOf<'expose'>> {
+    const { daemon } = this
+    const seen = new Set<string>()
+    for (const { protocol, port } of request.ports) {
+      const key = `${protocol.toUpperCase()} port ${port}`
+      if (seen.has(key)) {
+        throw new CaracalError('CARACAL_E_PORT_TAKEN', `${key} is given twice`, 'a dialled port leads to one local port')
+      }
+      seen.add(key)
+    }
+    const warnings = await daemon.expose(request, false)
+    const view = this.#service(request.name)
+    const conflict = daemon.host.catalogue.conflicts().find((one) => one.host === daemon.host.id && one.name === view?.name)
+    const name = view?.name ?? request.name
+    const id = daemon.serviceId(request.name)
+    return {
+      name,
+      id,
+      domain: `${name}.${daemon.zone}`,
+      dialled: dialledPair(daemon, { kind: 'service', service: id }),
+      ports: request.ports.map(({ protocol, port, local }) => ({ protocol, port, local })),
+      warnings: [...warnings, ...(conflict === undefined ? [] : [`others ignore this registration: ${conflict.detail}`])],
+    }
+  }
+
+  async unexpose({ name }: RequestOf<'unexpose'>): Promise<ResponseOf<'unexpose'>> {
+    const { daemon } = this
+    const instance = daemon.instances.get(daemon.serviceId(name))
+    if (instance === undefined) {
+      throw new CaracalError('CARACAL_E_NO_SUCH_SERVICE', `this host does not expose ${name}`, 'see `caracal services`')
+    }
+    const flows = flowCounts(daemon).get(`${instance.service}/${daemon.host.id}`) ?? 0
+    await daemon.unexpose(instance)
+    return { name: instance.request.name, flows }
+  }
+
+  async services({ name }: RequestOf<'services'>): Promise<ResponseOf<'services'>> {
+    const { daemon } = this
+    const counts = flowCounts(daemon)
+    const views = name === undefined ? daemon.host.catalogue.services() : [this.#known(name)]
+    const sorted = [...views].sort((a, b) => (a.name < b.name ? -1 : 1))
+    return { services: sorted.map((view) => serviceView(daemon, view, counts)) }
+  }
+
+  async resolve({ name }: RequestOf<'resolve'>): Promise<ResponseOf<'resolve'>> {
+    const { daemon } = this
+    const { host, names, zone } = daemon
+    const target = this.#target(name)
+    const addresses = dialledPair(daemon, target)
+    const pinned = target.kind === 'service' && target.host !== undefined ? names.showHost(target.host) : null
+    if (target.kind === 'host') {
+      return { name: `${names.showHost(target.host)}.host.${zone}`, kind: 'host', id: target.host, addresses, pinned, instances: [], obstacle: null }
+    }
+    const view = host.catalogue.get(target.service)
+    const counts = flowCounts(daemon)
+    const ports = new Set((view?.instances ?? []).flatMap((i) => i.ports.map((p) => `${p.protocol}/${p.port}`)))
+    const [protocol, port] = ([...ports][0] ?? 'tcp/0').split('/')
+    const candidates = host.environment.candidates(target, protocol === 'udp' ? 17 : 6, Number(port), monotonicNow())
+    const order = typeof candidates === 'string' ? [] : candidates.map(({ peer }) => host.peers.hostId(peer))
+    const instances = order.flatMap((id) => view?.instances.find((i) => i.host === id) ?? [])
+    const full = view?.name ?? name
+    return {
+      name: pinned === null ? `${full}.${zone}` : `${full}.at.${pinned}.${zone}`,
+      kind: 'service',
+      id: target.service,
+      addresses,
+      pinned,
+      instances: instances.map((i) => instanceView(daemon, i, counts.get(`${target.service}/${i.host}`) ?? 0)),
+      obstacle: typeof candidates === 'string' ? candidates : null,
+    }
+  }
+
+  async hosts(): Promise<ResponseOf<'hosts'>> {
+    return { hosts: hostsView(this.daemon) }
+  }
+
+  async flows({ service, host, protocol, limit }: RequestOf<'flows'>): Promise<ResponseOf<'flows'>> {
+    const { daemon } = this
+    const flows = []
+    let total = 0
+    for (const snapshot of daemon.host.flows.flows()) {
+      if (protocol !== undefined && snapshot.protocol !== protocol) continue
+      const view = flowView(daemon, snapshot)
+      if (service !== undefined && view.service !== service) continue
+      if (host !== undefined && view.client !== host && view.instance !== host) continue
+      total++
+      if (flows.length < limit) flows.push(view)
+    }
+    return { flows, total }
+  }
+
+  async paths({ host }: RequestOf<'paths'>): Promise<ResponseOf<'paths'>> {
+    const paths = pathsView(this.daemon)
+    return { paths: host === undefined ? paths : paths.filter((path) => path.host === host || path.hostId === host) }
+  }
+
+  async ping({ target: text, sequence, timeoutMs }: RequestOf<'ping'>): Promise<ResponseOf<'ping'>> {
+    const { daemon } = this
+    const { host, names } = daemon
+    const target = this.#target(text)
+    const reply = (peer: number | undefined, rttMs: number | null, detail: string) => ({
+      target: text,
+      kind: target.kind,
+      sequence,
+      host: peer === undefined ? null : (names.peer(peer) ?? null),
+      remote: peer === undefined || peer === SELF ? null : (hostView(daemon, host.peers.hostId(peer)).session?.remote ?? null),
+      rttMs,
+      detail,
+    })
+    const candidates = host.environment.candidates(target, 1, 0, monotonicNow())
+    if (typeof candidates === 'string') return reply(undefined, null, candidates)
+    const { peer } = candidates[0]!
+    if (peer === SELF) return reply(SELF, 0, '')
+    const deadline = monotonicNow() + timeoutMs
+    host.neighbours.want(peer, monotonicNow())
+    daemon.loop.wake()
+    while (host.peers.sealSlot[peer]! < 0 && monotonicNow() < deadline) await new Promise((resolve) => setTimeout(resolve, 5))
+    if (host.peers.sealSlot[peer]! < 0) return reply(peer, null, 'no session with the host')
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => {
+        ping?.cancel()
+        resolve(reply(peer, null, 'no answer'))
+      }, Math.max(1, deadline - monotonicNow()))
+      const ping = host.ping(peer, monotonicNow(), (rttMs) => {
+        clearTimeout(timer)
+        resolve(reply(peer, rttMs, ''))
+      })
+    })
+  }
+
+  async doctor(): Promise<ResponseOf<'doctor'>> {
+    return { checks: await doctorChecks(this.daemon) }
+  }
+
+  async revoke({ host: text }: RequestOf<'revoke'>): Promise<ResponseOf<'revoke'>> {
+    const { daemon } = this
+    const { identity, host } = daemon
+    const { trust, authority, hostKey } = identity
+    const id = this.#hostId(text)
+    if (id === host.id) throw new CaracalError('CARACAL_E_NOT_ENTITLED', 'a host cannot revoke itself', 'run it on another host')
+    const wall = Math.floor(wallNow())
+    const entry = { host: id, serial: nextSerial(Date.now()), time: wall }
+    const certificate = trust.issuerCertificate
+    if (authority === undefined && certificate === undefined) {
+      throw new CaracalError('CARACAL_E_NOT_ISSUER', 'this host may not revoke', 'run it on the host that created the network')
+    }
+    const name = daemon.names.showHost(id)
+    const bytes =
+      authority !== undefined
+        ? revokeAsAuthority(authority, entry)
+        : revokeAsIssuer(hostKey, { network: fromHex(trust.network), certificate: certificate! }, entry)
+    trust.revocations.add(bytes)
+    const told = peersUp(daemon).filter((peer) => host.peers.hostId(peer) !== id).length
+    host.revocationsAdded(monotonicNow())
+    daemon.loop.wake()
+    daemon.saveTrust()
+    return { name, id, told }
+  }
+
+  async reload(): Promise<ResponseOf<'reload'>> {
+    return this.daemon.reload()
+  }
+
+  async down(): Promise<ResponseOf<'down'>> {
+    const flows = [...this.daemon.host.flows.flows()].length
+    setImmediate(() => this.daemon.requestStop('caracal down'))
+    return { pid: process.pid, flows }
+  }
+
+  dump(request: DumpRequest, emit: (event: TapEvent) => void, signal: AbortSignal): Promise<void> {
+    const close = this.daemon.openTap({ snapLength: request.snapLength, event: emit }, request.points)
+    return new Promise((resolve) => {
+      const end = () => {
+        close()
+        resolve()
+      }
+      if (signal.aborted) end()
+      else signal.addEventListener('abort', end, { once: true })
+    })
+  }
+
+  #service(name: string): ServiceView | undefined {
+    const parsed = parseServiceName(this.#withoutZone(name))
+    return 'problem' in parsed ? undefined : this.daemon.host.catalogue.byName(parsed.text)
+  }
+
+  #known(name: string): ServiceView {
+    const view = this.#service(name)
+    if (view !== undefined) return view
+    const parsed = parseServiceName(this.#withoutZone(name))
+    if ('problem' in parsed) throw new CaracalError('CARACAL_E_NAME', parsed.problem, 'see `caracal services`')
+    throw new CaracalError('CARACAL_E_NO_SUCH_SERVICE', `no host exposes ${name}`, 'see `caracal services`')
+  }
+
+  #hostId(name: string): HostId {
+    const id = this.daemon.names.hostNamed(name) ?? this.daemon.host.directory.hosts().find((host) => host === name)
+    if (id !== undefined) return id
+    throw new CaracalError('CARACAL_E_NO_SUCH_HOST', `no host is called ${name}`, 'see `caracal hosts`')
+  }
+
+  #withoutZone(name: string): string {
+    const { zone } = this.daemon
+    const lower = name.toLowerCase().replace(/\.$/, '')
+    return lower.endsWith(`.${zone}`) ? lower.slice(0, -zone.length - 1) : lower
+  }
+
+  /** `web`, `web.at.h2`, `h2.host` with or without the zone; `h2` alone when no service is called so. */
+  #target(text: string): DialledTarget {
+    const name = this.#withoutZone(text)
+    const pinned = /^(.+)\.at\.([^.]+)$/.exec(name)
+    if (pinned !== null) return { kind: 'service', service: this.#known(pinned[1]!).service, host: this.#hostId(pinned[2]!) }
+    const hostName = /^([^.]+)\.host$/.exec(name)?.[1]
+    if (hostName !== undefined) return { kind: 'host', host: this.#hostId(hostName) }
+    const view = this.#service(name)
+    if (view !== undefined) return { kind: 'service', service: view.service }
+    const id = this.daemon.names.hostNamed(name)
+    if (id !== undefined) return { kind: 'host', host: id }
+    return { kind: 'service', service: this.#known(name).service }
+  }
+}

@@ -1,0 +1,252 @@
+// The daemon's state as the control socket tells it: pure readings, no actions.
+
+import type { FlowSnapshot } from '../lib/flow/flow-snapshot.js'
+import { decodeLocator, formatLocator } from '../lib/path/locator.js'
+import { SELF } from '../lib/path/peers.js'
+import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
+import type { DialledTarget } from '../lib/flow/environment.js'
+import type { Instance as CatalogueInstance, ServiceView } from '../lib/service/catalogue.js'
+import type { HostId } from '../lib/wire/ids.js'
+import type { AddressPair, FlowInfo, HostInfo, InstanceInfo, PathInfo, ServiceInfo, StatusResponse } from './control/shapes.js'
+import type { Daemon } from './daemon.js'
+import { monotonicNow } from './packet-loop.js'
+import { version } from './version.js'
+
+const pair = (v4: Uint8Array | undefined, v6: Uint8Array | undefined): AddressPair => ({
+  v4: v4 === undefined ? null : formatAddress(v4),
+  v6: v6 === undefined ? null : formatAddress(v6),
+})
+
+export function statusView(daemon: Daemon): StatusResponse {
+  const { host, identity, config, underlay, instances } = daemon
+  const { addresses } = host
+  const { profile } = identity.trust
+  const flows = { open: 0, tcp: 0, udp: 0, icmp: 0, capacity: host.flows.table.capacity }
+  for (const { protocol } of host.flows.flows()) {
+    flows.open++
+    flows[protocol]++
+  }
+  const { dataPath } = host
+  return {
+    state: daemon.state,
+    version,
+    pid: process.pid,
+    uptimeMs: monotonicNow() - daemon.startedAt,
+    network: { name: profile.name, id: identity.trust.network },
+    host: {
+      name: identity.membership.name,
+      id: host.id,
+      tags: [...identity.membership.tags],
+      membershipExpiresAt: identity.membership.notAfter,
+      issuer: daemon.admission.isIssuer,
+    },
+    zone: profile.zone,
+    addresses: {
+      self: pair(addresses.self(4), addresses.self(6)),
+      dns: pair(dnsAddress(addresses.plan, 4), dnsAddress(addresses.plan, 6)),
+      pool: addresses.plan.pool,
+      prefix: addresses.plan.v6,
+    },
+    tun: { name: daemon.tun.name, mtu: daemon.tun.mtu, up: daemon.linkReport !== undefined },
+    listen: underlay.locals.map(formatLocator),
+    locators: daemon.locators.map(formatLocator),
+    dns: { mode: config.dns.kind, detail: daemon.resolver?.description ?? '' },
+    sessions: { up: peersUp(daemon).length, known: host.directory.hosts().length - 1 },
+    services: { local: [...instances.all()].length, known: host.catalogue.services().length },
+    flows,
+    counters: {
+      ...host.flows.counters,
+      wireFramesOut: dataPath.framesOut,
+      wireBytesOut: dataPath.bytesOut,
+      wireDatagramsIn: dataPath.datagramsIn,
+      wireBytesIn: dataPath.bytesIn,
+      wireFramesFailed: underlay.framesFailed,
+      ...prefixed('directory', host.directory.counters),
+    },
+    drops: host.drops.toJSON(),
+  }
+}
+
+function prefixed(prefix: string, counters: object): Record<string, number> {
+  const entries = Object.entries(counters).filter((entry): entry is [string, number] => typeof entry[1] === 'number')
+  return Object.fromEntries(
+    entries.map(([key, value]) => {
+      const camel = key.replace(/-(.)/g, (_, c: string) => c.toUpperCase())
+      return [prefix + camel[0]!.toUpperCase() + camel.slice(1), value]
+    }),
+  )
+}
+
+/** Peers with a session. */
+export function peersUp({ host }: Daemon): number[] {
+  const up: number[] = []
+  for (let peer = 1; peer < host.peers.size; peer++) if (host.peers.sealSlot[peer]! >= 0) up.push(peer)
+  return up
+}
+
+function remoteOf({ host }: Daemon, peer: number): string | null {
+  const slot = host.peers.addressSlot[peer]!
+  const locator = slot < 0 ? undefined : decodeLocator(host.peers.addresses.record(slot))
+  return locator === undefined ? null : formatLocator(locator)
+}
+
+export function hostView(daemon: Daemon, id: HostId): HostInfo {
+  const { host, identity, names } = daemon
+  const self = id === host.id
+  const member = host.members.member(id)
+  const peer = self ? SELF : host.peers.indexOf(id)
+  const now = monotonicNow()
+  const info = peer > 0 ? host.sessions.info(peer, now) : undefined
+  const liveness = peer > 0 ? host.prober.liveness(peer) : undefined
+  const record = host.directory.record(id, 'locators')?.payload
+  const locators = self ? daemon.locators : record?.kind === 'locators' ? record.locators : []
+  const heard = host.prober.heardAt(peer)
+  const state = self
+    ? 'self'
+    : member === undefined && host.members.membership(id) === undefined && info?.connected !== true
+      ? 'revoked'
+      : info?.connected === true
+        ? liveness === 'dead'
+          ? 'down'
+          : liveness === 'doubtful'
+            ? 'suspect'
+            : 'up'
+        : info?.connecting === true
+          ? 'connecting'
+          : 'down'
+  return {
+    name: names.showHost(id),
+    id,
+    self,
+    tags: [...(self ? identity.membership.tags : (member?.tags ?? []))],
+    state,
+    locators: locators.map(formatLocator),
+    session:
+      info?.connected === true
+        ? {
+            upMs: info.ageMs ?? 0,
+            aead: info.aead ?? '',
+            lanes: info.lanes ?? 1,
+            local: null,
+            remote: remoteOf(daemon, peer),
+            bytesIn: 0,
+            bytesOut: 0,
+            lastHeardMs: heard === undefined ? 0 : Math.max(0, now - heard),
+          }
+        : null,
+    rttMs: peer > 0 && host.peers.rttMs[peer]! > 0 ? host.peers.rttMs[peer]! : null,
+    membershipExpiresAt: member?.notAfter ?? null,
+  }
+}
+
+export function hostsView(daemon: Daemon): HostInfo[] {
+  const { host } = daemon
+  const ids = new Set<HostId>([...host.directory.hosts(), ...host.members.members().map((member) => member.host)])
+  for (const peer of peersUp(daemon)) ids.add(host.peers.hostId(peer))
+  const views = [...ids].map((id) => hostView(daemon, id))
+  return views.sort((a, b) => Number(b.self) - Number(a.self) || (a.name < b.name ? -1 : 1))
+}
+
+/** Open flows by service and instance's host, as this host's programs and servers have them. */
+export function flowCounts({ host }: Daemon): Map<string, number> {
+  const counts = new Map<string, number>()
+  for (const { service, peer, role } of host.flows.flows()) {
+    if (service === undefined || peer < 0) continue
+    // A flow between two ends on this host is counted once.
+    if (role === 'acceptor' && peer === SELF) continue
+    const key = `${service}/${role === 'initiator' ? host.peers.hostId(peer) : host.id}`
+    counts.set(key, (counts.get(key) ?? 0) + 1)
+  }
+  return counts
+}
+
+export function instanceView(daemon: Daemon, instance: CatalogueInstance, flows: number): InstanceInfo {
+  const { host, instances, names } = daemon
+  const self = instance.host === host.id
+  const local = self ? instances.get(instance.service) : undefined
+  const peer = self ? SELF : host.peers.indexOf(instance.host)
+  const liveness = self ? 'alive' : peer > 0 ? host.prober.liveness(peer) : undefined
+  const state =
+    liveness === 'dead' ? 'down' : liveness === 'doubtful' && instance.state === 'up' ? 'suspect' : instance.state
+  return {
+    host: names.showHost(instance.host),
+    hostId: instance.host,
+    self,
+    ports: instance.ports.map(({ protocol, port, localPort }) => ({ protocol, port, local: localPort })),
+    priority: instance.priority,
+    weight: instance.weight,
+    state,
+    health: { kind: local?.request.health.kind ?? 'none', detail: local?.detail ?? '' },
+    rttMs: self ? 0 : peer > 0 && host.peers.rttMs[peer]! > 0 ? host.peers.rttMs[peer]! : null,
+    flows,
+  }
+}
+
+export function serviceView(daemon: Daemon, view: ServiceView, counts: Map<string, number>): ServiceInfo {
+  const { addresses } = daemon.host
+  const target: DialledTarget = { kind: 'service', service: view.service }
+  return {
+    name: view.name,
+    id: view.service,
+    dialled: dialledPair(daemon, target),
+    served: pair(addresses.served(view.service, 4), addresses.served(view.service, 6)),
+    movable: addresses.isMovable(view.service),
+    instances: view.instances.map((instance) =>
+      instanceView(daemon, instance, counts.get(`${view.service}/${instance.host}`) ?? 0),
+    ),
+  }
+}
+
+/** What DNS answers for the target. */
+export function dialledPair({ host }: Daemon, target: DialledTarget): AddressPair {
+  return pair(host.addresses.dialledAddress(target, 4), host.addresses.dialledAddress(target, 6))
+}
+
+export function flowView(daemon: Daemon, flow: FlowSnapshot): FlowInfo {
+  const { host, names } = daemon
+  const own = names.showHost(host.id)
+  const other = flow.peer < 0 ? null : flow.peer === SELF ? own : (names.peer(flow.peer) ?? null)
+  const initiator = flow.role === 'initiator'
+  const seconds = monotonicNow() / 1000
+  const end = (address: Uint8Array, port: number) => formatLocator({ address: formatAddress(address), port })
+  return {
+    id: flow.id,
+    protocol: flow.protocol,
+    role: initiator ? 'client' : 'server',
+    client: initiator ? own : (other ?? '?'),
+    service: flow.service === undefined ? null : (names.service(flow.service) ?? flow.service),
+    instance: initiator ? other : own,
+    state: flow.state,
+    ageMs: Math.max(0, seconds - flow.since) * 1000,
+    idleMs: Math.max(0, seconds - Math.max(flow.lastIn, flow.lastOut)) * 1000,
+    bytesIn: flow.bytesIn,
+    bytesOut: flow.bytesOut,
+    packetsIn: flow.packetsIn,
+    packetsOut: flow.packetsOut,
+    source: initiator ? end(flow.local, flow.localPort) : end(flow.remote, flow.remotePort),
+    destination: initiator ? end(flow.remote, flow.remotePort) : end(flow.local, flow.localPort),
+  }
+}
+
+export function pathsView(daemon: Daemon): PathInfo[] {
+  const { host, names } = daemon
+  const now = monotonicNow()
+  return peersUp(daemon).flatMap((peer) =>
+    host.prober.paths(peer).map(({ slot, rttMs, provenAt }) => {
+      const remote = decodeLocator(host.peers.addresses.record(slot))
+      return {
+        host: names.peer(peer) ?? '?',
+        hostId: host.peers.hostId(peer),
+        local: daemon.underlay.locals.map(formatLocator)[0] ?? '',
+        remote: remote === undefined ? '' : formatLocator(remote),
+        state: provenAt > 0 ? ('proven' as const) : ('probing' as const),
+        inUse: slot === host.peers.addressSlot[peer],
+        rttMs: rttMs > 0 ? rttMs : null,
+        lossPercent: null,
+        mtu: host.peers.pathMtu[peer]! || 1500,
+        lastHeardMs: provenAt > 0 ? now - provenAt : null,
+      }
+    }),
+  )
+}
+
