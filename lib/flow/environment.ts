@@ -51,8 +51,15 @@ export interface FlowEnvironment {
   candidates(target: DialledTarget, protocol: number, port: number, now: number): readonly Candidate[] | DropReason
   /** How a try ended, for choice and health: 'refused' by the server's kernel, 'silent' after its time. */
   outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', now: number): void
+  /** A flow that this host's programs had to an instance, once answered, is over. For choice: how many there are. */
+  flowEnded(peer: number, service: ServiceId | undefined): void
   /** Where an OPEN from `peer` for (service, protocol, port as dialled) goes here; a reason when not offered, unhealthy or denied. service undefined: this host itself. */
-  localEndpoint(peer: number, service: ServiceId | undefined, protocol: number, port: number): LocalEndpoint | DropReason
+  localEndpoint(
+    peer: number,
+    service: ServiceId | undefined,
+    protocol: number,
+    port: number,
+  ): LocalEndpoint | DropReason
   /** Start or hasten a session with the peer; `FlowEngine.sessionUp` is called when it is there. */
   wantSession(peer: number, now: number): void
   /** The entry of the batch is not the flow layer's (control, probe, probe echo, empty). */

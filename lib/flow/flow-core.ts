@@ -48,12 +48,17 @@ export class FlowCore {
 
   /** Forgets a flow that is not being opened. */
   release(row: number): void {
-    if (this.table.get(row, Row.state) === FlowState.halfOpen) this.#halfOpen[this.table.get(row, Row.peer)]!--
+    const state = this.table.get(row, Row.state)
+    if (state === FlowState.halfOpen) this.#halfOpen[this.table.get(row, Row.peer)]!--
+    if (state === FlowState.established) this.ended(row)
     this.table.release(row)
   }
 
-  isAcceptor(row: number): boolean {
-    return this.table.has(row, FlowFlag.acceptor)
+  /** An established flow is over, or begins to close. Once a flow. */
+  ended(row: number): void {
+    const { table } = this
+    if (table.has(row, FlowFlag.acceptor)) return
+    this.env.flowEnded(table.get(row, Row.peer), this.services.service(table.get(row, Row.service)))
   }
 }
 

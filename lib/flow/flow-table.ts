@@ -50,8 +50,6 @@ export const Row = {
   mss: 27,
   bindingSequence: 28,
   hostMoveSequence: 29,
-  /** When the flow began to close, s. */
-  closingSince: 30,
   /** When the other end last confirmed the flow, s. */
   confirmed: 31,
   /** Sequence numbers after the FIN of either direction. */

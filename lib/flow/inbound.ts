@@ -216,7 +216,7 @@ export class Inbound {
       const transport = wire - 4
       const flags = data[transport + Tcp.flags]!
       const header = (data[transport + Tcp.dataOffset]! >> 4) << 2
-      trackIn(table, row, view, wire, flags, end - transport - header)
+      if (trackIn(table, row, view, wire, flags, end - transport - header)) this.#core.ended(row)
       if ((flags & TcpFlag.syn) !== 0) this.#clamp(data, view, vnet, end, row)
     }
 

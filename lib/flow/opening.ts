@@ -27,6 +27,8 @@ import { takeSegment, type Segment } from './segment.js'
 /** First datagrams of a UDP flow that are kept for the next candidate. */
 const SEGMENTS_KEPT = 4
 const RESENDS_MAX = 3
+/** How often flows of datagrams that nobody answers are looked through, ms. */
+const IDLE_EVERY = 1_000
 
 export interface Attempt {
   readonly candidate: Candidate
@@ -65,6 +67,8 @@ export class Opening {
   readonly #pending = new Map<number, Pending>()
   readonly #deadlines = new Deadlines<Pending>()
   readonly #affinity: Affinity
+  /** Only TCP has deadlines that matter to the millisecond; entries of flows long open would else pile up behind the others'. */
+  #idleAt = Infinity
 
   constructor(core: FlowCore, sender: FrameSender, kernel: OwnKernel) {
     this.#core = core
@@ -220,7 +224,7 @@ export class Opening {
   }
 
   get nextTimeout(): number {
-    return this.#deadlines.next
+    return Math.min(this.#deadlines.next, this.#idleAt)
   }
 
   handleTimeout(now: number): void {
@@ -228,6 +232,16 @@ export class Opening {
       if (pending.done) continue
       this.#tick(pending, now)
       if (!pending.done) this.#schedule(pending, now)
+    }
+    if (now >= this.#idleAt) this.#expireIdle(now)
+  }
+
+  #expireIdle(now: number): void {
+    this.#idleAt = Infinity
+    for (const pending of this.#pending.values()) {
+      if (pending.protocol === Protocol.tcp) continue
+      if (now - pending.lastPacket >= this.#core.options.openingTimeout) this.abandon(pending.row)
+      else this.#idleAt = now + IDLE_EVERY
     }
   }
 
@@ -237,7 +251,6 @@ export class Opening {
       this.abandon(pending.row)
       return
     }
-    if (pending.protocol !== Protocol.tcp) return
     for (const attempt of [...pending.attempts]) {
       if (attempt.state === 'refused') continue
       if (attempt.hedgeAt <= now) {
@@ -347,6 +360,10 @@ export class Opening {
 
   #schedule(pending: Pending, now: number): void {
     const { options } = this.#core
+    if (pending.protocol !== Protocol.tcp) {
+      if (this.#idleAt === Infinity) this.#idleAt = now + IDLE_EVERY
+      return
+    }
     let at = pending.lastPacket + options.openingTimeout
     let refused = false
     for (const attempt of pending.attempts) {

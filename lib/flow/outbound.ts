@@ -155,7 +155,9 @@ export class Outbound {
       return
     }
 
-    if (packet.protocol === Protocol.tcp) trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, payload)
+    if (packet.protocol === Protocol.tcp && trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, payload)) {
+      this.#core.ended(row)
+    }
     const flags = packetToFrame(data, view, packet)
     const at = packet.wireOffset - INNER_HEADER
     const length = packet.end - at
@@ -202,7 +204,9 @@ export class Outbound {
     if (packet.end - packet.wireOffset + INNER_HEADER > room && this.#refusedAsTooBig(data, room)) return
     const { protocol, ipOffset, end } = packet
     const gsoSize = segmented ? packet.gsoSize : 0
-    if (protocol === Protocol.tcp) trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, payload)
+    if (protocol === Protocol.tcp && trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, payload)) {
+      this.#core.ended(row)
+    }
     const segment = takeSegment(data, view, packet)
     if (peer === SELF) this.#sender.dataToSelf(row, segment, gsoSize)
     else this.#sender.data(row, segment, this.#now)

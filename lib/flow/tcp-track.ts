@@ -1,5 +1,5 @@
 // What a flow remembers of its TCP connection: enough to reset the own kernel with the exact number and to know when the connection is over.
-// Called once a super-packet; no allocation.
+// Called once a super-packet; no allocation. True: with this packet the flow has begun to close.
 
 import { TcpFlag } from '../wire/tcp.js'
 import { FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
@@ -12,7 +12,7 @@ export function trackOut(
   wire: number,
   flags: number,
   payload: number,
-): void {
+): boolean {
   const { words } = table
   const b = row * ROW_WORDS
   const sequence = view.getInt32(wire)
@@ -26,7 +26,7 @@ export function trackOut(
     // A gap was filled: the kernel expects more than the last packet in order said.
     if (((ack - words[b + Row.nextIn]!) | 0) > 0) words[b + Row.nextIn] = ack
   }
-  if ((flags & (TcpFlag.fin | TcpFlag.rst)) !== 0) ended(table, b, flags, FlowFlag.finOut, Row.finOut, end)
+  return (flags & (TcpFlag.fin | TcpFlag.rst)) !== 0 && ended(table, b, flags, FlowFlag.finOut, Row.finOut, end)
 }
 
 /** A packet to the own kernel. */
@@ -37,7 +37,7 @@ export function trackIn(
   wire: number,
   flags: number,
   payload: number,
-): void {
+): boolean {
   const { words } = table
   const b = row * ROW_WORDS
   const sequence = view.getInt32(wire)
@@ -52,10 +52,10 @@ export function trackIn(
     // Beyond a gap the kernel keeps expecting the gap.
     if (((sequence - next) | 0) <= 0 && ((end - next) | 0) > 0) words[b + Row.nextIn] = end
   }
-  if ((flags & (TcpFlag.fin | TcpFlag.rst)) !== 0) ended(table, b, flags, FlowFlag.finIn, Row.finIn, end)
+  return (flags & (TcpFlag.fin | TcpFlag.rst)) !== 0 && ended(table, b, flags, FlowFlag.finIn, Row.finIn, end)
 }
 
-function ended(table: FlowTable, b: number, flags: number, finFlag: number, finField: number, end: number): void {
+function ended(table: FlowTable, b: number, flags: number, finFlag: number, finField: number, end: number): boolean {
   const { words } = table
   if ((flags & TcpFlag.rst) !== 0) words[b + Row.flags]! |= FlowFlag.reset
   else {
@@ -64,7 +64,8 @@ function ended(table: FlowTable, b: number, flags: number, finFlag: number, finF
   }
   const now = words[b + Row.flags]!
   const both = FlowFlag.finIn | FlowFlag.finOut
-  if (words[b + Row.state] === FlowState.established && ((now & FlowFlag.reset) !== 0 || (now & both) === both)) {
-    words[b + Row.state] = FlowState.closing
-  }
+  const over = (now & FlowFlag.reset) !== 0 || (now & both) === both
+  if (words[b + Row.state] !== FlowState.established || !over) return false
+  words[b + Row.state] = FlowState.closing
+  return true
 }

@@ -22,7 +22,7 @@ import { Directory, directoryDefaults, type DirectoryOptions } from '../service/
 import type { RecordChange } from '../service/host-records.js'
 import type { SequenceSource } from '../service/own-records.js'
 import { allowAll, type Policy } from '../service/policy.js'
-import { CLAIMS_MAX, recordKey, type AddressClaim, type Registration } from '../service/registration.js'
+import { CLAIMS_MAX, recordKey, TAGS_MAX, type AddressClaim, type Registration } from '../service/registration.js'
 import { ServiceTable } from '../service/service-table.js'
 import { MemberTrust } from '../service/trust.js'
 import type { Established, LostReason, SessionSink } from '../session/session-sink.js'
@@ -136,6 +136,8 @@ export class Host implements SessionSink {
   #tickAt = -Infinity
   #settle = true
   #claimRecords = 0
+  /** Own claims have changed since they were published. */
+  #claimsStale = true
   #leaving = false
   readonly #pings = new Map<string, { peer: number; sentAt: number; answered: (rttMs: number) => void }>()
 
@@ -151,7 +153,7 @@ export class Host implements SessionSink {
       key: hostKey,
       authority: trust.authority,
       revocations: trust.revocations,
-      wallNow,
+      wallNow: () => trust.observe(wallNow()),
     })
     this.members.learn(trust.membership ?? NO_BYTES, this.id)
     this.dataPath = new DataPath({ codec, peers: this.peers, io: components.io, decisions: this })
@@ -219,7 +221,7 @@ export class Host implements SessionSink {
         peers: this.peers,
         connect: (peer, addresses, now) => this.sessions.connect(peer, addresses, now),
         locatorsOf: (host) => this.#locatorsOf(host),
-        excluded: (host) => this.#isRevoked(host),
+        excluded: (host) => this.members.isRevoked(host),
         random,
       },
       options.neighbours,
@@ -274,9 +276,12 @@ export class Host implements SessionSink {
     const wall = Math.floor(this.#c.wallNow())
     const known = this.directory.record(this.id, recordKey({ kind: 'name', service: offer.service, name: offer.name, since: 0, tags: [], hosts: [] }))
     const claimed = known?.payload.kind === 'name' && known.lifetime > 0
+    // The first claim keeps the name for hosts that share a tag with this one; where there are no tags, for every member.
+    const tags = (this.members.member(this.id)?.tags ?? []).slice(0, TAGS_MAX)
     const registration: Registration = { kind: 'registration', ...offer, epoch: 0, load: 0 }
-    const name = { kind: 'name' as const, service: offer.service, name: offer.name, since: wall, tags: [], hosts: [] }
+    const name = { kind: 'name' as const, service: offer.service, name: offer.name, since: wall, tags, hosts: [] }
     this.addresses.claimService(offer.service, wall)
+    this.#claimsStale = true
     const served = this.addresses.host(offer.service)
     this.directory.publish([{ payload: registration }, ...(claimed ? [] : [{ payload: name }])], now)
     this.#settleAddresses(now)
@@ -289,6 +294,7 @@ export class Host implements SessionSink {
   withdraw(service: ServiceId, name: string, now: number): void {
     this.directory.withdraw([`service/${service}`, recordKey({ kind: 'name', service, name, since: 0, tags: [], hosts: [] })], now)
     this.addresses.releaseService(service)
+    this.#claimsStale = true
     this.#settleAddresses(now)
     this.dataPath.flush(now)
   }
@@ -336,6 +342,7 @@ export class Host implements SessionSink {
 
   /** Revocations were added to the trust store by hand. */
   revocationsAdded(now: number): void {
+    this.members.recheck()
     this.directory.revocationsChanged()
     this.#revoked()
     this.dataPath.flush(now)
@@ -583,7 +590,10 @@ export class Host implements SessionSink {
 
   #recordChanged(change: RecordChange): void {
     const payload = change.record?.payload ?? change.before?.payload
-    if (payload?.kind === 'claims') this.#settle = true
+    if (payload?.kind === 'claims') {
+      this.addresses.setClaims(change.host, claimsIn(this.directory, change.host))
+      this.#settle = true
+    }
     this.catalogue.apply(change)
     if (change.before === undefined || payload?.kind === 'locators') this.#tickAt = Math.min(this.#tickAt, this.#now)
     if (this.#settle) this.#tickAt = Math.min(this.#tickAt, this.#now)
@@ -591,18 +601,12 @@ export class Host implements SessionSink {
 
   #revoked(): void {
     for (let peer = 1; peer < this.peers.size; peer++) {
-      if (!this.#isRevoked(this.peers.hostId(peer))) continue
+      if (!this.members.isRevoked(this.peers.hostId(peer))) continue
       this.flows.peerLost(peer, this.#now)
       this.sessions.dropPeer(peer, 'revoked', this.#now)
     }
     this.catalogue.review()
     this.#c.events.revocationsChanged()
-  }
-
-  /** Known, but not a member any more. */
-  #isRevoked(host: HostId): boolean {
-    const bytes = this.members.membership(host)
-    return bytes !== undefined && 'reason' in this.#c.trust.verify(bytes, this.#c.wallNow())
   }
 
   #cutDenied(now: number): number {
@@ -626,16 +630,13 @@ export class Host implements SessionSink {
   /** Brings the address book in line with everybody's claims, and our claims with it. */
   #settleAddresses(now: number): void {
     this.#settle = false
-    const { directory, addresses, id } = this
-    for (const host of directory.hosts()) {
-      if (host !== id) addresses.setClaims(host, claimsIn(directory, host))
-    }
-    const { claims, local } = addresses.settle(Math.floor(this.#c.wallNow()))
-    if (claims || this.#claimRecords === 0) this.#publishClaims(now)
+    const { claims, local } = this.addresses.settle(Math.floor(this.#c.wallNow()))
+    if (claims || this.#claimsStale) this.#publishClaims(now)
     if (local) this.#c.events.localAddressesChanged()
   }
 
   #publishClaims(now: number): void {
+    this.#claimsStale = false
     const own = this.addresses.ownClaims()
     const records = []
     for (let i = 0; i < own.length; i += CLAIMS_MAX) {

@@ -489,11 +489,13 @@ test('a closed connection is kept for stragglers, and its port can begin anew', 
   client.tun(1, fromClient(ends, { flags: FIN | ACK, sequence: ISN + 1, acknowledgement: SERVER_ISN + 1 }))
   exchange(hosts, 1)
   t.equal([...client.engine.flows()][0]!.state, 'established', 'half closed')
+  t.same(client.outcomes, ['1 answered'])
   server.tun(2, fromServer(syn, { flags: FIN | ACK, sequence: SERVER_ISN + 1, acknowledgement: ISN + 2 }))
   exchange(hosts, 2)
   client.tun(3, fromClient(ends, { sequence: ISN + 2, acknowledgement: SERVER_ISN + 2 }))
   exchange(hosts, 3)
   t.same([[...client.engine.flows()][0]!.state, [...server.engine.flows()][0]!.state], ['closing', 'closing'])
+  t.same([client.outcomes, server.outcomes], [['1 answered', '1 ended'], []], 'the initiator counts its flows')
   t.equal(server.takeWritten().length, 2, 'the last acknowledgement arrives')
   client.takeWritten()
 
@@ -506,6 +508,7 @@ test('a closed connection is kept for stragglers, and its port can begin anew', 
     host.engine.handleTimeout(70_000)
     t.equal([...host.engine.flows((f) => f.state === 'closing')].length, 0)
   }
+  t.same(client.outcomes, ['1 answered', '1 ended'], 'once')
   t.end()
 })
 
@@ -592,6 +595,7 @@ test('a policy that now denies cuts its flows and no others', (t) => {
     [...client.engine.flows()].map((f) => f.clientPort),
     [40_000],
   )
+  t.same(client.outcomes, ['1 answered', '1 answered', '1 ended'])
   client.engine.peerLost(1, 2)
   t.same(
     client.takeWritten().map((p) => see(p).ports),

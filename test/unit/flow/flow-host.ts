@@ -220,6 +220,10 @@ export class FlowHost implements FlowEnvironment {
     this.outcomes.push(`${candidate.peer} ${outcome}`)
   }
 
+  flowEnded(peer: number): void {
+    this.outcomes.push(`${peer} ended`)
+  }
+
   localEndpoint(_peer: number, id: ServiceId | undefined): LocalEndpoint | DropReason {
     return this.endpoints.get(id === undefined ? -1 : numberOf(id)) ?? 'no-instance'
   }
