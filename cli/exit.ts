@@ -1,11 +1,14 @@
 import { CommanderError, type Command } from 'commander'
-import { CaracalError, messageOf } from '../daemon/errors.js'
+import { CaracalError, messageOf, type ErrorCode } from '../daemon/errors.js'
 
 /** Exit status of the command. */
 export const Status = { done: 0, couldNot: 1, badUsage: 2 } as const
 
 /** What an action says about its end: nothing is done, else an exit status (also of a program that it ran). */
 export type Outcome = number | void
+
+/** What was typed can never work, whatever the state of the network. */
+const usageErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['CARACAL_E_USAGE', 'CARACAL_E_FILTER', 'CARACAL_E_NAME', 'CARACAL_E_PORT'])
 
 /** The line for stderr and the exit status of whatever a command threw. undefined: nothing to say. */
 export function describeFailure(
@@ -23,8 +26,7 @@ export function describeFailure(
     return { line: `caracal: ${what}: see \`${helpFor(program, words)}\``, status: Status.badUsage }
   }
   if (error instanceof CaracalError) {
-    const usage = error.code === 'CARACAL_E_USAGE' || error.code === 'CARACAL_E_FILTER'
-    return { line: `caracal: ${messageOf(error)}`, status: usage ? Status.badUsage : Status.couldNot }
+    return { line: `caracal: ${messageOf(error)}`, status: usageErrors.has(error.code) ? Status.badUsage : Status.couldNot }
   }
   const line = `caracal: unexpected failure (${messageOf(error)}): please report it with the command`
   return { line, status: Status.couldNot }

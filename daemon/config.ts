@@ -19,6 +19,8 @@ import { logLevels, type LogLevel } from './log.js'
 
 export const DEFAULT_STATE = '/var/lib/caracal'
 const FILE_MAX = 1024 * 1024
+/** As memberships and tokens carry it. */
+const ZONE_MAX = 120
 
 /** What one rule of the policy allows. */
 export interface PolicySetting {
@@ -115,7 +117,7 @@ const hostName = z.string().transform((text, ctx) => {
 })
 const zoneName = z.string().transform((text, ctx) => {
   const zone = text.toLowerCase().replace(/^\.|\.$/g, '')
-  const problem = zone.length > 190 ? 'longer than 190 characters' : labels(zone).map(labelProblem).find(Boolean)
+  const problem = zone.length > ZONE_MAX ? `longer than ${ZONE_MAX} characters` : labels(zone).map(labelProblem).find(Boolean)
   if (problem !== undefined) ctx.addIssue(`"${text}" is no zone: ${problem}`)
   return zone
 })
@@ -157,10 +159,11 @@ const serviceName = z.string().transform((text, ctx) => {
 const portList = (protocol: 'tcp' | 'udp') => {
   const one = z.union([z.number(), z.string()])
   return z.union([one, z.array(one)]).transform((value, ctx) =>
-    (Array.isArray(value) ? value : [value]).map((text) => {
+    (Array.isArray(value) ? value : [value]).map((text, i, all) => {
       const spec = parsePortSpec(protocol, String(text))
-      if (spec !== undefined) return spec
-      ctx.addIssue(`"${text}" is no port: expected ${PORT_FORM}`)
+      const twice = spec !== undefined && all.slice(0, i).some((other) => parsePortSpec(protocol, String(other))?.port === spec.port)
+      if (spec !== undefined && !twice) return spec
+      ctx.addIssue(twice ? `port ${spec.port} is given twice` : `"${text}" is no port: expected ${PORT_FORM}`)
       return z.NEVER
     }),
   )

@@ -38,11 +38,10 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
       }
       seen.add(key)
     }
-    const warnings = await daemon.expose(request, false)
-    const view = this.#service(request.name)
-    const conflict = daemon.host.catalogue.conflicts().find((one) => one.host === daemon.host.id && one.name === view?.name)
-    const name = view?.name ?? request.name
-    const id = daemon.serviceId(request.name)
+    const name = this.#serviceName(request.name)
+    const warnings = await daemon.expose({ ...request, name }, false)
+    const conflict = daemon.host.catalogue.conflicts().find((one) => one.host === daemon.host.id && one.name === name)
+    const id = daemon.serviceId(name)
     return {
       name,
       id,
@@ -55,7 +54,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
 
   async unexpose({ name }: RequestOf<'unexpose'>): Promise<ResponseOf<'unexpose'>> {
     const { daemon } = this
-    const instance = daemon.instances.get(daemon.serviceId(name))
+    const instance = daemon.instances.get(daemon.serviceId(this.#serviceName(name)))
     if (instance === undefined) {
       throw new CaracalError('CARACAL_E_NO_SUCH_SERVICE', `this host does not expose ${name}`, 'see `caracal services`')
     }
@@ -104,8 +103,10 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     return { hosts: hostsView(this.daemon) }
   }
 
-  async flows({ service, host, protocol, limit }: RequestOf<'flows'>): Promise<ResponseOf<'flows'>> {
+  async flows({ service: serviceText, host: hostText, protocol, limit }: RequestOf<'flows'>): Promise<ResponseOf<'flows'>> {
     const { daemon } = this
+    const service = serviceText === undefined ? undefined : this.#serviceName(serviceText)
+    const host = hostText === undefined ? undefined : daemon.names.showHost(this.#hostId(hostText))
     const flows = []
     let total = 0
     for (const snapshot of daemon.host.flows.flows()) {
@@ -121,7 +122,9 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
 
   async paths({ host }: RequestOf<'paths'>): Promise<ResponseOf<'paths'>> {
     const paths = pathsView(this.daemon)
-    return { paths: host === undefined ? paths : paths.filter((path) => path.host === host || path.hostId === host) }
+    if (host === undefined) return { paths }
+    const id = this.#hostId(host)
+    return { paths: paths.filter((path) => path.hostId === id) }
   }
 
   async ping({ target: text, sequence, timeoutMs }: RequestOf<'ping'>): Promise<ResponseOf<'ping'>> {
@@ -209,17 +212,18 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     })
   }
 
-  #service(name: string): ServiceView | undefined {
-    const parsed = parseServiceName(this.#withoutZone(name))
-    return 'problem' in parsed ? undefined : this.daemon.host.catalogue.byName(parsed.text)
+  /** The name of a service, with or without the zone, as it is registered. Throws CARACAL_E_NAME. */
+  #serviceName(text: string): string {
+    const parsed = parseServiceName(this.#withoutZone(text))
+    if (!('problem' in parsed)) return parsed.text
+    throw new CaracalError('CARACAL_E_NAME', parsed.problem, 'give a name such as web or api.shop')
   }
 
-  #known(name: string): ServiceView {
-    const view = this.#service(name)
+  /** Throws CARACAL_E_NAME, CARACAL_E_NO_SUCH_SERVICE. */
+  #known(text: string): ServiceView {
+    const view = this.daemon.host.catalogue.byName(this.#serviceName(text))
     if (view !== undefined) return view
-    const parsed = parseServiceName(this.#withoutZone(name))
-    if ('problem' in parsed) throw new CaracalError('CARACAL_E_NAME', parsed.problem, 'see `caracal services`')
-    throw new CaracalError('CARACAL_E_NO_SUCH_SERVICE', `no host exposes ${name}`, 'see `caracal services`')
+    throw new CaracalError('CARACAL_E_NO_SUCH_SERVICE', `no host exposes ${text}`, 'see `caracal services`')
   }
 
   #hostId(name: string): HostId {
@@ -241,10 +245,9 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     if (pinned !== null) return { kind: 'service', service: this.#known(pinned[1]!).service, host: this.#hostId(pinned[2]!) }
     const hostName = /^([^.]+)\.host$/.exec(name)?.[1]
     if (hostName !== undefined) return { kind: 'host', host: this.#hostId(hostName) }
-    const view = this.#service(name)
-    if (view !== undefined) return { kind: 'service', service: view.service }
-    const id = this.daemon.names.hostNamed(name)
-    if (id !== undefined) return { kind: 'host', host: id }
+    const hostId = this.daemon.names.hostNamed(name)
+    const isService = this.daemon.host.catalogue.byName(name) !== undefined
+    if (hostId !== undefined && !isService) return { kind: 'host', host: hostId }
     return { kind: 'service', service: this.#known(name).service }
   }
 }

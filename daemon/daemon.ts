@@ -2,12 +2,14 @@ import { networkInterfaces } from 'node:os'
 import ipaddr from 'ipaddr.js'
 import { FlowTable } from '../lib/flow/flow-table.js'
 import { Host, type HostEvents } from '../lib/host/host.js'
+import { TrafficTap } from '../lib/host/traffic-tap.js'
 import type { Locator } from '../lib/path/locator.js'
-import { parseLocator } from '../lib/path/locator.js'
+import { formatLocator, parseLocator } from '../lib/path/locator.js'
 import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
 import { savedMappings } from '../lib/service/addresses.js'
 import { parseServiceName, serviceIdOf } from '../lib/service/service-id.js'
 import { JoinIssuer } from '../lib/session/join-issuer.js'
+import type { AeadName } from '../lib/crypto/codec.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
 import type { Tap, TapPoint } from '../lib/host/tap.js'
 import { hostId, type HostId, type ServiceId } from '../lib/wire/ids.js'
@@ -18,6 +20,9 @@ import { ControlHandlersOfDaemon } from './control-handlers.js'
 import { ControlServer } from './control/server.js'
 import type { ExposeRequest } from './control/protocol.js'
 import { CounterFile } from './counter-file.js'
+import { EventLoopDelay } from './event-loop.js'
+import { Metrics } from './metrics.js'
+import { metricsSample } from './views.js'
 import { Discovery } from './discovery.js'
 import { DnsServer } from './dns/dns-server.js'
 import { applyResolverSettings, type ResolverSettings } from './dns/resolver-settings.js'
@@ -49,7 +54,10 @@ export const wallNow = (): number => Date.now() / 1000
 /** Everything that a running daemon consists of. Made by {@link Daemon.start}, ended by {@link stop}. */
 export class Daemon {
   readonly startedAt = monotonicNow()
+  readonly loopDelay = new EventLoopDelay()
   readonly names: Names
+  /** What `caracal dump` listens to. */
+  readonly tap: TrafficTap
   state: 'starting' | 'ready' | 'closing' = 'starting'
   resolver: ResolverSettings | undefined
   linkReport: LinkReport | undefined
@@ -75,8 +83,29 @@ export class Daemon {
     readonly tun: NativeTun,
     readonly link: LinkSetup,
     readonly loop: PacketLoop,
+    /** What this host offers in handshakes. */
+    readonly aeads: readonly AeadName[],
   ) {
     this.names = new Names(host)
+    let clockOffset = 0
+    this.tap = new TrafficTap({
+      flows: host.flows,
+      peers: host.peers,
+      lanePeer: host.sessions.lanePeer,
+      addresses: host.addresses,
+      names: this.names,
+      local: (family) => {
+        const own = [...this.#locators, ...underlay.locals].find(({ address }) => address.includes(':') === (family === 6))
+        return own === undefined ? undefined : formatLocator(own)
+      },
+      wallMs: (now) => clockOffset + now,
+      switched: (on) => {
+        // Once a dump: the wall clock's own steps would bring packets out of order.
+        clockOffset = Date.now() - monotonicNow()
+        host.dataPath.tap = on ? this.tap : undefined
+        host.wantsDrops = on
+      },
+    })
   }
 
   get zone(): string {
@@ -130,9 +159,7 @@ export class Daemon {
 
   /** Opens a tap at the points; returns what closes it. */
   openTap(tap: Tap, points: readonly TapPoint[]): () => void {
-    void tap
-    void points
-    return () => undefined
+    return this.tap.add(tap, points)
   }
 
   /** Brings everything up; what had been done is undone when something fails. */
@@ -189,7 +216,7 @@ export class Daemon {
       localAddressesChanged: () => late.daemon?.localAddressesChanged(),
       peer: (host, what, detail) => daemonOf().#peerEvent(host, what, detail),
       revocationsChanged: () => daemonOf().saveTrust(),
-      dropped: () => undefined,
+      dropped: (reason, packet) => late.daemon?.tap.dropped(reason, packet),
       remember: () => daemonOf().#rememberSoon(),
     }
     const instances: Instances = new Instances({
@@ -258,7 +285,7 @@ export class Daemon {
       },
     })
     undo.push(() => loop.stop())
-    const daemon = new Daemon(options, config, log, primitives, files, identity, underlay, host, instances, admission, tun, link, loop)
+    const daemon = new Daemon(options, config, log, primitives, files, identity, underlay, host, instances, admission, tun, link, loop, codec.aeads)
     late.daemon = daemon
     return daemon
   }
@@ -281,10 +308,18 @@ export class Daemon {
     instances.start()
     this.#undo.push(() => instances.stop())
     this.#startDiscovery()
+    this.#undo.push(() => this.loopDelay.stop())
+    if (config.metrics !== undefined) {
+      const metrics = new Metrics({ listen: config.metrics }, { read: () => metricsSample(this), log })
+      this.#undo.push(() => metrics.stop())
+      await metrics.start()
+    }
     const handlers = new ControlHandlersOfDaemon(this)
     const server = await ControlServer.start({ path: config.socket, group: config.group }, { handlers, log })
     this.#undo.push(() => server.close())
+    await this.files.release()
     this.state = 'ready'
+    log.info({ zone: this.zone, dns: this.resolver?.description }, 'names are served')
   }
 
   async #openNames(): Promise<void> {
@@ -310,7 +345,6 @@ export class Daemon {
     }
     const { restore } = this.resolver
     this.#undo.push(() => restore())
-    this.log.info({ zone, dns: this.resolver.description }, 'names are served')
   }
 
   async #restorePeers(): Promise<void> {
@@ -479,6 +513,8 @@ export class Daemon {
 
   async #close(): Promise<void> {
     clearTimeout(this.#rememberTimer)
+    // Before the device goes, whose end is not to be taken for a failure.
+    this.loop.stop()
     if (this.state === 'closing') {
       this.saveTrust()
       await this.#remember()

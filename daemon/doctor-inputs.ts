@@ -1,7 +1,57 @@
+import { lookup } from 'node:dns/promises'
+import { readFile } from 'node:fs/promises'
+import type { Family } from '../lib/flow/environment.js'
+import { SKEW_SECONDS } from '../lib/crypto/validity.js'
+import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
+import { runCommand } from './command.js'
 import type { DoctorCheck } from './control/shapes.js'
-import type { Daemon } from './daemon.js'
+import { wallNow, type Daemon } from './daemon.js'
+import { runDoctor } from './doctor.js'
+import { flowCounts, hostsView, serviceView } from './views.js'
 
 /** Every check of `caracal doctor`, on a running daemon. */
-export async function doctorChecks(_daemon: Daemon): Promise<DoctorCheck[]> {
-  return []
+export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
+  const { host, identity, names, zone, underlay, tun, link, linkReport, resolver } = daemon
+  const { addresses, catalogue, directory } = host
+  const families: Family[] = linkReport?.ipv6 === true ? [4, 6] : [4]
+  const self = { kind: 'host', host: host.id } as const
+  const own = families.flatMap((family) => addresses.dialledAddress(self, family) ?? []).map(formatAddress)
+  const counts = flowCounts(daemon)
+  const services = catalogue.services().map((view) => serviceView(daemon, view, counts))
+  return runDoctor({
+    nodeVersion: process.version,
+    loopDelay: daemon.loopDelay.read(),
+    readSetting: (path) => readFile(`/proc/sys/${path}`, 'utf8').catch(() => undefined),
+    run: runCommand,
+    tun,
+    sockets: underlay.sockets,
+    aeads: daemon.aeads,
+    link: {
+      pools: [addresses.plan.pool, addresses.plan.v6],
+      routed: own,
+      report: linkReport ?? { ipv6: false, firewall: false, warnings: [] },
+      conflicts: () => link.conflicts(),
+      firewallObstacles: () => link.firewallObstacles(),
+    },
+    dns: {
+      settings: resolver ?? { description: 'names are not served yet', active: false },
+      name: `${names.showHost(host.id)}.host.${zone}`,
+      addresses: [...own, ...families.map((family) => formatAddress(dnsAddress(addresses.plan, family)))],
+      lookup: async (name) => (await lookup(name, { all: true })).map(({ address }) => address),
+    },
+    trust: {
+      wallNow: wallNow(),
+      wallFloor: identity.trust.floor,
+      skewSeconds: SKEW_SECONDS,
+      membership: identity.membership,
+    },
+    directory: { synced: directory.synced, counters: { ...directory.counters } },
+    hosts: hostsView(daemon),
+    nameConflicts: catalogue.conflicts().map((one) => `${one.name} on ${names.showHost(one.host)}: ${one.detail}`),
+    unsettledClaims: services.filter((service) => !service.movable).map((service) => service.name),
+    instances: services.flatMap(({ name, instances }) =>
+      instances.filter((instance) => instance.self).map((instance) => ({ service: name, ...instance })),
+    ),
+    drops: host.drops.toJSON(),
+  })
 }

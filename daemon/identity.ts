@@ -4,11 +4,12 @@ import { isMembershipProblem, issueMembership, type Membership } from '../lib/cr
 import type { NetworkProfile } from '../lib/crypto/network-profile.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
 import { SEED_LENGTH } from '../lib/crypto/signing-key.js'
-import { parseToken, type InviteToken } from '../lib/crypto/token.js'
+import { parseToken, type InviteToken, type TokenProblem } from '../lib/crypto/token.js'
 import { TokenLedger } from '../lib/crypto/token-ledger.js'
 import { TrustStore } from '../lib/crypto/trust.js'
+import { labelProblem } from '../lib/service/service-id.js'
 import type { Joined } from '../lib/session/join-client.js'
-import { CaracalError } from './errors.js'
+import { CaracalError, type ErrorCode } from './errors.js'
 import type { StateDirectory } from './state-files.js'
 
 /** Who this host is, in which network, and what it may do there. */
@@ -54,6 +55,13 @@ export const stateFile = {
 
 const YEAR = 366 * 86_400
 const AUTHORITY_YEARS = 20
+/** The issuer gave nothing away to the key that asked. */
+const refusals: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'CARACAL_E_TOKEN',
+  'CARACAL_E_TOKEN_EXPIRED',
+  'CARACAL_E_TOKEN_USED',
+  'CARACAL_E_NAME_TAKEN',
+])
 const seed = (bytes: Uint8Array) => (bytes.length === SEED_LENGTH ? bytes : undefined)
 
 /** How long a membership is valid. */
@@ -66,7 +74,9 @@ export async function openIdentity(wish: IdentityWish, components: IdentityCompo
   const ledger = (await state.read(stateFile.tokens, (bytes) => TokenLedger.decode(bytes))) ?? new TokenLedger()
   const hostSeed = await state.read(stateFile.hostKey, seed)
   const authoritySeed = await state.read(stateFile.authorityKey, seed)
-  const token = wish.join === undefined ? undefined : readToken(primitives, wish.join, wallNow())
+  // A member may be started with its token for ever: only who is to join with it needs one that is still good.
+  const isMember = trust?.membership !== undefined && hostSeed !== undefined
+  const token = wish.join === undefined ? undefined : readToken(primitives, wish.join, isMember ? 0 : wallNow())
   if (trust?.membership !== undefined && hostSeed !== undefined) {
     refuseOther(state, trust, wish, token)
     const hostKey = new HostKey(primitives, hostSeed)
@@ -75,8 +85,17 @@ export async function openIdentity(wish: IdentityWish, components: IdentityCompo
     return { hostKey, trust, membership, authority, ledger, joined: undefined }
   }
   const hostKey = hostSeed === undefined ? HostKey.generate(primitives) : new HostKey(primitives, hostSeed)
-  if (hostSeed === undefined) await state.write(stateFile.hostKey, hostKey.seed())
-  if (token !== undefined) return joinNetwork(wish, components, hostKey, token, ledger)
+  if (token !== undefined) {
+    // Before the token is spent, so that a repetition is the same host's.
+    if (hostSeed === undefined) await state.write(stateFile.hostKey, hostKey.seed())
+    try {
+      return await joinNetwork(wish, components, hostKey, token, ledger)
+    } catch (error) {
+      const refused = error instanceof CaracalError && refusals.has(error.code)
+      if (refused && hostSeed === undefined) await state.remove(stateFile.hostKey)
+      throw error
+    }
+  }
   if (wish.create !== undefined) return createNetwork(wish, wish.create, components, hostKey, ledger)
   throw new CaracalError(
     'CARACAL_E_NO_NETWORK',
@@ -122,6 +141,10 @@ async function createNetwork(
   hostKey: HostKey,
   ledger: TokenLedger,
 ): Promise<Identity> {
+  const problem = labelProblem(name)
+  if (problem !== undefined) {
+    throw new CaracalError('CARACAL_E_USAGE', `--create: ${JSON.stringify(name)} is no name of a network: ${problem}`, 'give a name such as home')
+  }
   const profile: NetworkProfile = { name, ipv4Pool: wish.pool, zone: wish.zone }
   const authority = Authority.generate(primitives)
   const now = Math.floor(wallNow())
@@ -143,6 +166,9 @@ async function createNetwork(
   )
   const membership = trust.adoptMembership(hostKey.id, bytes, now)
   if (isMembershipProblem(membership)) throw new CaracalError('CARACAL_E_MEMBERSHIP', membership.detail, "check this host's clock")
+  // A network of a daemon that does not come up is none: the caller releases the state when all is well.
+  state.hold()
+  await state.write(stateFile.hostKey, hostKey.seed())
   await state.write(stateFile.authorityKey, authority.seed())
   await state.write(stateFile.trust, trust.encode())
   return { hostKey, trust, membership, authority, ledger, joined: undefined }
@@ -167,5 +193,12 @@ function readToken(primitives: Primitives, text: string, wallNow: number): Invit
   const token = parseToken(primitives, text, wallNow)
   if (!('problem' in token)) return token
   const code = token.problem === 'expired' ? 'CARACAL_E_TOKEN_EXPIRED' : 'CARACAL_E_TOKEN'
-  throw new CaracalError(code, token.detail, 'ask a member for one: caracal invite')
+  throw new CaracalError(code, token.detail, tokenRemedies[token.problem])
+}
+
+const tokenRemedies: Record<TokenProblem['problem'], string> = {
+  malformed: 'copy it again, or ask a member for one: caracal invite',
+  truncated: 'copy all of it, it is one line',
+  'unsupported-version': 'upgrade the older of the two hosts',
+  expired: 'ask a member for a new one: caracal invite',
 }

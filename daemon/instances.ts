@@ -38,6 +38,8 @@ export interface InstancesComponents {
 const FILE = 'services'
 const SCAN_MS = 200
 const PROBE_MS = 2_000
+/** Between looks that a packet asks for. */
+const LOOK_AGAIN_MS = 10
 const saved = z.array(exposeRequestShape)
 const LOOPBACK = Uint8Array.of(127, 0, 0, 1)
 
@@ -48,6 +50,7 @@ const LOOPBACK = Uint8Array.of(127, 0, 0, 1)
 export class Instances implements LocalEndpoints {
   readonly #instances = new Map<ServiceId, Instance>()
   #timer: NodeJS.Timeout | undefined
+  #lookedAt = -Infinity
 
   constructor(private readonly components: InstancesComponents) {}
 
@@ -105,9 +108,18 @@ export class Instances implements LocalEndpoints {
     if (instance === undefined) return 'no-instance'
     if (protocol === Protocol.icmp) return { family: 4, address: this.components.served(service, 4), port: 0 }
     const key = `${protocol === Protocol.tcp ? 'tcp' : 'udp'}/${port}`
+    if (!instance.request.ports.some((spec) => keyOf(spec) === key)) return 'refused'
+    const known = instance.endpoints.get(key)
+    if (known !== undefined) return known
+    // The server may have come since the last look, as those do that open a port only when they are asked to.
+    const now = this.components.now()
+    if (now - this.#lookedAt >= LOOK_AGAIN_MS) this.scan()
     const endpoint = instance.endpoints.get(key)
     if (endpoint !== undefined) return endpoint
-    return instance.request.ports.some((spec) => keyOf(spec) === key) ? 'no-instance' : 'refused'
+    if (protocol === Protocol.tcp) return 'refused'
+    // The kernel answers for a UDP port without a server.
+    const local = instance.request.ports.find((spec) => keyOf(spec) === key)?.local ?? port
+    return { family: 4, address: this.components.served(service, 4), port: local }
   }
 
   /** Looks at all servers now; tells what has changed. */
@@ -115,6 +127,7 @@ export class Instances implements LocalEndpoints {
     if (this.#instances.size === 0) return
     const listeners = readListeners()
     const now = this.components.now()
+    this.#lookedAt = now
     for (const instance of this.#instances.values()) {
       const before = `${instance.health} ${instance.detail}`
       const failing = instance.health === 'unhealthy' && instance.endpoints.size > 0
@@ -141,13 +154,15 @@ export class Instances implements LocalEndpoints {
   /** Finds the server of each port among what listens, and judges by it. */
   #locate(instance: Instance, listeners: readonly Listener[]): void {
     const problems: string[] = []
+    // Many servers open their UDP port only for a client that has come by TCP.
+    const judged = instance.request.ports.some((spec) => spec.protocol === 'tcp') ? 'tcp' : 'udp'
     for (const spec of instance.request.ports) {
       const here = listeners.filter((l) => l.protocol === spec.protocol && l.port === spec.local)
       const endpoint = this.#endpoint(instance.service, spec, here)
       if (typeof endpoint !== 'string') instance.endpoints.set(keyOf(spec), endpoint)
       else {
         instance.endpoints.delete(keyOf(spec))
-        problems.push(endpoint)
+        if (spec.protocol === judged) problems.push(endpoint)
       }
     }
     instance.health = problems.length > 0 ? 'unhealthy' : 'up'

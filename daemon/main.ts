@@ -3,6 +3,7 @@ import type { DaemonOptions } from './config.js'
 import { Daemon } from './daemon.js'
 import { createLog } from './log.js'
 import { withNodeVerify } from './node-primitives.js'
+import { checkPrivilege } from './privilege.js'
 import { ServiceManager } from './service-manager.js'
 
 /**
@@ -10,8 +11,9 @@ import { ServiceManager } from './service-manager.js'
  * throws a CaracalError, and nothing is left behind.
  */
 export async function runDaemon(options: DaemonOptions): Promise<number> {
+  checkPrivilege()
   const log = createLog(options.config.log)
-  const manager = ServiceManager.fromEnvironment(process.env)
+  const manager = ServiceManager.fromEnvironment(process.env, { log })
   const primitives = withNodeVerify(await loadSodium())
   // A signal during the start is remembered, and ends the daemon when it is up.
   let early: NodeJS.Signals | undefined
@@ -41,6 +43,7 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
     log.info({ flows }, 'down')
     return daemon.failed ? 1 : 0
   } finally {
+    manager.close()
     process.off('SIGINT', onSignal)
     process.off('SIGTERM', onSignal)
     process.off('SIGHUP', onSignal)

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { closeSync, constants, fsyncSync, openSync, renameSync, writeSync } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, realpath, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { CaracalError, messageOf, systemCode } from './errors.js'
 import { StateLock } from './state-lock.js'
@@ -29,11 +29,15 @@ export class StateDirectory {
   readonly #waiting = new Map<string, WaitingWrite>()
   /** The last write of each file; never rejects. */
   readonly #running = new Map<string, Promise<void>>()
+  /** What is to be written by {@link release}; undefined: writes go to disk. */
+  #held: Map<string, Uint8Array> | undefined
   #closed = false
 
   private constructor(
     readonly path: string,
     lock: StateLock,
+    /** The directory was not there before. */
+    private readonly made: boolean,
   ) {
     this.#lock = lock
   }
@@ -44,7 +48,7 @@ export class StateDirectory {
    */
   static async open(path: string): Promise<StateDirectory> {
     try {
-      await makeDirectory(path)
+      const made = await makeDirectory(path)
       const real = await realpath(path)
       const { mode } = await stat(real)
       if ((mode & OTHERS_WRITE) !== 0)
@@ -60,7 +64,7 @@ export class StateDirectory {
         await lock.release()
         throw error
       }
-      return new StateDirectory(real, lock)
+      return new StateDirectory(real, lock, made)
     } catch (error) {
       throw error instanceof CaracalError ? error : unusable(path, error)
     }
@@ -102,6 +106,10 @@ export class StateDirectory {
     const path = this.#file(name)
     if (this.#closed)
       return Promise.reject(new CaracalError('CARACAL_E_STATE', `state directory ${this.path} is closed`))
+    if (this.#held !== undefined) {
+      this.#held.set(name, new Uint8Array(content))
+      return Promise.resolve()
+    }
     const bytes = wrap(content)
     const waiting = this.#waiting.get(name)
     if (waiting !== undefined) {
@@ -123,6 +131,18 @@ export class StateDirectory {
     }
     this.#waiting.set(name, write)
     return write.done
+  }
+
+  /** From now on writes are kept in memory: they resolve at once, and reads do not see them. Ended by {@link release}; a close before forgets them. */
+  hold(): void {
+    this.#held ??= new Map()
+  }
+
+  /** Writes what was held back; resolves when all of it is on disk. Errors as {@link write}. */
+  async release(): Promise<void> {
+    const held = this.#held
+    this.#held = undefined
+    for (const [name, content] of held ?? []) await this.write(name, content)
   }
 
   /** As {@link write}, and on disk when it returns. For what must not wait, and is rare: it blocks. */
@@ -161,12 +181,15 @@ export class StateDirectory {
     }
   }
 
-  /** Waits for writes under way and lets another process have the directory. */
+  /** Waits for writes under way and lets another process have the directory. One that was made by {@link open} and holds nothing goes again. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
     await this.#settle()
+    const unused = this.made && (await readdir(this.path).catch(() => [])).every((name) => StateLock.files.includes(name))
+    if (unused) await this.#lock.forget()
     await this.#lock.release()
+    if (unused) await rmdir(this.path).catch(() => undefined)
   }
 
   async #settle(): Promise<void> {
@@ -213,17 +236,22 @@ function digest(content: Uint8Array): Buffer {
   return createHash('sha256').update(content).digest()
 }
 
-/** With its parents. (Node's own recursive mkdir never returns where a parent says ENOENT to all, as /proc does.) */
-async function makeDirectory(path: string): Promise<void> {
+/** With its parents; whether it was missing. (Node's own recursive mkdir never returns where a parent says ENOENT to all, as /proc does.) */
+async function makeDirectory(path: string): Promise<boolean> {
   try {
     await mkdir(path, { mode: 0o700 })
+    return true
   } catch (error) {
-    if (systemCode(error) === 'EEXIST') return
+    if (systemCode(error) === 'EEXIST') return false
     if (systemCode(error) !== 'ENOENT' || dirname(path) === path) throw error
-    await makeDirectory(dirname(path))
-    await mkdir(path, { mode: 0o700 }).catch((again: unknown) => {
-      if (systemCode(again) !== 'EEXIST') throw again
-    })
+  }
+  await makeDirectory(dirname(path))
+  try {
+    await mkdir(path, { mode: 0o700 })
+    return true
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') return false
+    throw error
   }
 }
 

@@ -16,6 +16,9 @@ const HOLDER_FILE = 'lock-holder'
  * network namespace; the holder file (process ID and start time) shows a daemon that runs in another one.
  */
 export class StateLock {
+  /** Files of the lock in the directory. */
+  static readonly files: readonly string[] = [NAME_FILE, HOLDER_FILE]
+
   private constructor(
     private readonly directory: string,
     private readonly server: Server,
@@ -46,6 +49,11 @@ export class StateLock {
       throw error
     }
     return new StateLock(directory, server)
+  }
+
+  /** Removes the lock's name, for a directory that is to go. While the lock is still held, so that nobody can have it under the old name. */
+  async forget(): Promise<void> {
+    await rm(join(this.directory, NAME_FILE), { force: true })
   }
 
   async release(): Promise<void> {

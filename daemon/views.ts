@@ -8,7 +8,8 @@ import type { DialledTarget } from '../lib/flow/environment.js'
 import type { Instance as CatalogueInstance, ServiceView } from '../lib/service/catalogue.js'
 import type { HostId } from '../lib/wire/ids.js'
 import type { AddressPair, FlowInfo, HostInfo, InstanceInfo, PathInfo, ServiceInfo, StatusResponse } from './control/shapes.js'
-import type { Daemon } from './daemon.js'
+import { wallNow, type Daemon } from './daemon.js'
+import type { MetricsSample } from './metrics.js'
 import { monotonicNow } from './packet-loop.js'
 import { version } from './version.js'
 
@@ -64,6 +65,23 @@ export function statusView(daemon: Daemon): StatusResponse {
       ...prefixed('directory', host.directory.counters),
     },
     drops: host.drops.toJSON(),
+  }
+}
+
+/** What /metrics says. */
+export function metricsSample(daemon: Daemon): MetricsSample {
+  const { host, instances, loopDelay } = daemon
+  const { counters, flows, sessions, services, version, drops } = statusView(daemon)
+  return {
+    version,
+    startedAt: wallNow() - (monotonicNow() - daemon.startedAt) / 1000,
+    counters: Object.fromEntries(Object.entries(counters).filter(([name]) => !name.startsWith('directory'))),
+    drops,
+    sessions,
+    flows,
+    services: { ...services, unhealthy: [...instances.all()].filter(({ health }) => health !== 'up').length },
+    directory: { synced: host.directory.synced, counters: { ...host.directory.counters } },
+    loopDelay: loopDelay.read(),
   }
 }
 

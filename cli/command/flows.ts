@@ -2,7 +2,7 @@ import { Option, type Command } from 'commander'
 import { FLOWS_MAX, type FlowInfo, type WatchEvent } from '../../daemon/control/protocol.js'
 import { untilInterrupted, withDaemon } from '../daemon.js'
 import { formatDuration } from '../duration.js'
-import { timeSpan, wholeNumber, withReading, type ReadingOptions } from '../option.js'
+import { givenName, timeSpan, wholeNumber, withReading, type ReadingOptions } from '../option.js'
 import { formatBytes, note, print, printJson, printJsonLine, printTable } from '../output.js'
 import { formatClock } from '../clock.js'
 import type { Finish } from '../program.js'
@@ -22,8 +22,8 @@ export function addFlows(program: Command, finish: Finish): void {
     .option('--watch', 'go on, and print each flow that opens, changes or closes; with --json a line each')
     .option('--interval <time>', 'how often --watch looks (default: 1s)', timeSpan(100, 60_000), 1000)
     .option('--limit <n>', 'list no more (default: 1000)', wholeNumber(1, FLOWS_MAX), 1000)
-    .option('--service <name>', 'only of this service')
-    .option('--host <host>', 'only with this host')
+    .option('--service <name>', 'only of this service', givenName)
+    .option('--host <host>', 'only with this host', givenName)
     .addOption(new Option('--protocol <protocol>', 'only of this protocol').choices(['tcp', 'udp', 'icmp']))
     .action(async (options: Options) => {
       if (options.watch) await watch(options)

@@ -1,13 +1,13 @@
 import type { Command } from 'commander'
 import { withDaemon } from '../daemon.js'
 import { formatMs } from '../duration.js'
-import { withReading, type ReadingOptions } from '../option.js'
+import { givenName, withReading, type ReadingOptions } from '../option.js'
 import { print, printJson, printTable } from '../output.js'
 import type { Finish } from '../program.js'
 
 export function addPaths(program: Command, finish: Finish): void {
   withReading(program.command('paths'))
-    .argument('[host]', 'only to this host')
+    .argument('[host]', 'only to this host', givenName)
     .description('List the underlay paths to other hosts, as our own probes found them.')
     .action(async (host: string | undefined, options: ReadingOptions) => {
       const answer = await withDaemon(options, (client) => client.call('paths', host === undefined ? {} : { host }))

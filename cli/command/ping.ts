@@ -4,7 +4,7 @@ import type { PingResponse } from '../../daemon/control/protocol.js'
 import { untilInterrupted, withDaemon } from '../daemon.js'
 import { formatMs } from '../duration.js'
 import { Status } from '../exit.js'
-import { timeSpan, wholeNumber, withReading, type ReadingOptions } from '../option.js'
+import { givenName, timeSpan, wholeNumber, withReading, type ReadingOptions } from '../option.js'
 import { print, printJsonLine } from '../output.js'
 import type { Finish } from '../program.js'
 
@@ -16,7 +16,7 @@ interface Options extends ReadingOptions {
 
 export function addPing(program: Command, finish: Finish): void {
   withReading(program.command('ping'))
-    .argument('<target>', 'name of a service or a host')
+    .argument('<target>', 'name of a service or a host', givenName)
     .description(
       'Ask a host, or the host a new flow to the service would go to, and time its answer. Exit status 1 without any answer.',
     )

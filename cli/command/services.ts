@@ -3,13 +3,13 @@ import type { InstanceInfo, ServiceInfo } from '../../daemon/control/protocol.js
 import { formatPort } from '../../daemon/control/spec.js'
 import { withDaemon } from '../daemon.js'
 import { formatMs } from '../duration.js'
-import { withReading, type ReadingOptions } from '../option.js'
+import { givenName, withReading, type ReadingOptions } from '../option.js'
 import { print, printJson, printTable } from '../output.js'
 import type { Finish } from '../program.js'
 
 export function addServices(program: Command, finish: Finish): void {
   withReading(program.command('services'))
-    .argument('[name]', 'only this service')
+    .argument('[name]', 'only this service', givenName)
     .description('List the services of the network and their instances.')
     .action(async (name: string | undefined, options: ReadingOptions) => {
       const answer = await withDaemon(options, (client) => client.call('services', name === undefined ? {} : { name }))

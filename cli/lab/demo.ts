@@ -44,7 +44,7 @@ export async function runDemo({ print, keep = false }: DemoOptions): Promise<num
     print('Three hosts, each a network namespace with a daemon of its own:')
     lab = await Lab.up(['h1', 'h2', 'h3'], { directory, progress: (line) => print(`  ${line}`) })
     await play(lab, print)
-    if (keep) print(`\nThe lab stays: CARACAL_LAB=${directory} caracal lab exec h1 -- bash, and caracal lab down.`)
+    if (keep) print(`The lab stays: CARACAL_LAB=${directory} caracal lab exec h1 -- bash, and caracal lab down.`)
     return 0
   } finally {
     process.off('SIGINT', stop)
@@ -62,7 +62,8 @@ async function play(lab: Lab, print: (line: string) => void): Promise<void> {
     for (const name of ['h2', 'h3']) await lab.caracal(name, 'expose', 'web', '--tcp', '80:8080')
     await known(lab, 'h1', 2)
     const url = `http://web.${lab.host('h1').zone ?? 'svc.internal'}`
-    print(`\nh2 and h3 expose "web". h1 calls it by name: GET ${url}/body`)
+    print('')
+    print(`h2 and h3 expose "web". h1 calls it by name: GET ${url}/body`)
     const seen = new Set<string>()
     let body: Result | undefined
     for (let i = 0; i < 8; i++) {
@@ -76,7 +77,8 @@ async function play(lab: Lab, print: (line: string) => void): Promise<void> {
     print(`  answered by ${[...seen].sort().join(' and ')}, each connection bound at its first packet`)
     print(`  ${body.bytes} bytes, sha256 ${body.hash}`)
 
-    print(`\nh1 opens a stream with a line every 5 ms, and in its middle loses its address ${lab.host('h1').address}:`)
+    print('')
+    print(`h1 opens a stream with a line every 5 ms, and in its middle loses its address ${lab.host('h1').address}:`)
     const stream = await moveUnderStream(lab, `${url}/stream?for=${STREAM_MS}`)
     print(`  ${stream.lines} of ${STREAM_MS / 5} lines arrived, ${stream.whole ? 'in order, none missing' : 'NOT WHOLE'}`)
     print(`  longest gap ${stream.longestGapMs.toFixed(1)} ms; the program noticed nothing`)
@@ -84,7 +86,8 @@ async function play(lab: Lab, print: (line: string) => void): Promise<void> {
       throw new CaracalError('CARACAL_E_LAB', 'the stream did not survive the move', 'see `caracal doctor`')
     }
 
-    print(`\nThe instance on ${stream.host} leaves:`)
+    print('')
+    print(`The instance on ${stream.host} leaves:`)
     await lab.caracal(stream.host, 'unexpose', 'web')
     await known(lab, 'h1', 1)
     const rest = new Set<string>()

@@ -137,7 +137,7 @@ export function parseToken(primitives: Primitives, text: string, wallNow: number
     if (version !== undefined)
       return bad(
         'unsupported-version',
-        'the token is of another version of caracal; upgrade the older of the two hosts',
+        'the token is of another version of caracal',
       )
     if (compact !== '' && PREFIX.startsWith(compact)) return cut()
     return bad('malformed', `this is not a token; one begins with ${PREFIX}`)
@@ -166,7 +166,7 @@ function decodeBody(primitives: Primitives, body: Uint8Array, wallNow: number): 
   if (wallNow > expiry)
     return bad(
       'expired',
-      `the token expired at ${wallText(expiry)} (this host's clock says ${wallText(wallNow)}); ask for a new one: caracal invite`,
+      `the token expired at ${wallText(expiry)} (this host's clock says ${wallText(wallNow)})`,
     )
   const profile = { name, ipv4Pool, zone }
   const open = {
@@ -185,5 +185,5 @@ function decodeBody(primitives: Primitives, body: Uint8Array, wallNow: number): 
 function bad(problem: TokenProblem['problem'], detail: string): TokenProblem {
   return { problem, detail }
 }
-const cut = () => bad('truncated', 'the token is cut short; copy all of it, it is one line')
-const changed = () => bad('malformed', 'the token has been changed on its way; copy it again')
+const cut = () => bad('truncated', 'the token is cut short')
+const changed = () => bad('malformed', 'the token has been changed on its way')

@@ -44,6 +44,8 @@ interface Conversation {
   readonly queue: Outgoing[]
   /** The peer's epoch and what has been delivered of it: all up to `contiguous`, and `above`. */
   epoch: number
+  /** Epochs it had before, oldest first: what is still under way of them is not to be taken for a restart. */
+  readonly former: number[]
   contiguous: number
   readonly above: Set<number>
   /** To be acknowledged with the next frame. */
@@ -51,6 +53,9 @@ interface Conversation {
 }
 
 const ACKS_MAX = 64
+const FORMER_MAX = 8
+/** IDs that may lie between the oldest message not acknowledged and the newest one sent, in windows. */
+const SPREAD_WINDOWS = 4
 /** A frame with a large body has room for few acknowledgements on the smallest path. */
 const SMALL_BODY = 512
 const ACKS_WITH_BODY = 8
@@ -156,6 +161,9 @@ export class ControlChannel {
   #deliver(peer: number, conversation: Conversation, message: ControlMessage, now: number): void {
     const { sink } = this.components
     if (message.epoch !== conversation.epoch) {
+      if (conversation.former.includes(message.epoch)) return
+      if (conversation.epoch !== 0) conversation.former.push(conversation.epoch)
+      if (conversation.former.length > FORMER_MAX) conversation.former.shift()
       conversation.epoch = message.epoch
       conversation.contiguous = message.base - 1
       conversation.above.clear()
@@ -165,7 +173,7 @@ export class ControlChannel {
       conversation.contiguous = message.base - 1
       for (const id of conversation.above) if (id <= conversation.contiguous) conversation.above.delete(id)
     }
-    if (message.id > conversation.contiguous + 4 * this.#options.windowMax) return sink.drop('bad-control')
+    if (message.id > conversation.contiguous + SPREAD_WINDOWS * this.#options.windowMax) return sink.drop('bad-control')
     conversation.acks.push(message.id)
     if (conversation.acks.length > ACKS_MAX) conversation.acks.shift()
     if (message.id <= conversation.contiguous || conversation.above.has(message.id)) return
@@ -175,7 +183,10 @@ export class ControlChannel {
   }
 
   #pump(peer: number, conversation: Conversation, now: number): void {
-    while (conversation.inFlight.size < this.#options.windowMax) {
+    const { windowMax } = this.#options
+    while (conversation.inFlight.size < windowMax) {
+      const oldest = firstOf(conversation.inFlight)
+      if (oldest !== undefined && (conversation.queue[0]?.id ?? 0) >= oldest + SPREAD_WINDOWS * windowMax) return
       const outgoing = conversation.queue.shift()
       if (outgoing === undefined) return
       conversation.inFlight.set(outgoing.id, outgoing)
@@ -190,11 +201,7 @@ export class ControlChannel {
   }
 
   #frame(peer: number, conversation: Conversation, id: number, channel: number, body: Uint8Array): void {
-    let base = conversation.nextId
-    for (const first of conversation.inFlight.keys()) {
-      base = first
-      break
-    }
+    const base = firstOf(conversation.inFlight) ?? conversation.nextId
     const { epoch, sink } = this.components
     const acks = conversation.acks.slice(0, body.length > SMALL_BODY ? ACKS_WITH_BODY : ACKS_MAX)
     const message = encodeControl({ epoch, id, base, acksEpoch: conversation.epoch, acks, channel, body })
@@ -204,9 +211,15 @@ export class ControlChannel {
   #conversation(peer: number): Conversation {
     let conversation = this.#conversations.get(peer)
     if (conversation === undefined) {
-      conversation = { nextId: 1, inFlight: new Map(), queue: [], epoch: 0, contiguous: 0, above: new Set(), acks: [] }
+      conversation = { nextId: 1, inFlight: new Map(), queue: [], epoch: 0, former: [], contiguous: 0, above: new Set(), acks: [] }
       this.#conversations.set(peer, conversation)
     }
     return conversation
   }
+}
+
+/** The lowest ID: they are sent in their order. */
+function firstOf(inFlight: ReadonlyMap<number, Outgoing>): number | undefined {
+  for (const id of inFlight.keys()) return id
+  return undefined
 }

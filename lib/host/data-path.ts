@@ -124,7 +124,8 @@ export class DataPath {
   frameTo(peer: number, addressSlot: number, plaintext: Uint8Array, trafficClass: number): boolean {
     const sealSlot = this.components.peers.sealSlot[peer]!
     if (sealSlot < 0 || addressSlot < 0) return false
-    if (this.#scratchSeal.count >= SCRATCH_ENTRIES || this.#scratchSealUsed + plaintext.length > SCRATCH_BYTES) this.#flushFrames()
+    if (this.#scratchSeal.count >= SCRATCH_ENTRIES || this.#scratchSealUsed + plaintext.length > SCRATCH_BYTES)
+      this.#flushFrames()
     const { data, desc, count } = this.#scratchSeal
     data.set(plaintext, this.#scratchSealUsed)
     const base = count * SEAL_WORDS
@@ -227,7 +228,7 @@ export class DataPath {
     if (this.tap !== undefined) return this.#sealTapped(this.tap, batch)
     const { codec } = this.components
     const runs = this.#runs
-    for (let next = 0; next < batch.count; ) {
+    for (let next = 0; next < batch.count;) {
       runs.count = 0
       runs.used = 0
       next = codec.seal(batch, next, runs)
@@ -268,4 +269,3 @@ export class DataPath {
 function align(offset: number): number {
   return ((offset + VNET_HEADER + 3) & ~3) - VNET_HEADER
 }
-

@@ -273,6 +273,7 @@ export class Host implements SessionSink {
 
   /** Offers a service, or changes what is offered. Returns its served addresses, IPv4 first, which are to be local from now on. */
   offer(offer: Offer, now: number): readonly [Uint8Array, Uint8Array] {
+    this.#now = now
     const wall = Math.floor(this.#c.wallNow())
     const known = this.directory.record(this.id, recordKey({ kind: 'name', service: offer.service, name: offer.name, since: 0, tags: [], hosts: [] }))
     const claimed = known?.payload.kind === 'name' && known.lifetime > 0
@@ -292,6 +293,7 @@ export class Host implements SessionSink {
 
   /** Takes an offer back; open flows go on. */
   withdraw(service: ServiceId, name: string, now: number): void {
+    this.#now = now
     this.directory.withdraw([`service/${service}`, recordKey({ kind: 'name', service, name, since: 0, tags: [], hosts: [] })], now)
     this.addresses.releaseService(service)
     this.#claimsStale = true
@@ -301,12 +303,14 @@ export class Host implements SessionSink {
 
   /** Where others can reach this host. */
   setLocators(locators: readonly Locator[], now: number): void {
+    this.#now = now
     this.directory.publish([{ payload: { kind: 'locators', locators, relays: [] } }], now)
     this.dataPath.flush(now)
   }
 
   /** Puts a policy in force, also for flows that are open. Returns how many it has cut. */
   setPolicy(policy: Policy, now: number): number {
+    this.#now = now
     this.policy = policy
     return this.#cutDenied(now)
   }
@@ -325,6 +329,7 @@ export class Host implements SessionSink {
   /** Leaves the network for now: withdraws what is offered, ends all flows, tells the peers. Returns the number of flows. */
   leave(now: number): number {
     if (this.#leaving) return 0
+    this.#now = now
     this.#leaving = true
     const open = [...this.flows.flows()].length
     const keys = this.directory.recordsOf(this.id).filter(({ payload }) => payload.kind === 'registration')
@@ -342,6 +347,7 @@ export class Host implements SessionSink {
 
   /** Revocations were added to the trust store by hand. */
   revocationsAdded(now: number): void {
+    this.#now = now
     this.members.recheck()
     this.directory.revocationsChanged()
     this.#revoked()
@@ -491,7 +497,11 @@ export class Host implements SessionSink {
       }
       case Channel.farewell:
         this.flows.peerLost(peer, now)
-        return this.sessions.dropPeer(peer, 'expired', now)
+        // The last that goes by this session is its acknowledgement, which the leaving host waits for.
+        this.control.flush(now)
+        this.dataPath.flush(now)
+        this.sessions.dropPeer(peer, 'expired', now)
+        return this.neighbours.left(peer, now)
       default:
         this.drop('bad-control')
     }

@@ -129,6 +129,14 @@ export class Neighbours {
     attempt.nextAt = now + this.#options.retryMinMs * this.components.random()
   }
 
+  /** The host has said that it leaves: it will tell when it is back. */
+  left(peer: number, now: number): void {
+    const attempt = this.#attempts.get(peer)
+    if (attempt === undefined || attempt.up) return
+    attempt.connecting = false
+    attempt.nextAt = now + this.#options.retryMaxMs
+  }
+
   /** Hosts to remember over a restart, with where they were last. */
   remembered(): { readonly host: HostId; readonly locators: readonly Locator[] }[] {
     return [...this.#hints].map(([host, locators]) => ({ host, locators }))

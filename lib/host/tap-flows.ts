@@ -164,7 +164,8 @@ export class FlowLabels {
     const remoteGeneration = table.get(row, Row.remoteGeneration)
     const peer = table.get(row, Row.peer)
     const known = this.#rows.get(row)
-    if (known?.generation === generation && known.remoteGeneration === remoteGeneration && known.peer === peer) return known.label
+    if (known?.generation === generation && known.remoteGeneration === remoteGeneration && known.peer === peer)
+      return known.label
     const flow = this.engine.flow(row)
     if (flow === undefined) return undefined
     const { service, protocol, localPort, remotePort } = flow

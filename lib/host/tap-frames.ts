@@ -40,12 +40,13 @@ export interface FrameLabel {
 }
 
 /** What a frame says of itself. */
-interface FrameSubject {
+export interface FrameSubject {
   readonly kind: number
   readonly protocol: number
   readonly receiver: readonly [slot: number, generation: number]
   readonly sender: readonly [slot: number, generation: number]
-  readonly open: { readonly service: ServiceId | undefined; readonly clientPort: number; readonly dialledPort: number } | undefined
+  readonly open:
+    { readonly service: ServiceId | undefined; readonly clientPort: number; readonly dialledPort: number } | undefined
 }
 
 const NO_ID = [0, 0] as const
@@ -57,14 +58,23 @@ export function readFrame(data: Uint8Array, view: DataView, at: number, length: 
   const kind = innerKind(data, at)
   const body = at + INNER_HEADER
   const named = kind === Kind.open || kind === Kind.accept || kind === Kind.notHere || kind === Kind.close
-  const sender = named && length >= INNER_HEADER + 8 ? ([innerSlot(view, body), innerGeneration(view, body)] as const) : NO_ID
+  const sender =
+    named && length >= INNER_HEADER + 8 ? ([innerSlot(view, body), innerGeneration(view, body)] as const) : NO_ID
   let open: FrameSubject['open']
   if (kind === Kind.open && readOpen(data, view, body, length - INNER_HEADER, openFrame) === 'ok') {
     const { serviceOffset, clientPort, dialledPort } = openFrame
-    const service = namesService(openFrame) ? serviceId(data.subarray(serviceOffset, serviceOffset + SERVICE_ID_LENGTH)) : undefined
+    const service = namesService(openFrame)
+      ? serviceId(data.subarray(serviceOffset, serviceOffset + SERVICE_ID_LENGTH))
+      : undefined
     open = { service, clientPort, dialledPort }
   }
-  return { kind, protocol: innerProtocol(data, at), receiver: [innerSlot(view, at), innerGeneration(view, at)], sender, open }
+  return {
+    kind,
+    protocol: innerProtocol(data, at),
+    receiver: [innerSlot(view, at), innerGeneration(view, at)],
+    sender,
+    open,
+  }
 }
 
 /** The flow of the frame in our own table, or in the memory of what was there. */
@@ -94,10 +104,23 @@ export function describeFrame(frame: FrameSubject, direction: 'in' | 'out', labe
   if (open === undefined) return { name, ...flow, ...carried }
   const [localPort, remotePort] =
     direction === 'out' ? [open.clientPort, open.dialledPort] : [open.dialledPort, open.clientPort]
-  return { name, ...flow, ...carried, ...(open.service === undefined ? {} : { service: open.service }), localPort, remotePort }
+  return {
+    name,
+    ...flow,
+    ...carried,
+    ...(open.service === undefined ? {} : { service: open.service }),
+    localPort,
+    remotePort,
+  }
 }
 
-const ownFaults: ReadonlySet<DropReason> = new Set(['bad-frame', 'bad-control', 'not-entitled', 'unknown-lane', 'unknown-flow'])
+const ownFaults: ReadonlySet<DropReason> = new Set([
+  'bad-frame',
+  'bad-control',
+  'not-entitled',
+  'unknown-lane',
+  'unknown-flow',
+])
 
 /** Whether something dropped while the frame was decided upon was the frame; else it was a packet that its news was about. */
 export function isFrameDropped(frame: FrameSubject | undefined, reason: DropReason): boolean {

@@ -27,7 +27,8 @@ import { LANE_SLOT_BITS, VNET_HEADER } from '../wire/constants.js'
 import type { DropReason } from '../wire/drop.js'
 import type { ServiceId } from '../wire/ids.js'
 import type { DataPathTap } from './data-path.js'
-import type { Tap, TapEvent, TapPoint } from './tap.js'
+import type { Tap, TapPoint } from './tap.js'
+import { TapSet, type TapDraft } from './tap-set.js'
 import { FlowLabels, packetEnds, protocolName, REMOTE_ADDRESS, type FlowLabel, type PacketEnds } from './tap-flows.js'
 import {
   clearFrameName,
@@ -38,6 +39,7 @@ import {
   peerAt,
   readFrame,
   type FrameLabel,
+  type FrameSubject,
 } from './tap-frames.js'
 
 export interface TapNames {
@@ -61,17 +63,11 @@ export interface TrafficTapComponents {
   readonly switched: (on: boolean) => void
 }
 
-type Direction = TapEvent['direction']
-type Draft = { -readonly [Key in keyof Omit<TapEvent, 'time'>]: TapEvent[Key] }
-
-interface OpenTap {
-  readonly tap: Tap
-  readonly points: ReadonlySet<TapPoint>
-}
+type Direction = TapDraft['direction']
 
 /** A packet between a program and the TUN, until its flow is known. */
 interface SeenPacket {
-  readonly draft: Draft
+  readonly draft: TapDraft
   readonly ends: PacketEnds | undefined
   /** Where the IP packet lies in its batch, for as long as that is decided upon. */
   readonly offset: number
@@ -84,11 +80,11 @@ interface SeenFrame {
   readonly at: number
   readonly length: number
   readonly lane: number
-  readonly subject: ReturnType<typeof readFrame>
+  readonly subject: FrameSubject | undefined
   /** As it was before the decision, which may end the flow. */
   readonly label: FlowLabel | undefined
-  readonly drafts: Draft[]
-  verdict: Draft['verdict']
+  readonly drafts: TapDraft[]
+  verdict: TapDraft['verdict']
 }
 
 const LANE_MASK = (1 << LANE_SLOT_BITS) - 1
@@ -100,11 +96,9 @@ export class TrafficTap implements DataPathTap {
   readonly #c: TrafficTapComponents
   readonly #labels: FlowLabels
   readonly #remotes = new LocatorText()
-  readonly #open = new Set<OpenTap>()
-  /** Bytes wanted of each packet at a point; -1: nobody looks. */
-  readonly #wanted: Record<TapPoint, number> = { tun: -1, wire: -1, drop: -1 }
+  readonly #taps: TapSet
   /** What was seen since the last `settle`, in order. */
-  readonly #queue: Draft[] = []
+  readonly #queue: TapDraft[] = []
   readonly #packets: SeenPacket[] = []
   /** The batch of the TUN that is being decided upon. */
   #reading: PacketBatch | undefined
@@ -116,29 +110,23 @@ export class TrafficTap implements DataPathTap {
   constructor(components: TrafficTapComponents) {
     this.#c = components
     this.#labels = new FlowLabels(components.flows)
+    this.#taps = new TapSet((on) => {
+      if (!on) this.#forget()
+      components.switched(on)
+    })
   }
 
   /** Opens a tap at these points; the function returned closes it. */
   add(tap: Tap, points: Iterable<TapPoint>): () => void {
-    const opened: OpenTap = { tap, points: new Set(points) }
-    this.#open.add(opened)
-    this.#recount()
-    if (this.#open.size === 1) this.#c.switched(true)
-    return () => {
-      if (!this.#open.delete(opened)) return
-      this.#recount()
-      if (this.#open.size > 0) return
-      this.#forget()
-      this.#c.switched(false)
-    }
+    return this.#taps.add(tap, points)
   }
 
   /** Something was dropped (HostEvents.dropped): the IP packet, where there is one, is copied. */
   dropped(reason: DropReason, packet: Uint8Array | undefined): void {
-    if (this.#open.size === 0) return
+    if (this.#taps.size === 0) return
     if (packet !== undefined) this.#packetDropped(reason, packet)
     else if (this.#frame !== undefined) this.#frameDropped(this.#frame, reason)
-    else if (this.#wanted.drop >= 0) {
+    else if (this.#taps.wanted('drop') >= 0) {
       this.#queue.push({ point: 'drop', direction: 'out', bytes: NO_BYTES, length: 0, verdict: reason })
     }
   }
@@ -147,15 +135,15 @@ export class TrafficTap implements DataPathTap {
 
   tunRead(batch: PacketBatch): void {
     this.#reading = batch
-    if (this.#wanted.tun >= 0) this.#tunPackets(batch, 'out')
+    if (this.#taps.wanted('tun') >= 0) this.#tunPackets(batch, 'out')
   }
 
   tunWrite(batch: PacketBatch): void {
-    if (this.#wanted.tun >= 0) this.#tunPackets(batch, 'in')
+    if (this.#taps.wanted('tun') >= 0) this.#tunPackets(batch, 'in')
   }
 
   sealing(batch: SealBatch, entry: number): void {
-    if (this.#wanted.wire < 0) return
+    if (this.#taps.wanted('wire') < 0) return
     const { data, view, desc } = batch
     const base = entry * SEAL_WORDS
     const peer = this.#peerOfSlot(desc[base + Seal.sealSlot]!)
@@ -174,7 +162,7 @@ export class TrafficTap implements DataPathTap {
   }
 
   clear(runs: FrameRuns): void {
-    if (this.#wanted.wire < 0) return
+    if (this.#taps.wanted('wire') < 0) return
     const records = this.#c.peers.addresses.records
     const slot = runs.desc[3]!
     this.#runs(runs, peerAt(this.#c.peers, records, slot * ADDRESS_RECORD), {
@@ -183,7 +171,7 @@ export class TrafficTap implements DataPathTap {
   }
 
   opened(datagrams: DatagramBatch, open: OpenBatch): void {
-    if (this.#wanted.wire < 0 && this.#wanted.drop < 0) return
+    if (this.#taps.wanted('wire') < 0 && this.#taps.wanted('drop') < 0) return
     const status = open.desc[Open.status]!
     const lane = open.count > 0 ? open.desc[Open.lane]! : 0
     const isOpened = open.count > 0 && status === OPENED
@@ -202,7 +190,7 @@ export class TrafficTap implements DataPathTap {
       verdict: 'pass',
     }
     this.#frame = frame
-    if (this.#wanted.wire >= 0) this.#draftFrame(frame, 'wire')
+    if (this.#taps.wanted('wire') >= 0) this.#draftFrame(frame, 'wire')
   }
 
   settle(now: number): void {
@@ -214,7 +202,7 @@ export class TrafficTap implements DataPathTap {
     if (this.#queue.length === 0) return
     const time = this.#c.wallMs(now)
     const drafts = this.#queue.splice(0)
-    for (const draft of drafts) this.#show(draft, time)
+    for (const draft of drafts) this.#taps.show(draft, time)
   }
 
   // ---- Packets of the TUN ----
@@ -236,12 +224,12 @@ export class TrafficTap implements DataPathTap {
     view: DataView,
     offset: number,
     length: number,
-    verdict: Draft['verdict'],
+    verdict: TapDraft['verdict'],
   ): void {
     const at = offset + VNET_HEADER
-    const kept = Math.min(length - VNET_HEADER, this.#wanted[point])
+    const kept = Math.min(length - VNET_HEADER, this.#taps.wanted(point))
     const bytes = data.slice(at, at + kept)
-    const draft: Draft = { point, direction, bytes, length: length - VNET_HEADER, verdict }
+    const draft: TapDraft = { point, direction, bytes, length: length - VNET_HEADER, verdict }
     const ends = packetEnds(data, view, offset, length, direction)
     const read = point === 'tun' && direction === 'out'
     const seen = { draft, ends, offset: read ? at : NOWHERE, length: length - VNET_HEADER }
@@ -257,7 +245,7 @@ export class TrafficTap implements DataPathTap {
     const direction = this.#frame === undefined ? 'out' : 'in'
     const seen = this.#seenAs(packet) ?? this.#segmentOf(packetEnds(whole, view, 0, whole.length, 'out'))
     if (seen?.draft.verdict === 'pass') seen.draft.verdict = reason
-    if (this.#wanted.drop >= 0) this.#packet('drop', direction, whole, view, 0, whole.length, reason)
+    if (this.#taps.wanted('drop') >= 0) this.#packet('drop', direction, whole, view, 0, whole.length, reason)
   }
 
   /** The packet of the batch that lies where these bytes do. */
@@ -297,7 +285,7 @@ export class TrafficTap implements DataPathTap {
   // ---- Frames ----
 
   #runs(runs: FrameRuns, peer: number, label: FrameLabel): void {
-    const kept = this.#wanted.wire
+    const kept = this.#taps.wanted('wire')
     if (kept < 0) return
     const { records } = this.#c.peers.addresses
     for (let run = 0; run < runs.count; run++) {
@@ -307,7 +295,7 @@ export class TrafficTap implements DataPathTap {
       for (let at = 0; at < length; at += stride) {
         const size = Math.min(stride, length - at)
         const bytes = runs.data.slice(offset + at, offset + at + Math.min(size, kept))
-        const draft: Draft = { point: 'wire', direction: 'out', bytes, length: size, verdict: 'pass' }
+        const draft: TapDraft = { point: 'wire', direction: 'out', bytes, length: size, verdict: 'pass' }
         this.#ends(draft, records, record)
         this.#describe(draft, peer, label)
         this.#queue.push(draft)
@@ -315,10 +303,10 @@ export class TrafficTap implements DataPathTap {
     }
   }
 
-  #draftFrame(frame: SeenFrame, point: 'wire' | 'drop'): Draft {
+  #draftFrame(frame: SeenFrame, point: 'wire' | 'drop'): TapDraft {
     const { datagrams, at, length } = frame
-    const bytes = datagrams.data.slice(at, at + Math.min(length, this.#wanted[point]))
-    const draft: Draft = { point, direction: 'in', bytes, length, verdict: 'pass' }
+    const bytes = datagrams.data.slice(at, at + Math.min(length, this.#taps.wanted(point)))
+    const draft: TapDraft = { point, direction: 'in', bytes, length, verdict: 'pass' }
     this.#ends(draft, datagrams.addresses, 0)
     frame.drafts.push(draft)
     this.#queue.push(draft)
@@ -327,7 +315,7 @@ export class TrafficTap implements DataPathTap {
 
   #frameDropped(frame: SeenFrame, reason: DropReason): void {
     if (frame.verdict === 'pass' && isFrameDropped(frame.subject, reason)) frame.verdict = reason
-    if (this.#wanted.drop >= 0) this.#draftFrame(frame, 'drop').verdict = reason
+    if (this.#taps.wanted('drop') >= 0) this.#draftFrame(frame, 'drop').verdict = reason
   }
 
   #settleFrame(frame: SeenFrame): void {
@@ -344,7 +332,7 @@ export class TrafficTap implements DataPathTap {
     }
   }
 
-  #describe(draft: Draft, peer: number, label: FrameLabel): void {
+  #describe(draft: TapDraft, peer: number, label: FrameLabel): void {
     const { name, flow, service, protocol, localPort, remotePort } = label
     if (name !== undefined) draft.frame = name
     if (flow !== undefined) draft.flow = flow
@@ -356,14 +344,14 @@ export class TrafficTap implements DataPathTap {
     this.#name(draft, peer, service)
   }
 
-  #ends(draft: Draft, records: Uint8Array, offset: number): void {
+  #ends(draft: TapDraft, records: Uint8Array, offset: number): void {
     const remote = this.#remotes.of(records, offset)
     const local = this.#c.local(records[offset] === 6 ? 6 : 4)
     if (remote !== undefined) draft.remote = remote
     if (local !== undefined) draft.local = local
   }
 
-  #name(draft: Draft, peer: number, service: ServiceId | undefined): void {
+  #name(draft: TapDraft, peer: number, service: ServiceId | undefined): void {
     const { names } = this.#c
     const host = peer < 0 ? undefined : names.peer(peer)
     const title = service === undefined ? undefined : names.service(service)
@@ -382,26 +370,6 @@ export class TrafficTap implements DataPathTap {
     const peer = sealSlot.subarray(0, size).indexOf(slot)
     if (peer >= 0) this.#sealPeer.set(slot, peer)
     return peer
-  }
-
-  // ---- Taps ----
-
-  #show(draft: Draft, time: number): void {
-    for (const { tap, points } of this.#open) {
-      if (!points.has(draft.point)) continue
-      // Each receiver owns its bytes.
-      const cut = draft.bytes.subarray(0, tap.snapLength)
-      tap.event({ ...draft, bytes: this.#open.size === 1 ? cut : cut.slice(), time })
-    }
-  }
-
-  #recount(): void {
-    for (const point of ['tun', 'wire', 'drop'] as const) {
-      this.#wanted[point] = -1
-      for (const { tap, points } of this.#open) {
-        if (points.has(point)) this.#wanted[point] = Math.max(this.#wanted[point], tap.snapLength)
-      }
-    }
   }
 
   #forget(): void {

@@ -53,6 +53,8 @@ interface Watch {
   heardAt: number
   activeUntil: number
   nextProbeAt: number
+  /** When the peer was probed last. */
+  probedAt: number
   /** First probe sent since the peer was last heard; 0: none outstanding. */
   unansweredSince: number
 }
@@ -184,7 +186,7 @@ export class PathProber {
         if (silent >= this.#options.deadAfterMs + slack) this.#setState(peer, watch, 'dead', now)
         else if (silent >= this.#options.doubtfulAfterMs + slack) this.#setState(peer, watch, 'doubtful', now)
       }
-      if (now >= watch.nextProbeAt) this.#probeAll(peer, watch, now)
+      if (now >= watch.nextProbeAt) this.#probeIfDue(peer, watch, now)
     }
   }
 
@@ -194,11 +196,22 @@ export class PathProber {
     return next
   }
 
-  #probeAll(peer: number, watch: Watch, now: number): void {
-    const active = watch.activeUntil > now
+  /** A peer that has not answered the last probe is probed as closely as an active one: no single loss makes an idle peer a dead one. */
+  #probeIfDue(peer: number, watch: Watch, now: number): void {
+    const { activeIntervalMs, idleIntervalMs } = this.#options
     const worried = watch.unansweredSince > 0 && watch.state !== 'dead'
-    const interval = active || worried ? this.#options.activeIntervalMs : this.#options.idleIntervalMs
-    watch.nextProbeAt = now + interval
+    const dueAt = watch.probedAt + (watch.activeUntil > now || worried ? activeIntervalMs : idleIntervalMs)
+    if (now < dueAt) {
+      watch.nextProbeAt = dueAt
+      return
+    }
+    watch.probedAt = now
+    // By then an answer has come, or it is time to worry.
+    watch.nextProbeAt = now + (watch.state === 'dead' && watch.activeUntil <= now ? idleIntervalMs : activeIntervalMs)
+    this.#probeAll(peer, watch, now)
+  }
+
+  #probeAll(peer: number, watch: Watch, now: number): void {
     const current = this.components.peers.addressSlot[peer]
     // Traffic that comes in proves the peer as well as an echo would; a busy path is still probed now and then for its RTT.
     for (const path of watch.paths) {
@@ -235,7 +248,7 @@ export class PathProber {
   #watch(peer: number, now: number): Watch {
     let watch = this.#watches.get(peer)
     if (watch === undefined) {
-      watch = { paths: [], state: 'alive', heardAt: now, activeUntil: 0, nextProbeAt: now, unansweredSince: 0 }
+      watch = { paths: [], state: 'alive', heardAt: now, activeUntil: 0, nextProbeAt: now, probedAt: -Infinity, unansweredSince: 0 }
       this.#watches.set(peer, watch)
     }
     return watch

@@ -52,10 +52,10 @@ const GRANT_LIFE_MS = 60_000
 
 const problems: Readonly<Record<LedgerProblem, JoinRefusal>> = {
   unknown: { refusal: 'unknown-token', detail: 'the issuer does not know this token; it may have been withdrawn' },
-  expired: { refusal: 'expired', detail: 'the token has expired; ask for a new one: caracal invite' },
+  expired: { refusal: 'expired', detail: 'the token has expired' },
   'used-up': {
     refusal: 'used-up',
-    detail: 'the token has been used as often as it may be; ask for a new one: caracal invite',
+    detail: 'the token has been used as often as it may be',
   },
 }
 

@@ -3,9 +3,12 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { Test } from 'tap'
+import tap, { type Test } from 'tap'
 import { z } from 'zod'
 import { collect, Lab, type LabOptions } from '../../cli/lab/lab.js'
+
+// Hosts take seconds to build, and servers to start: tap's 30 s a file are too few.
+tap.setTimeout(400_000)
 
 export interface Result {
   readonly code: number

@@ -5,9 +5,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { test } from 'tap'
+import tap, { test } from 'tap'
 import { collect } from '../../cli/lab/lab.js'
 import { demoBody } from '../../cli/lab/demo-body.js'
+
+tap.setTimeout(300_000)
 
 const root = fileURLToPath(new URL('../../..', import.meta.url))
 
