@@ -266,6 +266,8 @@ export class Outbound {
       // A server on the wildcard address answers from whichever address its kernel likes.
       const row = table.findAnyLocal(view, destinationOffset, family, protocol, ports)
       if (row >= 0 && table.has(row, FlowFlag.acceptor)) {
+        // It may have connected its socket from there: what follows is for that address.
+        table.setLocal(row, view, sourceOffset)
         if (this.#isOrdinary(row)) this.#forward(data, view, row)
         else this.#special(data, view, row)
         return
