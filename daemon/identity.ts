@@ -75,15 +75,19 @@ export async function openIdentity(wish: IdentityWish, components: IdentityCompo
   const hostSeed = await state.read(stateFile.hostKey, seed)
   const authoritySeed = await state.read(stateFile.authorityKey, seed)
   // A member may be started with its token for ever: only who is to join with it needs one that is still good.
-  const isMember = trust?.membership !== undefined && hostSeed !== undefined
+  const isMember = trust?.membership !== undefined
   const token = wish.join === undefined ? undefined : readToken(primitives, wish.join, isMember ? 0 : wallNow())
-  if (trust?.membership !== undefined && hostSeed !== undefined) {
+  if (isMember) {
     refuseOther(state, trust, wish, token)
+    if (hostSeed === undefined) throw incomplete(state, stateFile.hostKey)
     const hostKey = new HostKey(primitives, hostSeed)
     const authority = authoritySeed === undefined ? undefined : new Authority(primitives, authoritySeed)
     const membership = ownMembership(trust, wallNow())
+    if (membership.host !== hostKey.id) throw incomplete(state, stateFile.hostKey)
     return { hostKey, trust, membership, authority, ledger, joined: undefined }
   }
+  // A second network would replace the only key of the first.
+  if (authoritySeed !== undefined) throw incomplete(state, stateFile.trust)
   const hostKey = hostSeed === undefined ? HostKey.generate(primitives) : new HostKey(primitives, hostSeed)
   if (token !== undefined) {
     // Before the token is spent, so that a repetition is the same host's.
@@ -101,6 +105,15 @@ export async function openIdentity(wish: IdentityWish, components: IdentityCompo
     'CARACAL_E_NO_NETWORK',
     `this host is in no network yet (${state.path})`,
     'create one with `caracal up --create NAME`, or join one with `caracal up --join TOKEN`',
+  )
+}
+
+/** Files that belong together are not all there, or not of one host. */
+function incomplete(state: StateDirectory, file: string): CaracalError {
+  return new CaracalError(
+    'CARACAL_E_STATE_DAMAGED',
+    `${state.path} holds a network, but not the file ${file} that belongs to it`,
+    `put ${file} back from a backup, or give another --state`,
   )
 }
 

@@ -88,6 +88,12 @@ export class ControlChannel {
     return pending
   }
 
+  /** Whether something to the peer waits for its acknowledgement. */
+  pendingFor(peer: number): boolean {
+    const conversation = this.#conversations.get(peer)
+    return conversation !== undefined && conversation.inFlight.size + conversation.queue.length > 0
+  }
+
   /** Queues a message and sends it when the window allows. False: the queue is full, nothing was taken. */
   send(peer: number, channel: Channel, body: Uint8Array, now: number): boolean {
     const conversation = this.#conversation(peer)

@@ -102,6 +102,8 @@ export type Offer = Pick<Registration, 'service' | 'name' | 'ports' | 'priority'
 
 const PROBE_TOKEN = 16
 const TICK_MS = 1_000
+/** How long a host that leaves waits for its last messages to arrive before it says farewell all the same. */
+const FAREWELL_MS = 100
 const PINGS_MAX = 1_024
 const PEERS = 4_096
 /** Traffic class of the host's own frames: CS6, network control. */
@@ -139,6 +141,9 @@ export class Host implements SessionSink {
   /** Own claims have changed since they were published. */
   #claimsStale = true
   #leaving = false
+  /** Peers to be told that this host leaves, and when at the latest. */
+  readonly #farewells = new Set<number>()
+  #farewellAt = Infinity
   readonly #pings = new Map<string, { peer: number; sentAt: number; answered: (rttMs: number) => void }>()
 
   constructor(components: HostComponents, options: HostOptions) {
@@ -242,6 +247,7 @@ export class Host implements SessionSink {
     this.#now = now
     this.dataPath.wireRead(now)
     this.control.flush(now)
+    if (this.#farewells.size > 0) this.#sayFarewell(now)
     this.dataPath.flush(now)
   }
 
@@ -254,6 +260,7 @@ export class Host implements SessionSink {
       this.flows.nextTimeout(),
       this.neighbours.nextTimeout(),
       this.#tickAt,
+      this.#farewellAt,
     )
   }
 
@@ -266,6 +273,7 @@ export class Host implements SessionSink {
     this.#inFlows(() => this.flows.handleTimeout(now))
     if (now >= this.#tickAt) this.#tick(now)
     this.neighbours.handleTimeout(now)
+    if (now >= this.#farewellAt) this.#sayFarewell(now)
     this.dataPath.flush(now)
   }
 
@@ -338,11 +346,21 @@ export class Host implements SessionSink {
       now,
     )
     this.flows.closeAll(now)
-    for (let peer = 1; peer < this.peers.size; peer++) {
-      if (this.peers.sealSlot[peer]! >= 0) this.control.send(peer, Channel.farewell, NO_BYTES, now)
-    }
+    for (let peer = 1; peer < this.peers.size; peer++) if (this.peers.sealSlot[peer]! >= 0) this.#farewells.add(peer)
+    this.#farewellAt = now + FAREWELL_MS
+    this.#sayFarewell(now)
     this.dataPath.flush(now)
     return open
+  }
+
+  /** Messages have no order, and after a farewell none is heard: it goes out when the others have arrived, or their time is up. */
+  #sayFarewell(now: number): void {
+    for (const peer of this.#farewells) {
+      if (now < this.#farewellAt && this.control.pendingFor(peer)) continue
+      this.#farewells.delete(peer)
+      if (this.peers.sealSlot[peer]! >= 0) this.control.send(peer, Channel.farewell, NO_BYTES, now)
+    }
+    if (this.#farewells.size === 0) this.#farewellAt = Infinity
   }
 
   /** Revocations were added to the trust store by hand. */

@@ -325,7 +325,8 @@ export class Directory {
     if (set.complete) {
       set.wantAt = Number.POSITIVE_INFINITY
     } else {
-      set.source = from
+      // Not whoever spoke last: two that lack the same would ask each other for ever.
+      if (fresh || from === host) set.source = from
       this.#wantSoon(set, now + this.#options.gather)
     }
     if (stored.length > 0 || named) this.#forward(set, stored, from, now)
@@ -394,7 +395,7 @@ export class Directory {
     this.#wantAt = Number.POSITIVE_INFINITY
     for (const set of this.#hosts.all()) {
       if (set.wantAt <= now) {
-        const source = set.source !== undefined && this.#peers.has(set.source) ? set.source : undefined
+        const source = this.#sourceOf(set)
         set.wantAt = source === undefined ? Number.POSITIVE_INFINITY : now + this.#options.askEvery
         if (source !== undefined) {
           set.askedAt = now
@@ -403,6 +404,14 @@ export class Directory {
       }
       this.#wantAt = Math.min(this.#wantAt, set.wantAt)
     }
+  }
+
+  /** Whom to ask for what is missing: the host itself, else who told us first of its newest heartbeat, else anybody; undefined: there is nobody. */
+  #sourceOf(set: HostRecords): HostId | undefined {
+    if (this.#peers.has(set.host)) return set.host
+    if (set.source !== undefined && this.#peers.has(set.source)) return set.source
+    const peers = [...this.#peers.keys()]
+    return peers[Math.floor(this.#components.random() * peers.length)]
   }
 
   #ask(from: HostId, host: HostId): void {

@@ -75,7 +75,7 @@ test('garbage changes nothing', async (t) => {
   await net.knows('h1', 'stream', ['h2'])
 
   const pcap = join(net.folder, 'frames.pcap')
-  const tcpdump = await net.start('h2', ['tcpdump', '-U', '-n', '-i', 'eth0', '-w', pcap, 'udp port 7474'], /listening on/)
+  const tcpdump = await net.start('h2', ['tcpdump', '--immediate-mode', '-U', '-n', '-i', 'eth0', '-w', pcap, 'udp port 7474'], /listening on/)
   const child = net.lab.spawn('h1', [process.execPath, '-e', reader], { stdio: ['pipe', 'pipe', 'inherit'] })
   t.teardown(() => child.kill('SIGKILL'))
   let printed = ''

@@ -68,7 +68,7 @@ test('nothing of the overlay leaves by the default route', async (t) => {
   await net.knows('h1', 'web', ['h2'])
   const file = join(net.folder, 'leak.pcap')
   const filter = 'net 198.18.0.0/15 or (ip6 and net fd00::/8)'
-  const tcpdump = await net.start('h1', ['tcpdump', '-U', '-n', '-i', 'eth0', '-w', file, filter], /listening on/)
+  const tcpdump = await net.start('h1', ['tcpdump', '--immediate-mode', '-U', '-n', '-i', 'eth0', '-w', file, filter], /listening on/)
   const address = (await net.run('h1', 'dig +short web.svc.internal A; dig +short web.svc.internal AAAA')).out.trim().split('\n')
   t.equal(address.length, 2)
   t.equal((await net.run('h1', 'curl -sS -o /dev/null --max-time 5 http://web.svc.internal/x')).code, 0)

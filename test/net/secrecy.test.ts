@@ -11,7 +11,7 @@ const PLAINTEXT = 'the quick brown caracal leaps over the lazy network'
 
 async function capture(net: Fixture, host: string, device: string, name: string) {
   const file = join(net.folder, name)
-  const child = await net.start(host, ['tcpdump', '-U', '-n', '-s', '0', '-i', device, '-w', file], /listening on/)
+  const child = await net.start(host, ['tcpdump', '--immediate-mode', '-U', '-n', '-s', '0', '-i', device, '-w', file], /listening on/)
   const stop = async () => {
     const ended = new Promise((resolve) => child.once('exit', resolve))
     child.kill('SIGINT')

@@ -16,6 +16,7 @@ ss -H -lntu | sort
 test('what a daemon leaves behind', async (t) => {
   const net = await Fixture.up(t, ['h1', 'h2'], { daemons: false })
   const state = async (host: string) => (await net.run(host, snapshot)).out
+  await net.until('the kernel has its link-local address', async () => !(await state('h1')).includes('tentative'))
   const before = await state('h1')
   await net.lab.startDaemon('h1', ['--create', 'net'])
   const token = (await net.caracal('h1', 'invite')).out.trimEnd().split('\n').at(-1)!

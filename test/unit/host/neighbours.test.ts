@@ -1,0 +1,234 @@
+import { test } from 'tap'
+import { Neighbours, type NeighboursOptions } from '../../../lib/host/neighbours.js'
+import { decodeLocator, formatLocator, type Locator } from '../../../lib/path/locator.js'
+import { PeerTable } from '../../../lib/path/peers.js'
+import { hostId, type HostId } from '../../../lib/wire/ids.js'
+
+const id = (n: number): HostId => hostId(new Uint8Array(32).fill(n))
+const at = (n: number): Locator => ({ address: `10.0.0.${n}`, port: 7474 })
+const SELF = id(50)
+
+class World {
+  readonly peers = new PeerTable(SELF, 256)
+  readonly records = new Map<HostId, Locator[]>()
+  readonly excluded = new Set<HostId>()
+  /** What was asked for, as `HOST ADDRESS ADDRESS`. */
+  readonly connects: string[] = []
+  readonly neighbours: Neighbours
+
+  constructor(options: Partial<NeighboursOptions> = {}) {
+    this.neighbours = new Neighbours(
+      {
+        self: SELF,
+        peers: this.peers,
+        connect: (peer, addresses) => {
+          const places = addresses.map((address) => formatLocator(decodeLocator(address)!))
+          this.connects.push([parseInt(this.peers.hostId(peer).slice(0, 2), 16), ...places].join(' '))
+        },
+        locatorsOf: (host) => this.records.get(host) ?? [],
+        excluded: (host) => this.excluded.has(host),
+        random: () => 0.5,
+      },
+      options,
+    )
+  }
+
+  peer(n: number): number {
+    return this.peers.indexOf(id(n))
+  }
+  taken(): string[] {
+    return this.connects.splice(0)
+  }
+}
+
+test('a hinted host is connected to where the hint says', (t) => {
+  const w = new World()
+  w.neighbours.hint(id(1), at(1), 0)
+  w.neighbours.known([], 0)
+  w.neighbours.handleTimeout(0)
+  t.strictSame(w.taken(), ['1 10.0.0.1:7474'])
+  t.equal(w.neighbours.nextTimeout(), Infinity, 'it is being connected to')
+  w.neighbours.handleTimeout(1_000)
+  t.strictSame(w.taken(), [], 'not twice')
+  t.end()
+})
+
+test('this host itself and excluded hosts are never connected to', (t) => {
+  const w = new World()
+  w.neighbours.hint(SELF, at(50), 0)
+  w.neighbours.hint(id(1), at(1), 0)
+  w.excluded.add(id(1))
+  w.neighbours.known([SELF, id(1)], 0)
+  w.neighbours.handleTimeout(0)
+  t.strictSame(w.taken(), [])
+  t.equal(w.peers.size, 1)
+  t.end()
+})
+
+test('hints come first, newest in front, then what the host’s records say; each place once, and not too many', (t) => {
+  const w = new World({ locatorsMax: 3 })
+  w.records.set(id(1), [at(9), at(2), at(8)])
+  w.neighbours.hint(id(1), at(1), 0)
+  w.neighbours.hint(id(1), at(2), 0)
+  w.neighbours.known([id(1)], 0)
+  w.neighbours.handleTimeout(0)
+  t.strictSame(w.taken(), ['1 10.0.0.2:7474 10.0.0.1:7474 10.0.0.9:7474'])
+  t.end()
+})
+
+test('failures are repeated at growing intervals up to a limit', (t) => {
+  const w = new World({ retryMinMs: 100, retryMaxMs: 1_000 })
+  w.neighbours.hint(id(1), at(1), 0)
+  w.neighbours.known([], 0)
+  const gaps: number[] = []
+  let now = 0
+  for (let i = 0; i < 6; i++) {
+    w.neighbours.handleTimeout(now)
+    t.equal(w.taken().length, 1)
+    w.neighbours.failed(w.peer(1), now)
+    gaps.push(w.neighbours.nextTimeout() - now)
+    w.neighbours.handleTimeout(w.neighbours.nextTimeout() - 1)
+    t.equal(w.taken().length, 0, 'not before its time')
+    now = w.neighbours.nextTimeout()
+  }
+  t.strictSame(gaps, [100, 200, 400, 800, 1_000, 1_000])
+  t.end()
+})
+
+test('a new hint is tried at once, whatever failed before', (t) => {
+  const w = new World()
+  w.neighbours.hint(id(1), at(1), 0)
+  w.neighbours.known([], 0)
+  for (let i = 0; i < 5; i++) {
+    const now = Math.max(0, w.neighbours.nextTimeout())
+    w.neighbours.handleTimeout(now)
+    w.neighbours.failed(w.peer(1), now)
+  }
+  w.taken()
+  w.neighbours.hint(id(1), at(1), 100)
+  t.ok(w.neighbours.nextTimeout() > 100, 'an old one tells nothing')
+  w.neighbours.hint(id(1), at(2), 100)
+  t.equal(w.neighbours.nextTimeout(), 100)
+  w.neighbours.handleTimeout(100)
+  t.strictSame(w.taken(), ['1 10.0.0.2:7474 10.0.0.1:7474'])
+  t.end()
+})
+
+test('a lost session is made again soon, where it was', (t) => {
+  const w = new World({ retryMinMs: 500 })
+  w.neighbours.hint(id(1), at(1), 0)
+  w.neighbours.known([], 0)
+  w.neighbours.handleTimeout(0)
+  w.neighbours.established(w.peer(1), at(7), 10)
+  t.equal(w.neighbours.nextTimeout(), Infinity)
+  w.neighbours.failed(w.peer(1), 20)
+  t.equal(w.neighbours.nextTimeout(), Infinity, 'a failed renewal is not the end of the session')
+  w.taken()
+  w.neighbours.lost(w.peer(1), 1_000)
+  t.ok(w.neighbours.nextTimeout() <= 1_500)
+  w.neighbours.handleTimeout(1_500)
+  t.strictSame(w.taken(), ['1 10.0.0.7:7474 10.0.0.1:7474'])
+  t.end()
+})
+
+test('a host that said farewell is left alone for a while, unless it is needed', (t) => {
+  const w = new World({ retryMinMs: 500, retryMaxMs: 15_000 })
+  w.neighbours.hint(id(1), at(1), 0)
+  w.neighbours.known([], 0)
+  w.neighbours.handleTimeout(0)
+  w.neighbours.established(w.peer(1), at(1), 10)
+  w.neighbours.lost(w.peer(1), 1_000)
+  w.neighbours.left(w.peer(1), 1_000)
+  w.taken()
+  t.equal(w.neighbours.nextTimeout(), 16_000)
+  w.neighbours.want(w.peer(1), 2_000)
+  t.strictSame(w.taken(), ['1 10.0.0.1:7474'])
+  t.end()
+})
+
+test('up to the limit a session is kept with every host', (t) => {
+  const w = new World({ meshMax: 10 })
+  for (let n = 1; n <= 10; n++) w.records.set(id(n), [at(n)])
+  w.neighbours.known(w.records.keys(), 0)
+  w.neighbours.handleTimeout(0)
+  t.equal(w.taken().length, 10)
+  t.end()
+})
+
+test('beyond the limit sessions form a ring, the same seen from every host', (t) => {
+  const w = new World({ meshMax: 10, ring: 2 })
+  for (let n = 1; n <= 100; n++) if (n !== 50) w.records.set(id(n), [at(n)])
+  w.neighbours.known(w.records.keys(), 0)
+  w.neighbours.handleTimeout(0)
+  t.strictSame(w.taken().map((text) => parseInt(text)).sort((a, b) => a - b), [48, 49, 51, 52])
+  t.end()
+})
+
+test('the ring closes at its ends', (t) => {
+  const w = new World({ meshMax: 3, ring: 2 })
+  for (let n = 1; n <= 6; n++) w.records.set(id(n), [at(n)])
+  w.neighbours.known(w.records.keys(), 0)
+  w.neighbours.handleTimeout(0)
+  t.strictSame(w.taken().map((text) => parseInt(text)).sort(), [1, 2, 5, 6])
+  t.end()
+})
+
+test('a flow gets its session on demand, also outside the ring and before the next retry', (t) => {
+  const w = new World({ meshMax: 3, ring: 1 })
+  for (let n = 1; n <= 9; n++) w.records.set(id(n), [at(n)])
+  w.neighbours.known(w.records.keys(), 0)
+  w.neighbours.handleTimeout(0)
+  w.taken()
+  const far = w.peers.add(id(5))
+  w.neighbours.want(far, 1)
+  t.strictSame(w.taken(), ['5 10.0.0.5:7474'])
+  w.neighbours.want(far, 2)
+  t.strictSame(w.taken(), [], 'one handshake at a time')
+  w.neighbours.failed(far, 3)
+  w.neighbours.want(far, 4)
+  t.equal(w.taken().length, 1, 'a flow does not wait for the pause between retries')
+  w.neighbours.established(far, at(5), 5)
+  w.neighbours.want(far, 6)
+  t.strictSame(w.taken(), [], 'there is a session')
+  w.neighbours.lost(far, 7)
+  w.neighbours.handleTimeout(100_000)
+  t.notOk(w.taken().some((text) => text.startsWith('5 ')), 'nobody wants it back')
+  t.end()
+})
+
+test('a host that nobody can say where it is fails at once', (t) => {
+  const w = new World()
+  w.neighbours.known([id(1)], 0)
+  w.neighbours.handleTimeout(0)
+  t.strictSame(w.taken(), [])
+  t.ok(w.neighbours.nextTimeout() > 0, 'and is looked at again later')
+  w.records.set(id(1), [at(1)])
+  w.neighbours.handleTimeout(w.neighbours.nextTimeout())
+  t.strictSame(w.taken(), ['1 10.0.0.1:7474'])
+  t.end()
+})
+
+test('hints are bounded, and remembered for the next start', (t) => {
+  const w = new World({ hintsMax: 2, locatorsMax: 2 })
+  for (let n = 1; n <= 3; n++) for (const place of [1, 2, 3]) w.neighbours.hint(id(n), at(10 * n + place), 0)
+  const hints = w.neighbours.remembered()
+  t.strictSame(
+    hints.map(({ host, locators }) => [parseInt(host.slice(0, 2), 16), ...locators.map(({ address }) => address)]),
+    [
+      [1, '10.0.0.13', '10.0.0.12'],
+      [2, '10.0.0.23', '10.0.0.22'],
+    ],
+  )
+  t.end()
+})
+
+test('a full peer table is no error', (t) => {
+  const neighbours = new World().neighbours
+  for (let n = 1; n < 256; n++) neighbours.hint(hostId(Uint8Array.from({ length: 32 }, () => n)), at(1), 0)
+  const more = hostId(Uint8Array.from({ length: 32 }, (_, i) => i))
+  neighbours.hint(more, at(2), 0)
+  neighbours.known([], 0)
+  neighbours.handleTimeout(0)
+  t.ok(neighbours.nextTimeout() >= 0)
+  t.end()
+})
