@@ -8,7 +8,12 @@ export const Status = { done: 0, couldNot: 1, badUsage: 2 } as const
 export type Outcome = number | void
 
 /** What was typed can never work, whatever the state of the network. */
-const usageErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['CARACAL_E_USAGE', 'CARACAL_E_FILTER', 'CARACAL_E_NAME', 'CARACAL_E_PORT'])
+const usageErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'CARACAL_E_USAGE',
+  'CARACAL_E_FILTER',
+  'CARACAL_E_NAME',
+  'CARACAL_E_PORT',
+])
 
 /** The line for stderr and the exit status of whatever a command threw. undefined: nothing to say. */
 export function describeFailure(
@@ -26,7 +31,10 @@ export function describeFailure(
     return { line: `caracal: ${what}: see \`${helpFor(program, words)}\``, status: Status.badUsage }
   }
   if (error instanceof CaracalError) {
-    return { line: `caracal: ${messageOf(error)}`, status: usageErrors.has(error.code) ? Status.badUsage : Status.couldNot }
+    return {
+      line: `caracal: ${messageOf(error)}`,
+      status: usageErrors.has(error.code) ? Status.badUsage : Status.couldNot,
+    }
   }
   const line = `caracal: unexpected failure (${messageOf(error)}): please report it with the command`
   return { line, status: Status.couldNot }

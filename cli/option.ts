@@ -31,7 +31,9 @@ const NAME_MAX = 256
 /** Reads a name of a service or a host; what it may consist of is checked where the zone is known. */
 export function givenName(text: string): string {
   if (text.length > 0 && text.length <= NAME_MAX) return text
-  throw new InvalidArgumentError(text === '' ? 'Expected a name, not nothing.' : `Expected a name of at most ${NAME_MAX} characters.`)
+  throw new InvalidArgumentError(
+    text === '' ? 'Expected a name, not nothing.' : `Expected a name of at most ${NAME_MAX} characters.`,
+  )
 }
 
 /** Reads a whole number within bounds. */

@@ -117,7 +117,8 @@ const hostName = z.string().transform((text, ctx) => {
 })
 const zoneName = z.string().transform((text, ctx) => {
   const zone = text.toLowerCase().replace(/^\.|\.$/g, '')
-  const problem = zone.length > ZONE_MAX ? `longer than ${ZONE_MAX} characters` : labels(zone).map(labelProblem).find(Boolean)
+  const problem =
+    zone.length > ZONE_MAX ? `longer than ${ZONE_MAX} characters` : labels(zone).map(labelProblem).find(Boolean)
   if (problem !== undefined) ctx.addIssue(`"${text}" is no zone: ${problem}`)
   return zone
 })
@@ -161,7 +162,9 @@ const portList = (protocol: 'tcp' | 'udp') => {
   return z.union([one, z.array(one)]).transform((value, ctx) =>
     (Array.isArray(value) ? value : [value]).map((text, i, all) => {
       const spec = parsePortSpec(protocol, String(text))
-      const twice = spec !== undefined && all.slice(0, i).some((other) => parsePortSpec(protocol, String(other))?.port === spec.port)
+      const twice =
+        spec !== undefined &&
+        all.slice(0, i).some((other) => parsePortSpec(protocol, String(other))?.port === spec.port)
       if (spec !== undefined && !twice) return spec
       ctx.addIssue(twice ? `port ${spec.port} is given twice` : `"${text}" is no port: expected ${PORT_FORM}`)
       return z.NEVER

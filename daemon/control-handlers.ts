@@ -11,7 +11,18 @@ import { wallNow, type Daemon } from './daemon.js'
 import { CaracalError } from './errors.js'
 import { doctorChecks } from './doctor-inputs.js'
 import { monotonicNow } from './packet-loop.js'
-import { dialledPair, flowCounts, flowView, hostsView, hostView, instanceView, pathsView, peersUp, serviceView, statusView } from './views.js'
+import {
+  dialledPair,
+  flowCounts,
+  flowView,
+  hostsView,
+  hostView,
+  instanceView,
+  pathsView,
+  peersUp,
+  serviceView,
+  statusView,
+} from './views.js'
 
 /** What the control socket asks of a running daemon. */
 export class ControlHandlersOfDaemon implements ControlHandlers {
@@ -34,7 +45,11 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     for (const { protocol, port } of request.ports) {
       const key = `${protocol.toUpperCase()} port ${port}`
       if (seen.has(key)) {
-        throw new CaracalError('CARACAL_E_PORT_TAKEN', `${key} is given twice`, 'a dialled port leads to one local port')
+        throw new CaracalError(
+          'CARACAL_E_PORT_TAKEN',
+          `${key} is given twice`,
+          'a dialled port leads to one local port',
+        )
       }
       seen.add(key)
     }
@@ -48,7 +63,10 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
       domain: `${name}.${daemon.zone}`,
       dialled: dialledPair(daemon, { kind: 'service', service: id }),
       ports: request.ports.map(({ protocol, port, local }) => ({ protocol, port, local })),
-      warnings: [...warnings, ...(conflict === undefined ? [] : [`others ignore this registration: ${conflict.detail}`])],
+      warnings: [
+        ...warnings,
+        ...(conflict === undefined ? [] : [`others ignore this registration: ${conflict.detail}`]),
+      ],
     }
   }
 
@@ -78,7 +96,15 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const addresses = dialledPair(daemon, target)
     const pinned = target.kind === 'service' && target.host !== undefined ? names.showHost(target.host) : null
     if (target.kind === 'host') {
-      return { name: `${names.showHost(target.host)}.host.${zone}`, kind: 'host', id: target.host, addresses, pinned, instances: [], obstacle: null }
+      return {
+        name: `${names.showHost(target.host)}.host.${zone}`,
+        kind: 'host',
+        id: target.host,
+        addresses,
+        pinned,
+        instances: [],
+        obstacle: null,
+      }
     }
     const view = host.catalogue.get(target.service)
     const counts = flowCounts(daemon)
@@ -103,7 +129,12 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     return { hosts: hostsView(this.daemon) }
   }
 
-  async flows({ service: serviceText, host: hostText, protocol, limit }: RequestOf<'flows'>): Promise<ResponseOf<'flows'>> {
+  async flows({
+    service: serviceText,
+    host: hostText,
+    protocol,
+    limit,
+  }: RequestOf<'flows'>): Promise<ResponseOf<'flows'>> {
     const { daemon } = this
     const service = serviceText === undefined ? undefined : this.#serviceName(serviceText)
     const host = hostText === undefined ? undefined : daemon.names.showHost(this.#hostId(hostText))
@@ -136,7 +167,10 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
       kind: target.kind,
       sequence,
       host: peer === undefined ? null : (names.peer(peer) ?? null),
-      remote: peer === undefined || peer === SELF ? null : (hostView(daemon, host.peers.hostId(peer)).session?.remote ?? null),
+      remote:
+        peer === undefined || peer === SELF
+          ? null
+          : (hostView(daemon, host.peers.hostId(peer)).session?.remote ?? null),
       rttMs,
       detail,
     })
@@ -147,13 +181,17 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const deadline = monotonicNow() + timeoutMs
     host.neighbours.want(peer, monotonicNow())
     daemon.loop.wake()
-    while (host.peers.sealSlot[peer]! < 0 && monotonicNow() < deadline) await new Promise((resolve) => setTimeout(resolve, 5))
+    while (host.peers.sealSlot[peer]! < 0 && monotonicNow() < deadline)
+      await new Promise((resolve) => setTimeout(resolve, 5))
     if (host.peers.sealSlot[peer]! < 0) return reply(peer, null, 'no session with the host')
     return new Promise((resolve) => {
-      const timer = setTimeout(() => {
-        ping?.cancel()
-        resolve(reply(peer, null, 'no answer'))
-      }, Math.max(1, deadline - monotonicNow()))
+      const timer = setTimeout(
+        () => {
+          ping?.cancel()
+          resolve(reply(peer, null, 'no answer'))
+        },
+        Math.max(1, deadline - monotonicNow()),
+      )
       const ping = host.ping(peer, monotonicNow(), (rttMs) => {
         clearTimeout(timer)
         resolve(reply(peer, rttMs, ''))
@@ -170,12 +208,17 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const { identity, host } = daemon
     const { trust, authority, hostKey } = identity
     const id = this.#hostId(text)
-    if (id === host.id) throw new CaracalError('CARACAL_E_NOT_ENTITLED', 'a host cannot revoke itself', 'run it on another host')
+    if (id === host.id)
+      throw new CaracalError('CARACAL_E_NOT_ENTITLED', 'a host cannot revoke itself', 'run it on another host')
     const wall = Math.floor(wallNow())
     const entry = { host: id, serial: nextSerial(Date.now()), time: wall }
     const certificate = trust.issuerCertificate
     if (authority === undefined && certificate === undefined) {
-      throw new CaracalError('CARACAL_E_NOT_ISSUER', 'this host may not revoke', 'run it on the host that created the network')
+      throw new CaracalError(
+        'CARACAL_E_NOT_ISSUER',
+        'this host may not revoke',
+        'run it on the host that created the network',
+      )
     }
     const name = daemon.names.showHost(id)
     const bytes =
@@ -242,7 +285,8 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
   #target(text: string): DialledTarget {
     const name = this.#withoutZone(text)
     const pinned = /^(.+)\.at\.([^.]+)$/.exec(name)
-    if (pinned !== null) return { kind: 'service', service: this.#known(pinned[1]!).service, host: this.#hostId(pinned[2]!) }
+    if (pinned !== null)
+      return { kind: 'service', service: this.#known(pinned[1]!).service, host: this.#hostId(pinned[2]!) }
     const hostName = /^([^.]+)\.host$/.exec(name)?.[1]
     if (hostName !== undefined) return { kind: 'host', host: this.#hostId(hostName) }
     const hostId = this.daemon.names.hostNamed(name)

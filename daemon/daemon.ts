@@ -398,7 +398,8 @@ export class Daemon {
     if (!configured) await instances.save()
     this.#publish(instance)
     await this.#mappings
-    return instance.health === 'up' ? [] : [`${instance.detail}: registered as unhealthy`]
+    if (instance.health === 'up') return instance.detail === '' ? [] : [instance.detail]
+    return [`${instance.detail}: registered as unhealthy`]
   }
 
   /** Takes an instance back; its flows go on. */

@@ -117,7 +117,12 @@ function incomplete(state: StateDirectory, file: string): CaracalError {
   )
 }
 
-function refuseOther(state: StateDirectory, trust: TrustStore, wish: IdentityWish, token: InviteToken | undefined): void {
+function refuseOther(
+  state: StateDirectory,
+  trust: TrustStore,
+  wish: IdentityWish,
+  token: InviteToken | undefined,
+): void {
   const { name } = trust.profile
   if (wish.create !== undefined) {
     throw new CaracalError(
@@ -156,7 +161,11 @@ async function createNetwork(
 ): Promise<Identity> {
   const problem = labelProblem(name)
   if (problem !== undefined) {
-    throw new CaracalError('CARACAL_E_USAGE', `--create: ${JSON.stringify(name)} is no name of a network: ${problem}`, 'give a name such as home')
+    throw new CaracalError(
+      'CARACAL_E_USAGE',
+      `--create: ${JSON.stringify(name)} is no name of a network: ${problem}`,
+      'give a name such as home',
+    )
   }
   const profile: NetworkProfile = { name, ipv4Pool: wish.pool, zone: wish.zone }
   const authority = Authority.generate(primitives)
@@ -178,7 +187,8 @@ async function createNetwork(
     { host: hostKey.id, name: wish.name, tags: [], serial, notBefore: now, notAfter: now + MEMBERSHIP_SECONDS },
   )
   const membership = trust.adoptMembership(hostKey.id, bytes, now)
-  if (isMembershipProblem(membership)) throw new CaracalError('CARACAL_E_MEMBERSHIP', membership.detail, "check this host's clock")
+  if (isMembershipProblem(membership))
+    throw new CaracalError('CARACAL_E_MEMBERSHIP', membership.detail, "check this host's clock")
   // A network of a daemon that does not come up is none: the caller releases the state when all is well.
   state.hold()
   await state.write(stateFile.hostKey, hostKey.seed())
@@ -195,9 +205,14 @@ async function joinNetwork(
   ledger: TokenLedger,
 ): Promise<Identity> {
   const joined = await join(hostKey, token, wish.name)
-  const trust = new TrustStore(primitives, { authority: token.authority, profile: joined.profile, floor: Math.floor(wallNow()) })
+  const trust = new TrustStore(primitives, {
+    authority: token.authority,
+    profile: joined.profile,
+    floor: Math.floor(wallNow()),
+  })
   const membership = trust.adoptMembership(hostKey.id, joined.membership.bytes, wallNow())
-  if (isMembershipProblem(membership)) throw new CaracalError('CARACAL_E_MEMBERSHIP', membership.detail, "check this host's clock")
+  if (isMembershipProblem(membership))
+    throw new CaracalError('CARACAL_E_MEMBERSHIP', membership.detail, "check this host's clock")
   await state.write(stateFile.trust, trust.encode())
   return { hostKey, trust, membership, authority: undefined, ledger, joined }
 }

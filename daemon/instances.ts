@@ -151,21 +151,22 @@ export class Instances implements LocalEndpoints {
     if (`${instance.health} ${instance.detail}` !== before) this.components.changed(instance)
   }
 
-  /** Finds the server of each port among what listens, and judges by it. */
+  /** Finds the server of each port among what listens. One of them makes the instance well: a connection to another port is refused, and goes elsewhere. */
   #locate(instance: Instance, listeners: readonly Listener[]): void {
     const problems: string[] = []
     // Many servers open their UDP port only for a client that has come by TCP.
     const judged = instance.request.ports.some((spec) => spec.protocol === 'tcp') ? 'tcp' : 'udp'
+    let well = false
     for (const spec of instance.request.ports) {
       const here = listeners.filter((l) => l.protocol === spec.protocol && l.port === spec.local)
       const endpoint = this.#endpoint(instance.service, spec, here)
       if (typeof endpoint !== 'string') instance.endpoints.set(keyOf(spec), endpoint)
-      else {
-        instance.endpoints.delete(keyOf(spec))
-        if (spec.protocol === judged) problems.push(endpoint)
-      }
+      else instance.endpoints.delete(keyOf(spec))
+      if (spec.protocol !== judged) continue
+      if (typeof endpoint === 'string') problems.push(endpoint)
+      else well = true
     }
-    instance.health = problems.length > 0 ? 'unhealthy' : 'up'
+    instance.health = well ? 'up' : 'unhealthy'
     instance.detail = problems.join('; ')
   }
 

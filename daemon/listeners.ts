@@ -1,10 +1,11 @@
 import { closeSync, openSync, readSync } from 'node:fs'
+import { systemCode } from './errors.js'
 
 /** A socket that takes connections or datagrams, as the kernel lists it. */
 export interface Listener {
   readonly protocol: 'tcp' | 'udp'
   readonly family: 4 | 6
-  /** Network order, 4 or 16 bytes. */
+  /** Network order, 4 or 16 bytes. An IPv4 address that is bound through an IPv6 socket (`::ffff:127.0.0.1`) is shown as IPv4. */
   readonly address: Uint8Array
   readonly port: number
 }
@@ -22,7 +23,7 @@ const LINE = /^\s*\d+: ([0-9A-F]+):([0-9A-F]{4}) ([0-9A-F]+):([0-9A-F]{4}) ([0-9
 
 /**
  * What listens on this host, in this network namespace. Nothing is contacted, so servers see no probes. The kernel lists listening TCP sockets before all others, so the
- * connections of a busy host are not read.
+ * connections of a busy host are not read. Throws what the system says when a table is there and cannot be read.
  */
 export function readListeners(folder = '/proc/self/net'): Listener[] {
   const listeners: Listener[] = []
@@ -37,8 +38,9 @@ function readTable(path: string, protocol: 'tcp' | 'udp', family: 4 | 6, into: L
   let file: number
   try {
     file = openSync(path, 'r')
-  } catch {
-    return // a kernel without IPv6
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return // a kernel without IPv6
+    throw error
   }
   try {
     const buffer = Buffer.allocUnsafe(BUFFER)
@@ -55,7 +57,8 @@ function readTable(path: string, protocol: 'tcp' | 'udp', family: 4 | 6, into: L
         if (protocol === 'tcp' && match[5] !== LISTEN) return
         // A connected UDP socket hears its peer only.
         if (protocol === 'udp' && Number.parseInt(match[4]!, 16) !== 0) continue
-        into.push({ protocol, family, address: addressOf(match[1]!), port: Number.parseInt(match[2]!, 16) })
+        if (match[1]!.length !== (family === 4 ? 8 : 32)) continue
+        into.push({ protocol, ...unmapped(family, addressOf(match[1]!)), port: Number.parseInt(match[2]!, 16) })
       }
     }
   } finally {
@@ -73,13 +76,21 @@ function addressOf(hex: string): Uint8Array {
   return bytes
 }
 
+/** An IPv4 address inside an IPv6 one (RFC 4291 section 2.5.5.2), as programs bind it that know IPv6 sockets only. */
+function unmapped(family: 4 | 6, address: Uint8Array): Pick<Listener, 'family' | 'address'> {
+  const mapped = family === 6 && address.subarray(0, 12).every((byte, i) => byte === (i < 10 ? 0 : 0xff))
+  return mapped ? { family: 4, address: address.slice(12) } : { family, address }
+}
+
 const littleEndian = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1
 
-export type Reach = 'any' | 'loopback' | 'own'
+export type Reach = 'any' | 'loopback' | 'own' | 'link'
 
-/** Whom the listener hears: any address of its family, loopback only, or the one address it is bound to. */
+/** Whom the listener hears: any address of its family, loopback only, the one address it is bound to, or a link of its own (multicast, link-local). */
 export function reachOf({ address, family }: Listener): Reach {
   if (address.every((byte) => byte === 0)) return 'any'
+  if (address[0]! >= (family === 4 ? 224 : 0xff)) return 'link'
+  if (family === 6 && address[0] === 0xfe && (address[1]! & 0xc0) === 0x80) return 'link'
   if (family === 4) return address[0] === 127 ? 'loopback' : 'own'
   return address.every((byte, i) => byte === (i === 15 ? 1 : 0)) ? 'loopback' : 'own'
 }

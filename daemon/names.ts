@@ -3,7 +3,7 @@ import type { Host } from '../lib/host/host.js'
 import { dnsAddress } from '../lib/service/address-plan.js'
 import { answer, type ZoneRecord, type ZoneSources } from '../lib/service/zone.js'
 import type { HostId, ServiceId } from '../lib/wire/ids.js'
-import type { DnsAnswer, DnsResolver } from './dns/dns-server.js'
+import type { DnsAnswer, DnsResolver } from './dns/dns-message.js'
 
 /** Names of hosts and services as this host knows them. */
 export class Names {
@@ -17,7 +17,7 @@ export class Names {
   }
   /** For people, also for a host whose membership is not known. */
   showHost(id: HostId): string {
-    return this.nameOfHost(id) ?? id.slice(0, 12)
+    return this.nameOfHost(id) ?? this.host.members.revokedMember(id)?.name ?? id.slice(0, 12)
   }
   peer(index: number): string | undefined {
     return index < 0 || index >= this.host.peers.size ? undefined : this.showHost(this.host.peers.hostId(index))
@@ -51,7 +51,11 @@ export function zoneSources(host: Host, names: Names, zone: string): ZoneSources
 /**
  * The name server's answers. `mappingsWritten`: resolves when the address mappings are on disk, so that an address that was told means the same after a restart.
  */
-export function zoneResolver(sources: ZoneSources, mappingsWritten: () => Promise<void>, nowMs: () => number): DnsResolver {
+export function zoneResolver(
+  sources: ZoneSources,
+  mappingsWritten: () => Promise<void>,
+  nowMs: () => number,
+): DnsResolver {
   return async (name, type): Promise<DnsAnswer> => {
     const result = answer({ name, type }, sources, nowMs())
     if (result.answers.length > 0) await mappingsWritten()

@@ -186,7 +186,8 @@ export class StateDirectory {
     if (this.#closed) return
     this.#closed = true
     await this.#settle()
-    const unused = this.made && (await readdir(this.path).catch(() => [])).every((name) => StateLock.files.includes(name))
+    const unused =
+      this.made && (await readdir(this.path).catch(() => [])).every((name) => StateLock.files.includes(name))
     if (unused) await this.#lock.forget()
     await this.#lock.release()
     if (unused) await rmdir(this.path).catch(() => undefined)

@@ -7,7 +7,15 @@ import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
 import type { DialledTarget } from '../lib/flow/environment.js'
 import type { Instance as CatalogueInstance, ServiceView } from '../lib/service/catalogue.js'
 import type { HostId } from '../lib/wire/ids.js'
-import type { AddressPair, FlowInfo, HostInfo, InstanceInfo, PathInfo, ServiceInfo, StatusResponse } from './control/shapes.js'
+import type {
+  AddressPair,
+  FlowInfo,
+  HostInfo,
+  InstanceInfo,
+  PathInfo,
+  ServiceInfo,
+  StatusResponse,
+} from './control/shapes.js'
 import { wallNow, type Daemon } from './daemon.js'
 import type { MetricsSample } from './metrics.js'
 import { monotonicNow } from './packet-loop.js'
@@ -121,7 +129,8 @@ export function hostView(daemon: Daemon, id: HostId): HostInfo {
   const heard = host.prober.heardAt(peer)
   const state = self
     ? 'self'
-    : member === undefined && host.members.membership(id) === undefined && info?.connected !== true
+    : host.members.isRevoked(id) ||
+        (member === undefined && host.members.membership(id) === undefined && info?.connected !== true)
       ? 'revoked'
       : info?.connected === true
         ? liveness === 'dead'
@@ -158,9 +167,10 @@ export function hostView(daemon: Daemon, id: HostId): HostInfo {
 }
 
 export function hostsView(daemon: Daemon): HostInfo[] {
-  const { host } = daemon
+  const { host, identity } = daemon
   const ids = new Set<HostId>([...host.directory.hosts(), ...host.members.members().map((member) => member.host)])
   for (const peer of peersUp(daemon)) ids.add(host.peers.hostId(peer))
+  for (const revocation of identity.trust.revocations.list()) ids.add(revocation.host)
   const views = [...ids].map((id) => hostView(daemon, id))
   return views.sort((a, b) => Number(b.self) - Number(a.self) || (a.name < b.name ? -1 : 1))
 }
@@ -267,4 +277,3 @@ export function pathsView(daemon: Daemon): PathInfo[] {
     }),
   )
 }
-

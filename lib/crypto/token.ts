@@ -134,11 +134,7 @@ export function parseToken(primitives: Primitives, text: string, wallNow: number
   const compact = text.replace(/\s+/g, '')
   if (!compact.startsWith(PREFIX)) {
     const version = ANY_PREFIX.exec(compact)?.[1]
-    if (version !== undefined)
-      return bad(
-        'unsupported-version',
-        'the token is of another version of caracal',
-      )
+    if (version !== undefined) return bad('unsupported-version', 'the token is of another version of caracal')
     if (compact !== '' && PREFIX.startsWith(compact)) return cut()
     return bad('malformed', `this is not a token; one begins with ${PREFIX}`)
   }
@@ -164,10 +160,7 @@ function decodeBody(primitives: Primitives, body: Uint8Array, wallNow: number): 
   const [network, authority, issuer, locators, expiry, tokenId, secret, tags, [name, ipv4Pool, zone]] = value
   if (networkId(network) !== networkOf(primitives, authority)) return changed()
   if (wallNow > expiry)
-    return bad(
-      'expired',
-      `the token expired at ${wallText(expiry)} (this host's clock says ${wallText(wallNow)})`,
-    )
+    return bad('expired', `the token expired at ${wallText(expiry)} (this host's clock says ${wallText(wallNow)})`)
   const profile = { name, ipv4Pool, zone }
   const open = {
     network: networkId(network),

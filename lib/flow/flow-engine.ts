@@ -94,6 +94,12 @@ export class FlowEngine {
     this.#loop(now)
   }
 
+  /** More is known of services: first packets held by DELAY rules are tried again. */
+  release(now: number): void {
+    this.#opening.release(now)
+    this.#loop(now)
+  }
+
   /** The peer is gone for good: its flows end here, with a reset to the own kernel; those being opened go elsewhere. */
   peerLost(peer: number, now: number): void {
     this.sessionFailed(peer, now)

@@ -25,6 +25,10 @@ export interface FlowOptions {
   readonly waitingBytes: number
   readonly waitingBytesTotal: number
   readonly waitingTimeout: number
+  /** First packets held by DELAY rules, and for how long. */
+  readonly heldPackets: number
+  readonly heldBytes: number
+  readonly heldTimeout: number
   /** After both FINs; after a reset. */
   readonly lingerFin: number
   readonly lingerReset: number
@@ -57,6 +61,9 @@ export const defaultFlowOptions: FlowOptions = {
   waitingBytes: 512 * 1024,
   waitingBytesTotal: 16 * 1024 * 1024,
   waitingTimeout: 5_000,
+  heldPackets: 256,
+  heldBytes: 512 * 1024,
+  heldTimeout: 3_000,
   lingerFin: 60_000,
   lingerReset: 5_000,
   udpIdle: 300_000,

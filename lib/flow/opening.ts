@@ -12,7 +12,7 @@
 import { OpenFlag, CloseCode, NotHereCode } from '../wire/open.js'
 import { Protocol } from '../wire/constants.js'
 import type { DropReason } from '../wire/drop.js'
-import type { ParsedPacket } from '../wire/packet.js'
+import { ParsedPacket, parsePacket } from '../wire/packet.js'
 import { Tcp, TcpFlag } from '../wire/tcp.js'
 import { SELF } from '../path/peers.js'
 import { Affinity } from './affinity.js'
@@ -21,6 +21,7 @@ import type { Candidate, DialledTarget } from './environment.js'
 import { seconds, type FlowCore } from './flow-core.js'
 import { FlowState, Row } from './flow-table.js'
 import type { FrameSender } from './frame-sender.js'
+import { HeldPackets } from './held.js'
 import type { OwnKernel } from './own-kernel.js'
 import { takeSegment, type Segment } from './segment.js'
 
@@ -66,6 +67,8 @@ export class Opening {
   readonly #kernel: OwnKernel
   readonly #pending = new Map<number, Pending>()
   readonly #deadlines = new Deadlines<Pending>()
+  readonly #held: HeldPackets
+  readonly #released = new ParsedPacket()
   readonly #affinity: Affinity
   /** Only TCP has deadlines that matter to the millisecond; entries of flows long open would else pile up behind the others'. */
   #idleAt = Infinity
@@ -74,6 +77,7 @@ export class Opening {
     this.#core = core
     this.#sender = sender
     this.#kernel = kernel
+    this.#held = new HeldPackets(core.options.heldPackets, core.options.heldBytes)
     this.#affinity = new Affinity(core.options.affinityMax, core.options.affinityTimeout)
   }
 
@@ -82,10 +86,24 @@ export class Opening {
   }
 
   /** Opens a flow for a packet from the TUN that belongs to none: a SYN, a datagram, an echo request. The packet is consumed. */
-  start(data: Uint8Array, view: DataView, packet: ParsedPacket, target: DialledTarget, now: number): void {
+  start(
+    data: Uint8Array,
+    view: DataView,
+    packet: ParsedPacket,
+    target: DialledTarget,
+    now: number,
+    heldUntil?: number,
+  ): void {
     const { env, table, options } = this.#core
     const { family, protocol, sourcePort, destinationPort } = packet
     const found = env.candidates(target, protocol, destinationPort, now)
+    if (found === 'hold') {
+      const copy = data.slice(packet.vnetOffset, packet.end)
+      if (!this.#held.add({ target, packet: copy, until: heldUntil ?? now + options.heldTimeout })) {
+        this.#core.drop('queue-full', data.subarray(packet.ipOffset, packet.end))
+      }
+      return
+    }
     if (typeof found === 'string' || found.length === 0) {
       const reason = typeof found === 'string' ? found : 'no-instance'
       this.#kernel.refusePacket(data, view, packet, reason, now)
@@ -126,6 +144,25 @@ export class Opening {
     this.#core.counters.opened++
     this.#ask(pending, now)
     this.#schedule(pending, now)
+  }
+
+  /** What is held is tried again: more is known of services. What has been held for too long is refused. */
+  release(now: number): void {
+    for (const { target, packet: bytes, until } of this.#held.takeAll()) {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+      const packet = this.#released
+      if (parsePacket(bytes, view, 0, bytes.length, packet) !== 'ok') continue
+      const { family, protocol, sourceOffset, destinationOffset, sourcePort, destinationPort } = packet
+      const ports = (sourcePort << 16) | destinationPort
+      // A repeated SYN may have opened the flow meanwhile.
+      if (this.#core.table.find(view, sourceOffset, destinationOffset, family, protocol, ports) >= 0) continue
+      if (now < until) {
+        this.start(bytes, view, packet, target, now, until)
+        continue
+      }
+      this.#kernel.refusePacket(bytes, view, packet, 'no-such-service', now)
+      this.#core.drop('no-such-service', bytes.subarray(packet.ipOffset, packet.end))
+    }
   }
 
   /** Another packet of a flow that is being opened. */
@@ -224,7 +261,7 @@ export class Opening {
   }
 
   get nextTimeout(): number {
-    return Math.min(this.#deadlines.next, this.#idleAt)
+    return Math.min(this.#deadlines.next, this.#idleAt, this.#held.next)
   }
 
   handleTimeout(now: number): void {
@@ -234,6 +271,7 @@ export class Opening {
       if (!pending.done) this.#schedule(pending, now)
     }
     if (now >= this.#idleAt) this.#expireIdle(now)
+    if (now >= this.#held.next) this.release(now)
   }
 
   #expireIdle(now: number): void {

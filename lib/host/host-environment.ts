@@ -4,6 +4,7 @@ import type { AddressBook } from '../service/address-book.js'
 import type { ServiceCatalogue } from '../service/catalogue.js'
 import type { InstanceChoice } from '../service/choice.js'
 import { checkPolicy, type Policy } from '../service/policy.js'
+import type { ServiceTable } from '../service/service-table.js'
 import type { OpenBatch } from '../wire/batch.js'
 import { Protocol } from '../wire/constants.js'
 import type { DropReason } from '../wire/drop.js'
@@ -21,6 +22,7 @@ export interface HostEnvironmentComponents {
   readonly addresses: AddressBook
   readonly catalogue: ServiceCatalogue
   readonly choice: InstanceChoice
+  readonly table: ServiceTable
   readonly endpoints: LocalEndpoints
   readonly tagsOf: (host: HostId) => readonly string[] | undefined
   readonly policy: () => Policy
@@ -47,8 +49,8 @@ export class HostEnvironment implements FlowEnvironment {
     this.addresses = components.addresses
   }
 
-  candidates(target: DialledTarget, protocol: number, port: number, now: number): readonly Candidate[] | DropReason {
-    const { self, catalogue, choice } = this.#c
+  candidates(target: DialledTarget, protocol: number, port: number, now: number): readonly Candidate[] | DropReason | 'hold' {
+    const { self, catalogue, choice, table } = this.#c
     if (target.kind === 'host') {
       if (protocol !== Protocol.icmp) return 'refused'
       if (!this.allows(self, undefined, protocol, port)) return 'denied'
@@ -57,6 +59,11 @@ export class HostEnvironment implements FlowEnvironment {
     }
     const { service, host } = target
     if (!this.allows(self, service, protocol, port)) return 'denied'
+    const rule = table.lookup(service)?.rules[0]
+    if (rule === undefined) return 'no-such-service'
+    table.hit(rule, now)
+    if (rule.action.kind === 'drop') return 'denied'
+    if (rule.action.kind === 'delay') return 'hold'
     const instances = catalogue.eligible(service, protocol, port, host)
     if (instances === 'no-instance' && protocol !== Protocol.icmp) {
       const any = catalogue.eligible(service, Protocol.icmp, 0, host)

@@ -12,7 +12,7 @@ import { FlowEngine } from '../flow/flow-engine.js'
 import { Generations } from '../flow/flow-id.js'
 import type { FlowOptions } from '../flow/flow-options.js'
 import { FlowTable } from '../flow/flow-table.js'
-import { decodeLocator, type Locator } from '../path/locator.js'
+import { decodeLocator, locatorRecord, type Locator } from '../path/locator.js'
 import { PeerTable } from '../path/peers.js'
 import { PathProber, type Liveness, type ProberOptions } from '../path/prober.js'
 import { Addresses, type SavedMappings } from '../service/addresses.js'
@@ -23,6 +23,7 @@ import type { RecordChange } from '../service/host-records.js'
 import type { SequenceSource } from '../service/own-records.js'
 import { allowAll, type Policy } from '../service/policy.js'
 import { CLAIMS_MAX, recordKey, TAGS_MAX, type AddressClaim, type Registration } from '../service/registration.js'
+import { networkPrefix } from '../service/service-id.js'
 import { ServiceTable } from '../service/service-table.js'
 import { MemberTrust } from '../service/trust.js'
 import type { Established, LostReason, SessionSink } from '../session/session-sink.js'
@@ -105,6 +106,8 @@ const TICK_MS = 1_000
 /** How long a host that leaves waits for its last messages to arrive before it says farewell all the same. */
 const FAREWELL_MS = 100
 const PINGS_MAX = 1_024
+/** Key of the rule that holds first packets until the directory is whole. */
+const UNSYNCED = 'unsynced'
 const PEERS = 4_096
 /** Traffic class of the host's own frames: CS6, network control. */
 const CONTROL_CLASS = 0xc0
@@ -141,6 +144,8 @@ export class Host implements SessionSink {
   /** Own claims have changed since they were published. */
   #claimsStale = true
   #leaving = false
+  #servicesChanged = false
+  #wasSynced = false
   /** Peers to be told that this host leaves, and when at the latest. */
   readonly #farewells = new Set<number>()
   #farewellAt = Infinity
@@ -208,6 +213,7 @@ export class Host implements SessionSink {
       addresses: this.addresses,
       catalogue: this.catalogue,
       choice: this.choice,
+      table: this.table,
       endpoints: components.endpoints,
       tagsOf,
       policy: () => this.policy,
@@ -232,6 +238,8 @@ export class Host implements SessionSink {
       options.neighbours,
     )
     this.addresses.claimPeer(Math.floor(wallNow()))
+    // Until the directory is whole, a name that is not in it may still come: its first packets wait.
+    this.table.set(networkPrefix(network), UNSYNCED, { action: { kind: 'delay' }, priority: 65_535, weight: 0 })
   }
 
   // ---- What comes in ----
@@ -272,6 +280,8 @@ export class Host implements SessionSink {
     this.directory.handleTimeout(now)
     this.#inFlows(() => this.flows.handleTimeout(now))
     if (now >= this.#tickAt) this.#tick(now)
+    this.#noticeSync()
+    if (this.#servicesChanged) this.#release(now)
     this.neighbours.handleTimeout(now)
     if (now >= this.#farewellAt) this.#sayFarewell(now)
     this.dataPath.flush(now)
@@ -434,6 +444,7 @@ export class Host implements SessionSink {
     const known = this.prober.liveness(peer) === undefined
     if (known || !session.rekey || this.peers.addressSlot[peer]! < 0) this.prober.established(peer, session.address, now)
     this.neighbours.established(peer, decodeLocator(session.address), now)
+    this.#offerPaths(peer)
     if (!session.rekey) {
       this.directory.peerUp(host, now)
       this.#c.events.peer(host, 'up', session.membership.name)
@@ -606,6 +617,19 @@ export class Host implements SessionSink {
     }
   }
 
+  #noticeSync(): void {
+    if (this.#wasSynced || !this.directory.synced) return
+    this.#wasSynced = true
+    this.#servicesChanged = true
+  }
+
+  /** First packets that wait for a service are tried again, and refused once nothing more is to come. */
+  #release(now: number): void {
+    this.#servicesChanged = false
+    if (this.directory.synced) this.table.delete(networkPrefix(this.#c.trust.network), UNSYNCED)
+    this.#inFlows(() => this.flows.release(now))
+  }
+
   #pinged(peer: number, body: Uint8Array, now: number): boolean {
     if (this.#pings.size === 0) return false
     const key = toHex(body.subarray(0, PROBE_TOKEN))
@@ -622,7 +646,8 @@ export class Host implements SessionSink {
       this.addresses.setClaims(change.host, claimsIn(this.directory, change.host))
       this.#settle = true
     }
-    this.catalogue.apply(change)
+    if (payload?.kind === 'locators') this.#offerPaths(this.peers.indexOf(change.host))
+    if (this.catalogue.apply(change)) this.#servicesChanged = true
     if (change.before === undefined || payload?.kind === 'locators') this.#tickAt = Math.min(this.#tickAt, this.#now)
     if (this.#settle) this.#tickAt = Math.min(this.#tickAt, this.#now)
   }
@@ -685,6 +710,15 @@ export class Host implements SessionSink {
     if (state === undefined) return { liveness: 'unknown', age: Infinity, rtt: 0 }
     const age = this.#now - (this.prober.heardAt(peer) ?? -Infinity)
     return { liveness: state === 'doubtful' ? 'suspect' : state, age, rtt: this.peers.rttMs[peer]! }
+  }
+
+  /** What the peer's records say about where it is are paths to fall back to. */
+  #offerPaths(peer: number): void {
+    if (peer <= 0) return
+    for (const locator of this.#locatorsOf(this.peers.hostId(peer))) {
+      const record = locatorRecord(locator)
+      if (record !== undefined) this.prober.candidate(peer, record, this.#now)
+    }
   }
 
   #locatorsOf(host: HostId): readonly Locator[] {

@@ -1,4 +1,4 @@
-import { encodeLocator, formatLocator, type Locator } from '../path/locator.js'
+import { formatLocator, locatorRecord, type Locator } from '../path/locator.js'
 import { SELF, type PeerTable } from '../path/peers.js'
 import type { HostId } from '../wire/ids.js'
 
@@ -166,7 +166,8 @@ export class Neighbours {
     const host = peers.hostId(peer)
     const addresses = new Map<string, Uint8Array>()
     for (const locator of [...(this.#hints.get(host) ?? []), ...locatorsOf(host)]) {
-      if (addresses.size < this.#options.locatorsMax) addresses.set(formatLocator(locator), encodeLocator(locator))
+      const record = addresses.size < this.#options.locatorsMax ? locatorRecord(locator) : undefined
+      if (record !== undefined) addresses.set(formatLocator(locator), record)
     }
     if (addresses.size === 0) return this.failed(peer, now)
     attempt.connecting = true

@@ -9,10 +9,15 @@ export interface Locator {
 
 /** Address record (see lib/wire/batch.ts) of a locator; throws RangeError for what is no IP literal or port. */
 export function encodeLocator(locator: Locator): Uint8Array {
-  const { port } = locator
-  const literal = locator.address.replace(/%.*$/, '')
-  if (!ipaddr.isValid(literal)) throw new RangeError(`not an IP address: ${locator.address}`)
-  if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new RangeError(`not a UDP port: ${port}`)
+  const record = locatorRecord(locator)
+  if (record === undefined) throw new RangeError(`not an address and UDP port: ${locator.address} ${locator.port}`)
+  return record
+}
+
+/** As {@link encodeLocator}, for what others say; undefined: it is none. */
+export function locatorRecord({ address, port }: Locator): Uint8Array | undefined {
+  const literal = address.replace(/%.*$/, '')
+  if (!ipaddr.isValid(literal) || !Number.isInteger(port) || port < 1 || port > 65_535) return undefined
   const parsed = ipaddr.process(literal)
   const record = new Uint8Array(ADDRESS_RECORD)
   record[0] = parsed.kind() === 'ipv4' ? 4 : 6

@@ -155,6 +155,13 @@ export class PathProber {
     return (watch && this.#path(peer, watch, records, offset)?.slot) ?? -1
   }
 
+  /** The peer says that it can be reached there, too: a path to be proven when the one in use falls silent. */
+  candidate(peer: number, record: Uint8Array, now: number): void {
+    const watch = this.#watches.get(peer)
+    const path = watch && this.#path(peer, watch, record, 0)
+    if (watch !== undefined && path !== undefined && watch.state !== 'alive') watch.nextProbeAt = Math.min(watch.nextProbeAt, now)
+  }
+
   /** Somebody suspects the peer: look at it closely now. */
   suspect(peer: number, now: number): void {
     const watch = this.#watches.get(peer)

@@ -42,8 +42,8 @@ const SEALED_MAX = 65_536
 export class MemberTrust implements Trust {
   readonly self: HostId
   readonly #members = new Map<HostId, Membership>()
-  /** Hosts that were members until a revocation came. */
-  readonly #revoked = new Set<HostId>()
+  /** Hosts that were members until a revocation came, as they were. */
+  readonly #revoked = new Map<HostId, Membership>()
   readonly #components: MemberTrustComponents
 
   constructor(components: MemberTrustComponents) {
@@ -108,13 +108,18 @@ export class MemberTrust implements Trust {
     return this.#revoked.has(host)
   }
 
+  /** What a revoked host was; undefined: not revoked, or not known here before. */
+  revokedMember(host: HostId): Membership | undefined {
+    return this.#revoked.get(host)
+  }
+
   /** Forgets members whose membership no longer holds. Call when the revocation list has grown by another way than {@link revoke}. */
   recheck(): void {
-    for (const [host, { bytes }] of this.#members) {
-      const result = this.#verify(bytes)
+    for (const [host, membership] of this.#members) {
+      const result = this.#verify(membership.bytes)
       if (!isMembershipProblem(result)) continue
       this.#members.delete(host)
-      if (result.reason === 'revoked') this.#revoked.add(host)
+      if (result.reason === 'revoked') this.#revoked.set(host, membership)
     }
   }
 

@@ -15,11 +15,15 @@ import {
 import { cliMain, Fixture } from './fixture.js'
 import { refused } from './refusal.js'
 
-const NAME_FORM = 'a-z, 0-9'
 type Case = readonly [words: readonly string[], status: 1 | 2, line: RegExp]
 
 /** Each on its own, a few at a time. */
-async function refuseAll(t: Parameters<typeof refused>[0], net: Fixture, host: string, cases: readonly Case[]): Promise<void> {
+async function refuseAll(
+  t: Parameters<typeof refused>[0],
+  net: Fixture,
+  host: string,
+  cases: readonly Case[],
+): Promise<void> {
   const waiting = [...cases]
   const work = async () => {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
@@ -30,24 +34,23 @@ async function refuseAll(t: Parameters<typeof refused>[0], net: Fixture, host: s
   await Promise.all([work(), work(), work()])
 }
 
-const token = (out: string) => out.trimEnd().split('\n').at(-1)!
 const long = 'a'.repeat(64)
 const port = /numbers from 1 to 65535/
 
 test('commands without a daemon', async (t) => {
   const net = await Fixture.up(t, ['h1'], { daemons: false })
   const nobody = /no daemon answers at .+control\.sock: start one with `caracal up/
-  const words = ['status', 'services', 'hosts', 'flows', 'paths', 'resolve web', 'ping web', 'dump -c 1', 'flows --watch', 'status --json']
-  const writing = ['down', 'invite', 'revoke h2', 'expose web --tcp 80', 'unexpose web', 'reload']
+  const reading = ['status', 'services', 'hosts', 'flows', 'paths', 'resolve web', 'ping web', 'dump', 'flows --watch']
+  const writing = ['down', 'invite', 'expose web --tcp 80']
   await refuseAll(
     t,
     net,
     'h1',
-    [...words, ...writing].map((line) => [line.split(' '), 1, nobody]),
+    [...reading, ...writing].map((line) => [line.split(' '), 1, nobody]),
   )
   const doctor = await net.caracal('h1', 'doctor')
   t.equal(doctor.code, 1)
-  t.match(doctor.out, nobody.source.includes('no daemon') ? /fail\s+daemon\s+no daemon answers/ : nobody, 'the doctor finds it')
+  t.match(doctor.out, /fail\s+daemon\s+no daemon answers at/, 'the doctor finds it')
 })
 
 test('bad input to a running daemon', async (t) => {
@@ -68,15 +71,13 @@ test('bad input to a running daemon', async (t) => {
       ['\u001b[31mx', /"\\u001b" is not allowed/],
     ]
     await refuseAll(t, net, 'h1', [
-      ...names.flatMap(([name, line]): Case[] => [
-        [['expose', name, '--tcp', '80'], 2, line],
-        [['resolve', name], 2, line],
-      ]),
-      ...names.slice(0, 3).flatMap(([name, line]): Case[] => [
-        [['unexpose', name], 2, line],
-        [['services', name], 2, line],
-        [['ping', name], 2, line],
-      ]),
+      ...names.map(([name, line]): Case => [['expose', name, '--tcp', '80'], 2, line]),
+      ...names
+        .slice(0, 2)
+        .flatMap(([name, line]): Case[] =>
+          ['resolve', 'unexpose', 'services', 'ping'].map((command) => [[command, name], 2, line]),
+        ),
+      [['resolve', 'a.b.c.d.e'], 2, /5 labels, at most 4/],
       [['expose', 'x.host', '--tcp', '80'], 2, /the label "host" is reserved/],
       [['expose', 'a..b', '--tcp', '80'], 2, /a label is empty/],
       [['expose', '~abc', '--tcp', '80'], 2, /52 base32 digits/],
@@ -88,13 +89,13 @@ test('bad input to a running daemon', async (t) => {
       [['resolve', 'h9.host'], 1, /no host is called h9: see/],
       [['paths', 'h9'], 1, /no host is called h9: see/],
       [['flows', '--host', 'h9'], 1, /no host is called h9: see/],
-      [['flows', '--service', 'Foo!'], 2, new RegExp(NAME_FORM)],
+      [['flows', '--service', 'Foo!'], 2, /labels are made of a-z, 0-9/],
     ])
   })
 
   await t.test('ports and options', async (t) => {
     await refuseAll(t, net, 'h1', [
-      ...['0', '65536', '-1', '80:0', 'abc', '80:', '1e3'].map((text): Case => [['expose', 'api', '--tcp', text], 2, port]),
+      ...['0', '65536', '80:0', 'abc'].map((text): Case => [['expose', 'api', '--tcp', text], 2, port]),
       [['expose', 'api'], 2, /no port to expose: give --tcp or --udp/],
       [['expose', 'api', '--tcp', '80', '--tcp', '80:81'], 2, /Port 80 is given twice/],
       [['expose', 'api', '--tcp', '80', '--health', 'foo'], 2, /none, tcp or http/],
@@ -144,8 +145,14 @@ test('bad input to a running daemon', async (t) => {
     const exposed = await net.caracal('h1', 'expose', 'Idle.SVC.internal', '--tcp', '81:8081')
     t.equal(exposed.code, 0)
     t.equal(exposed.err, 'caracal: warning: nothing listens on TCP port 8081: registered as unhealthy\n')
-    t.match(exposed.out, /^idle is exposed as idle\.svc\.internal /, 'the name is the same with the zone and in capitals')
-    const [service] = servicesShape.parse(JSON.parse((await net.caracal('h1', 'services', 'idle', '--json')).out)).services
+    t.match(
+      exposed.out,
+      /^idle is exposed as idle\.svc\.internal /,
+      'the name is the same with the zone and in capitals',
+    )
+    const [service] = servicesShape.parse(
+      JSON.parse((await net.caracal('h1', 'services', 'idle', '--json')).out),
+    ).services
     t.equal(service?.instances[0]?.state, 'unhealthy')
     t.match(service?.instances[0]?.health.detail, /nothing listens on TCP port 8081/)
     t.match((await net.caracal('h1', 'services')).out, /idle .*h1 \(here\) +81:8081\/tcp +unhealthy .*nothing listens/)
@@ -183,18 +190,13 @@ test('bad input to a running daemon', async (t) => {
     const lines = (await net.caracal('h1', 'invite')).out.split('\n')
     t.match(lines.at(-2), /^caracal1-[A-Za-z0-9_-]+$/, 'the token stands alone on the last line')
     t.equal(lines.at(-1), '')
-    t.not(token(lines.join('\n')), undefined)
   })
 
   await t.test('a revoked host is cut off', async (t) => {
-    const client = await net.start('h2', holdOpen, /connected/)
-    let ended = ''
-    client.stdout?.on('data', (chunk: Buffer) => (ended += chunk.toString()))
-    await net.until('the flow is open', async () => flowCount((await net.caracal('h1', 'flows', '--json')).out) === 1)
-    const gone = net.until(
-      "the server's kernel has lost the connection",
-      async () => (await net.run('h1', 'ss -Htn state established sport = :8080')).out.trim() === '',
-    )
+    await net.start('h2', holdOpen, /connected/)
+    const established = async () => (await net.run('h1', 'ss -Htn state established sport = :8080')).out.trim() !== ''
+    await net.until('the server has the connection', established)
+    const gone = net.until("the server's kernel has lost the connection", async () => !(await established()))
     const revoked = await net.caracal('h1', 'revoke', 'h2')
     const at = performance.now()
     t.equal(revoked.code, 0, revoked.err)
@@ -206,7 +208,6 @@ test('bad input to a running daemon', async (t) => {
     t.equal(hosts.find((host) => host.name === 'h2')?.state, 'revoked')
     const again = await net.run('h2', 'curl -sS --max-time 2 -o /dev/null http://web.svc.internal/')
     t.not(again.code, 0, 'it gets no new connection')
-    t.comment(`the client's end: ${ended || 'still waiting'}`)
   })
 })
 

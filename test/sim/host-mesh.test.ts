@@ -432,6 +432,7 @@ test('what another member forges changes nothing', (t) => {
         host.control.send(peer, Channel.liveness, fromHex(server!.id), world.now)
         host.control.send(peer, Channel.liveness, fromHex(client!.id), world.now)
       }
+      host.setLocators([{ address: 'nowhere', port: 1 }, { address: '10.0.0.1', port: 1 }], world.now)
       host.dataPath.flush(world.now)
     })
     world.runFor(1_000)
@@ -480,6 +481,82 @@ test('a host that leaves ends its flows and tells the others', (t) => {
     leaving!.start()
     if (!world.until(() => world.converged, 5_000)) problems.push('it could not come back')
     return [...problems, ...problemsOf('new', again)]
+  })
+})
+
+test('sessions are renewed under a stream that lasts for minutes', (t) => {
+  seeds(t, 4, (seed, any) => {
+    const world = mesh(seed, 3, { link: { loss: any([0, 0.02]), duplicate: any([0, 0.05]), jitter: any([0, 20]), delay: any([5, 40]) } })
+    const [server, client] = world.hosts
+    server!.expose('web', 80)
+    world.runFor(500)
+    const socket = client!.connect('web', 80)
+    const talker = new Talker(client!, socket, any([50, 400]))
+    world.runFor(400_000)
+    talker.stop()
+    world.runFor(5_000)
+    const problems = problemsOf('stream', socket)
+    const { rekeys } = client!.host.sessions.info(client!.host.peers.indexOf(server!.id), world.now)
+    if (rekeys < 3) problems.push(`only ${rekeys} new sessions in 400 s`)
+    if (socket.longestGap > 1_500) problems.push(`stalled for ${socket.longestGap} ms`)
+    for (const { log, name } of world.hosts) {
+      const odd = log.filter((line) => /^(lost|failed|dead)/.test(line))
+      if (odd.length > 0) problems.push(`${name}: ${odd.join(', ')}`)
+    }
+    return [...problems, ...oddDrops(world)]
+  })
+})
+
+test('a network that was cut in two grows together again', (t) => {
+  seeds(t, 8, (seed, any) => {
+    const world = mesh(seed, 4, { link: { loss: any([0, 0.01]), jitter: any([0, 5]) } })
+    const [server, near, client, far] = world.hosts
+    server!.expose('web', 80)
+    world.runFor(500)
+    const socket = client!.connect('web', 80)
+    const talker = new Talker(client!, socket, 100)
+    const beside = new Talker(near!, near!.connect('web', 80), 100)
+    world.runFor(500)
+    const side = (address: string) => [client!.address, far!.address].includes(address)
+    world.filter = ({ from, to }) => side(from) === side(to)
+    const seconds = any([2, 10, 30, 250])
+    world.runFor(seconds * 1_000)
+    const problems: string[] = []
+    if (seconds > 180 && client!.host.catalogue.byName('web') !== undefined) problems.push('a service that cannot be heard of is still offered')
+    const held = socket.received.length
+    world.filter = () => true
+    near!.expose('new', 80)
+    if (!world.until(() => world.converged, 20_000, 100)) problems.push('no agreement within 20 s')
+    world.runFor(3_000)
+    if (socket.received.length <= held) problems.push('the stream does not go on')
+    talker.stop()
+    beside.stop()
+    const again = exchange(client!, client!.connect('new', 80), 500)
+    world.runFor(4_000)
+    problems.push(...problemsOf('stream', socket), ...problemsOf('on the near side', beside.socket), ...problemsOf('new', again))
+    if (beside.socket.longestGap > 1_000) problems.push(`the near side stalled for ${beside.socket.longestGap} ms`)
+    if (problems.length > 0) problems.push(`cut for ${seconds} s`)
+    return [...problems, ...oddDrops(world)]
+  })
+})
+
+test('both ends move in the same instant, with a third host that knows both', (t) => {
+  seeds(t, 8, (seed, any) => {
+    const world = mesh(seed, 3, { link: { delay: any([2, 20]), jitter: any([0, 5]) } })
+    const [server, , client] = world.hosts
+    server!.expose('web', 80)
+    world.runFor(500)
+    const socket = client!.connect('web', 80)
+    const talker = new Talker(client!, socket)
+    world.runFor(500)
+    server!.move(world.freshAddress(), true)
+    client!.move(world.freshAddress(), true)
+    world.runFor(10_000)
+    talker.stop()
+    world.runFor(3_000)
+    const problems = problemsOf('stream', socket)
+    if (socket.longestGap > 2_000) problems.push(`stalled for ${socket.longestGap} ms`)
+    return [...problems, ...oddDrops(world)]
   })
 })
 

@@ -112,9 +112,10 @@ test('over a link that loses, doubles and reorders, each message arrives exactly
       ends[1].messages.slice().sort().join() === expected('a').join() &&
       ends[0].messages.slice().sort().join() === expected('b').join()
     if (!whole) t.fail(`seed ${seed}: lost or repeated`, { a: ends[1].messages.length, b: ends[0].messages.length, sent })
-    if (ends.some(({ drops }) => drops.length > 0)) t.fail(`seed ${seed}: drops`, ends.map(({ drops }) => drops))
+    if (ends.some(({ drops }) => drops.length > 0)) t.fail(`seed ${seed}: drops`, { drops: ends.map(({ drops }) => drops) })
     if (ends.some(({ channel }) => channel.pending > 0)) t.fail(`seed ${seed}: not acknowledged after ${now} ms`)
   }
+  t.pass('200 seeds')
   t.end()
 })
 

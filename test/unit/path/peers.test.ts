@@ -1,0 +1,48 @@
+import { test } from 'tap'
+import { PeerTable, SELF } from '../../../lib/path/peers.js'
+import { hostId } from '../../../lib/wire/ids.js'
+
+const id = (n: number) => hostId(new Uint8Array(32).fill(n))
+
+test('this host is peer 0', (t) => {
+  const peers = new PeerTable(id(9), 4)
+  t.equal(peers.indexOf(id(9)), SELF)
+  t.equal(peers.hostId(SELF), id(9))
+  t.equal(peers.size, 1)
+  t.end()
+})
+
+test('a host keeps its index for good', (t) => {
+  const peers = new PeerTable(id(9), 4)
+  const one = peers.add(id(1))
+  const two = peers.add(id(2))
+  t.not(one, two)
+  t.equal(peers.add(id(1)), one)
+  t.equal(peers.indexOf(id(2)), two)
+  t.equal(peers.hostId(one), id(1))
+  t.equal(peers.indexOf(id(3)), -1)
+  t.equal(peers.size, 3)
+  t.end()
+})
+
+test('a full table takes nobody else', (t) => {
+  const peers = new PeerTable(id(9), 3)
+  peers.add(id(1))
+  peers.add(id(2))
+  t.equal(peers.add(id(3)), -1)
+  t.equal(peers.indexOf(id(3)), -1)
+  t.equal(peers.add(id(1)), 1, 'known ones are still found')
+  t.throws(() => peers.hostId(3), RangeError)
+  t.throws(() => peers.hostId(-1), RangeError)
+  t.end()
+})
+
+test('a new peer has neither session nor path', (t) => {
+  const peers = new PeerTable(id(9), 3)
+  const peer = peers.add(id(1))
+  t.equal(peers.sealSlot[peer], -1)
+  t.equal(peers.addressSlot[peer], -1)
+  t.equal(peers.rttMs[peer], 0)
+  t.equal(peers.pathMtu[peer], 0)
+  t.end()
+})

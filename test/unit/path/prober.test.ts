@@ -1,0 +1,347 @@
+import { test } from 'tap'
+import { decodeLocator, encodeLocator, formatLocator } from '../../../lib/path/locator.js'
+import { PeerTable } from '../../../lib/path/peers.js'
+import { PathProber, proberDefaults, type ProberOptions } from '../../../lib/path/prober.js'
+import { hostId } from '../../../lib/wire/ids.js'
+
+const OLD = '10.0.0.1:7474'
+const NEW = '10.0.0.2:7474'
+const { activeIntervalMs, idleIntervalMs, deadAfterMs, doubtfulAfterMs } = proberDefaults
+
+function record(place: string): Uint8Array {
+  const [address, port] = place.split(':')
+  return encodeLocator({ address: address!, port: Number(port) })
+}
+
+/** A prober with one peer that answers after `delay` from where it is, unless it is silent. */
+class World {
+  now = 1_000
+  readonly peers = new PeerTable(hostId(new Uint8Array(32).fill(1)), 8)
+  readonly peer = this.peers.add(hostId(new Uint8Array(32).fill(2)))
+  readonly prober: PathProber
+  readonly probes: { readonly at: number; readonly to: string; readonly token: Uint8Array }[] = []
+  readonly events: string[] = []
+  /** Where the peer is; undefined: nowhere. */
+  home: string | undefined = OLD
+  delay = 10
+  lose: (probe: number) => boolean = () => false
+  #token = 0
+  #echoes: { readonly at: number; readonly from: string; readonly token: Uint8Array }[] = []
+
+  constructor(options: Partial<ProberOptions> = {}) {
+    this.prober = new PathProber(
+      {
+        peers: this.peers,
+        randomBytes: (length) => Uint8Array.from({ length }, (_, i) => (i === 0 ? ++this.#token : 7)),
+        sink: {
+          sendProbe: (_peer, slot, token) => this.#sent(this.place(slot), token.slice()),
+          liveness: (_peer, state, now) => this.events.push(`${state} ${now}`),
+          moved: (_peer, slot, now) => this.events.push(`moved ${this.place(slot)} ${now}`),
+        },
+      },
+      options,
+    )
+  }
+
+  place(slot: number): string {
+    return formatLocator(decodeLocator(this.peers.addresses.record(slot))!)
+  }
+  get current(): string | undefined {
+    const slot = this.peers.addressSlot[this.peer]!
+    return slot < 0 ? undefined : this.place(slot)
+  }
+
+  hear(from: string): void {
+    this.prober.heard(this.peer, record(from), 0, this.now)
+  }
+  echo(from: string, token: Uint8Array): void {
+    this.prober.echoed(this.peer, token, record(from), 0, this.now)
+  }
+
+  runFor(ms: number): void {
+    const until = this.now + ms
+    for (;;) {
+      const next = Math.min(this.prober.nextTimeout(), this.#echoes[0]?.at ?? Infinity)
+      if (next > until) break
+      this.now = Math.max(this.now, next)
+      const due = this.#echoes.filter(({ at }) => at <= this.now)
+      this.#echoes = this.#echoes.filter(({ at }) => at > this.now)
+      for (const { from, token } of due) {
+        this.hear(from)
+        this.echo(from, token)
+      }
+      if (this.prober.nextTimeout() <= this.now) this.prober.handleTimeout(this.now)
+    }
+    this.now = until
+    this.prober.handleTimeout(until)
+  }
+
+  #sent(to: string, token: Uint8Array): void {
+    this.probes.push({ at: this.now, to, token })
+    if (to !== this.home || this.lose(this.probes.length)) return
+    this.#echoes.push({ at: this.now + this.delay, from: to, token })
+  }
+}
+
+test('the handshake’s address is the first path; the peer is alive', (t) => {
+  const w = new World()
+  t.equal(w.prober.liveness(w.peer), undefined)
+  w.prober.established(w.peer, record(OLD), w.now)
+  t.equal(w.current, OLD)
+  t.equal(w.prober.liveness(w.peer), 'alive')
+  t.equal(w.prober.heardAt(w.peer), w.now)
+  t.end()
+})
+
+test('the round trip is measured by the echo, and smoothed', (t) => {
+  const w = new World()
+  w.delay = 40
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(300)
+  t.equal(w.peers.rttMs[w.peer], 40)
+  w.delay = 80
+  w.runFor(activeIntervalMs)
+  t.equal(w.peers.rttMs[w.peer], 45)
+  w.runFor(30_000)
+  t.ok(w.peers.rttMs[w.peer]! > 79)
+  t.end()
+})
+
+test('a round trip longer than the interval between probes is measured, too', (t) => {
+  const w = new World()
+  w.delay = 3 * activeIntervalMs + 50
+  w.peers.rttMs[w.peer] = w.delay
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(5_000)
+  t.equal(w.peers.rttMs[w.peer], 650)
+  t.equal(w.prober.liveness(w.peer), 'alive')
+  t.end()
+})
+
+test('an active peer is probed closely for a while, an idle one now and then', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(1_000)
+  w.probes.length = 0
+  w.runFor(120_000)
+  t.equal(w.probes.length, 120_000 / idleIntervalMs, 'idle')
+  w.probes.length = 0
+  w.prober.active(w.peer, w.now)
+  w.runFor(10_000)
+  t.ok(w.probes.length >= 48 && w.probes.length <= 51, `active: ${w.probes.length}`)
+  w.runFor(60_000)
+  w.probes.length = 0
+  w.runFor(30_000)
+  t.ok(w.probes.length <= 3, `idle again: ${w.probes.length}`)
+  t.end()
+})
+
+test('one lost probe does not make an idle peer a doubtful one', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(1_000)
+  w.events.length = 0
+  w.lose = (n) => n % 3 === 0
+  w.runFor(600_000)
+  t.strictSame(w.events, [])
+  t.end()
+})
+
+test('silence of an active peer: doubtful, then dead', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(1_050)
+  w.events.length = 0
+  w.home = undefined
+  const since = w.now
+  w.runFor(2_000)
+  t.strictSame(w.events.map((text) => text.split(' ')[0]), ['doubtful', 'dead'])
+  const [doubtful, dead] = w.events.map((text) => Number(text.split(' ')[1]) - since)
+  t.ok(doubtful! >= doubtfulAfterMs && doubtful! <= doubtfulAfterMs + 2 * activeIntervalMs + 20, `doubtful after ${doubtful}`)
+  t.ok(dead! >= deadAfterMs && dead! <= deadAfterMs + 2 * activeIntervalMs + 20, `dead after ${dead}`)
+  t.end()
+})
+
+test('silence of an idle peer is noticed with the next probe', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(1_000)
+  w.events.length = 0
+  w.home = undefined
+  w.runFor(idleIntervalMs + deadAfterMs + 2 * activeIntervalMs + 20)
+  t.strictSame(w.events.map((text) => text.split(' ')[0]), ['doubtful', 'dead'])
+  t.end()
+})
+
+test('long silence without a probe outstanding says nothing', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(1_000)
+  w.events.length = 0
+  w.prober.handleTimeout(w.now + 5)
+  t.strictSame(w.events, [])
+  t.equal(w.prober.liveness(w.peer), 'alive')
+  t.end()
+})
+
+test('any frame of the peer brings it back to life', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.home = undefined
+  w.runFor(3_000)
+  t.equal(w.prober.liveness(w.peer), 'dead')
+  w.hear(OLD)
+  t.equal(w.prober.liveness(w.peer), 'alive')
+  w.home = OLD
+  w.runFor(1_000)
+  t.equal(w.prober.liveness(w.peer), 'alive')
+  t.end()
+})
+
+test('frames from a new address move nothing until a probe of ours has come back from there', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(500)
+  w.probes.length = 0
+  w.events.length = 0
+  w.hear(NEW)
+  t.equal(w.current, OLD)
+  t.strictSame(w.probes.map(({ to }) => to), [NEW])
+  w.echo(OLD, w.probes[0]!.token)
+  t.equal(w.current, OLD, 'an echo from elsewhere proves nothing')
+  w.echo(NEW, new Uint8Array(16))
+  t.equal(w.current, OLD, 'nor does a guess')
+  w.now += 20
+  w.echo(NEW, w.probes[0]!.token)
+  t.equal(w.current, NEW)
+  t.strictSame(w.events, [`moved ${NEW} ${w.now}`])
+  t.equal(w.peers.rttMs[w.peer], 20, 'the round trip is the new path’s')
+  t.end()
+})
+
+test('a challenge is no lever: one probe, however many frames come', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(500)
+  w.probes.length = 0
+  for (let i = 0; i < 1_000; i++) w.hear(NEW)
+  t.equal(w.probes.length, 1)
+  t.end()
+})
+
+test('a token is good once, and for its own path', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(500)
+  w.hear(NEW)
+  const { token } = w.probes.at(-1)!
+  w.echo(NEW, token)
+  t.equal(w.current, NEW)
+  w.now += activeIntervalMs
+  w.hear(OLD)
+  const back = w.probes.at(-1)!
+  t.equal(back.to, OLD)
+  w.echo(OLD, back.token)
+  t.equal(w.current, OLD)
+  w.echo(NEW, token)
+  t.equal(w.current, OLD)
+  t.end()
+})
+
+test('an echo older than what the path in use has proven since does not move back', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(500)
+  w.hear(NEW)
+  const challenge = w.probes.at(-1)!
+  w.now += 1
+  w.prober.suspect(w.peer, w.now)
+  w.runFor(activeIntervalMs + 50)
+  w.echo(NEW, challenge.token)
+  t.equal(w.current, OLD)
+  t.end()
+})
+
+test('a peer that has moved is followed, and answers are never sent to where it was', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.home = NEW
+  w.hear(NEW)
+  w.runFor(100)
+  t.equal(w.current, NEW)
+  t.equal(w.prober.liveness(w.peer), 'alive')
+  t.end()
+})
+
+test('a doubtful peer is looked for on all its paths', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.home = NEW
+  w.hear(NEW)
+  w.runFor(500)
+  t.equal(w.current, NEW)
+  w.home = OLD
+  w.runFor(1_500)
+  t.equal(w.current, OLD, 'the old path works again')
+  t.end()
+})
+
+test('paths are bounded; the one in use stays', (t) => {
+  const w = new World({ pathsMax: 3 })
+  w.prober.established(w.peer, record(OLD), w.now)
+  for (let i = 0; i < 100; i++) w.hear(`10.1.0.${i + 1}:5`)
+  t.equal(w.prober.paths(w.peer).length, 3)
+  t.equal(w.current, OLD)
+  const slots = w.prober.paths(w.peer).map(({ slot }) => w.place(slot))
+  t.ok(slots.includes(OLD))
+  t.ok(slots.includes('10.1.0.100:5'))
+  const free = new Set<number>()
+  for (let slot = 0; slot >= 0;) {
+    slot = w.peers.addresses.acquire(record(`10.2.0.${free.size + 1}:6`))
+    if (slot >= 0) free.add(slot)
+  }
+  t.equal(free.size, w.peers.addresses.capacity - 3, 'addresses of former paths are free again')
+  t.end()
+})
+
+test('what is not watched is left alone', (t) => {
+  const w = new World()
+  w.hear(OLD)
+  w.echo(OLD, new Uint8Array(16))
+  w.prober.active(w.peer, w.now)
+  w.prober.suspect(w.peer, w.now)
+  w.prober.forget(w.peer)
+  t.equal(w.prober.slotOf(w.peer, record(OLD), 0), -1)
+  t.strictSame(w.prober.paths(w.peer), [])
+  t.equal(w.prober.nextTimeout(), Infinity)
+  t.equal(w.probes.length, 0)
+  t.end()
+})
+
+test('a forgotten peer has no path, and none of its addresses is held', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.hear(NEW)
+  w.prober.forget(w.peer)
+  t.equal(w.current, undefined)
+  t.equal(w.prober.liveness(w.peer), undefined)
+  t.equal(w.prober.nextTimeout(), Infinity)
+  t.equal(w.peers.addresses.acquire(record('10.9.9.9:9')), 1, 'slots are used again')
+  t.end()
+})
+
+test('answers go to where a question came from, be it new', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  t.equal(w.place(w.prober.slotOf(w.peer, record(NEW), 0)), NEW)
+  t.equal(w.current, OLD)
+  t.end()
+})
