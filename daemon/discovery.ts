@@ -1,14 +1,62 @@
-import { networkInterfaces } from 'node:os'
-import { Bonjour, type Service, type ServiceConfig } from 'bonjour-service'
+import type { NetworkInterfaceInfo } from 'node:os'
 import type { Locator } from '../lib/path/locator.js'
 import { hostId, type HostId, type NetworkId } from '../lib/wire/ids.js'
 
-const SERVICE_TYPE = 'caracal'
-const RESCAN_MS = 5_000
+/** A host of some network as multicast DNS tells of it: anybody's words. */
+export interface Announcement {
+  readonly txt: unknown
+  readonly port: unknown
+  /** Where the datagram came from. */
+  readonly from: string | undefined
+}
 
-interface Announcer {
-  readonly bonjour: Bonjour
-  readonly stop: () => void
+/** Multicast DNS on one interface. */
+export interface Responder {
+  /** Tells the others of this host, at once and whenever they ask. */
+  publish(port: number, txt: Readonly<Record<string, string>>): void
+  /** Asks who is there; each host that answers is told of once, and again when what it says has changed. Replaces an earlier browse. */
+  browse(heard: (announcement: Announcement) => void): void
+  /** Takes the announcement back and closes. */
+  close(): Promise<void>
+}
+
+export interface DiscoveryComponents {
+  /** The interfaces of this machine, as node:os has them. */
+  readonly interfaces: () => NodeJS.Dict<NetworkInterfaceInfo[]>
+  /** Opens a responder on the interface with this IPv4 address; `failed` is called when it cannot go on, at the earliest after this has returned. May throw. */
+  readonly open: (address: string, failed: (error: Error) => void) => Responder
+  /** Calls back every so many ms until the function it returns is called. */
+  readonly every: (ms: number, run: () => void) => () => void
+}
+
+export interface DiscoveryOptions {
+  readonly network: NetworkId
+  readonly host: HostId
+  /** UDP port of the daemon. */
+  readonly port: number
+  /** Interfaces to leave out, such as our own TUN. */
+  readonly exclude: (name: string) => boolean
+  /** Only these interfaces, when given. */
+  readonly interfaces?: readonly string[]
+  readonly found: (host: HostId, locator: Locator) => void
+  /** Called once an interface, however often it is tried again; and again only after it has worked. */
+  readonly problem: (interfaceName: string, error: Error) => void
+}
+
+/** Interfaces come and go: how often is looked. */
+export const RESCAN_MS = 5_000
+/** How many looks pass before hosts are asked for again, and before a responder that failed is tried again. */
+const LOOKS_TO_BROWSE = 6
+const LOOKS_TO_RETRY = 6
+/** Strangers on a LAN may announce what they like: so many are listened to between two browses. */
+const HEARD_MAX = 1_024
+
+interface Place {
+  readonly interfaceName: string
+  responder: Responder | undefined
+  looks: number
+  heard: number
+  warned: boolean
 }
 
 /**
@@ -16,115 +64,102 @@ interface Announcer {
  * is a hint where a host may be reached: the session proves who answers there.
  */
 export class Discovery {
-  readonly #announcers = new Map<string, Announcer>()
-  #timer: NodeJS.Timeout | undefined
+  /** By IPv4 address. */
+  readonly #places = new Map<string, Place>()
+  #stopLooking: (() => void) | undefined
 
   constructor(
-    private readonly options: {
-      readonly network: NetworkId
-      readonly host: HostId
-      /** UDP port of the daemon. */
-      readonly port: number
-      /** Interfaces to leave out, such as our own TUN. */
-      readonly exclude: (name: string) => boolean
-      /** Only these interfaces, when given. */
-      readonly interfaces?: readonly string[]
-      readonly found: (host: HostId, locator: Locator) => void
-      readonly problem: (interfaceName: string, error: Error) => void
-    },
+    private readonly options: DiscoveryOptions,
+    private readonly components: DiscoveryComponents,
   ) {}
 
   start(): void {
-    this.#rescan()
-    // Interfaces come and go; a link event source replaces this look when there is one.
-    this.#timer = setInterval(() => this.#rescan(), RESCAN_MS)
-    this.#timer.unref()
+    this.#look()
+    this.#stopLooking = this.components.every(RESCAN_MS, () => this.#look())
   }
 
   async stop(): Promise<void> {
-    clearInterval(this.#timer)
-    const announcers = [...this.#announcers.values()]
-    this.#announcers.clear()
-    for (const { stop } of announcers) stop()
-    await Promise.all(
-      announcers.map(
-        ({ bonjour }) =>
-          new Promise<void>((resolve) => {
-            const limit = setTimeout(resolve, 500)
-            bonjour.unpublishAll(() => {
-              clearTimeout(limit)
-              bonjour.destroy()
-              resolve()
-            })
-          }),
-      ),
-    )
+    this.#stopLooking?.()
+    const responders = [...this.#places.values()].map(({ responder }) => responder)
+    this.#places.clear()
+    await Promise.all(responders.map((responder) => responder?.close()))
   }
 
-  #rescan(): void {
+  #look(): void {
+    const { exclude, interfaces: only } = this.options
     const present = new Set<string>()
-    for (const [name, addresses] of Object.entries(networkInterfaces())) {
-      if (this.options.exclude(name) || (this.options.interfaces?.includes(name) ?? true) === false) continue
+    for (const [name, addresses] of Object.entries(this.components.interfaces())) {
+      if (exclude(name) || only?.includes(name) === false) continue
       for (const { address, family, internal } of addresses ?? []) {
         if (internal || family !== 'IPv4') continue
         present.add(address)
-        if (!this.#announcers.has(address)) this.#announce(name, address)
+        if (!this.#places.has(address)) {
+          const place: Place = { interfaceName: name, responder: undefined, looks: 0, heard: 0, warned: false }
+          this.#places.set(address, place)
+          this.#open(address, place)
+        }
       }
     }
-    for (const [address, announcer] of this.#announcers) {
-      if (present.has(address)) continue
-      announcer.stop()
-      announcer.bonjour.destroy()
-      this.#announcers.delete(address)
+    for (const [address, place] of this.#places) {
+      if (present.has(address)) this.#tend(address, place)
+      else {
+        this.#places.delete(address)
+        void place.responder?.close()
+      }
     }
   }
 
-  #announce(interfaceName: string, address: string): void {
-    const { network, host, port, found, problem } = this.options
-    // The multicast options pass through the library's service options to its socket.
-    const socketOptions: Partial<ServiceConfig> & { interface: string; bind: string } = {
-      interface: address,
-      bind: '0.0.0.0',
+  #tend(address: string, place: Place): void {
+    place.looks++
+    if (place.responder === undefined) {
+      if (place.looks > LOOKS_TO_RETRY) this.#open(address, place)
+    } else if (place.looks > LOOKS_TO_BROWSE) {
+      // It opened, and stayed open.
+      place.warned = false
+      this.#browse(place, place.responder)
     }
+  }
+
+  #open(address: string, place: Place): void {
+    const { network, host, port } = this.options
+    place.looks = 0
+    let responder: Responder | undefined
     const failed = (error: Error) => {
-      this.#announcers.delete(address)
-      problem(interfaceName, error)
+      if (place.responder !== responder) return
+      place.responder = undefined
+      place.looks = 0
+      void responder?.close()
+      if (place.warned || this.#places.get(address) !== place) return
+      place.warned = true
+      this.options.problem(place.interfaceName, error)
     }
     try {
-      const bonjour = new Bonjour(socketOptions, failed)
-      // Its socket's errors (port 5353 taken for itself by another program) surface nowhere else.
-      bonjour['server'].mdns.on('error', failed)
-      const browser = bonjour.find({ type: SERVICE_TYPE, protocol: 'udp' }, (service) => {
-        const hint = readHint(service, network)
-        if (hint !== undefined && hint.host !== host) found(hint.host, hint.locator)
-      })
-      bonjour.publish({
-        name: host.slice(0, 32),
-        type: SERVICE_TYPE,
-        protocol: 'udp',
-        port,
-        txt: { v: '1', network, host },
-        probe: false,
-        disableIPv6: true,
-      })
-      const again = setInterval(() => browser.update(), RESCAN_MS * 6)
-      again.unref()
-      const stop = () => {
-        clearInterval(again)
-        browser.stop()
-      }
-      this.#announcers.set(address, { bonjour, stop })
+      responder = this.components.open(address, failed)
     } catch (error) {
-      failed(error instanceof Error ? error : new Error(String(error)))
+      return failed(error instanceof Error ? error : new Error(String(error)))
     }
+    place.responder = responder
+    // With the address in it the announcement changes when the host moves, and those who know it hear of it anew.
+    responder.publish(port, { v: '1', network, host, at: address })
+    this.#browse(place, responder)
+  }
+
+  #browse(place: Place, responder: Responder): void {
+    const { network, host, found } = this.options
+    place.looks = 0
+    place.heard = 0
+    responder.browse((announcement) => {
+      if (++place.heard > HEARD_MAX) return
+      const hint = readHint(announcement, network)
+      if (hint !== undefined && hint.host !== host) found(hint.host, hint.locator)
+    })
   }
 }
 
-function readHint(service: Service, network: NetworkId): { host: HostId; locator: Locator } | undefined {
-  const txt: unknown = service.txt
+/** The host and its locator; undefined: of another network, or not understood. Total. */
+export function readHint({ txt, port, from }: Announcement, network: NetworkId): { host: HostId; locator: Locator } | undefined {
   if (typeof txt !== 'object' || txt === null || !('network' in txt) || !('host' in txt)) return undefined
   if (txt.network !== network || typeof txt.host !== 'string' || !/^[0-9a-f]{64}$/.test(txt.host)) return undefined
-  const address = service.referer?.address
-  if (address === undefined || service.port < 1 || service.port > 65_535) return undefined
-  return { host: hostId(txt.host), locator: { address, port: service.port } }
+  if (typeof port !== 'number' || !Number.isInteger(port) || port < 1 || port > 65_535) return undefined
+  return from === undefined ? undefined : { host: hostId(txt.host), locator: { address: from, port } }
 }

@@ -22,11 +22,16 @@ const LIMIT_MS = 2_000
  * Probes the server on this host's candidate addresses, in order, until one answers. Never rejects.
  * @param limitMs how long each of them has to answer
  */
-export async function probeHealth(probe: HealthProbe, addresses: readonly string[], limitMs = LIMIT_MS): Promise<HealthResult> {
+export async function probeHealth(
+  probe: HealthProbe,
+  addresses: readonly string[],
+  limitMs = LIMIT_MS,
+): Promise<HealthResult> {
   let detail = 'nothing listens'
   for (const address of addresses) {
     const { kind, port } = probe
-    const problem = kind === 'tcp' ? await probeTcp(address, port, limitMs) : await probeHttp(address, port, probe.path, limitMs)
+    const problem =
+      kind === 'tcp' ? await probeTcp(address, port, limitMs) : await probeHttp(address, port, probe.path, limitMs)
     if (problem === undefined) return { healthy: true, detail: '', address }
     if (problem.listens) return { healthy: false, detail: problem.detail, address }
     detail = problem.detail
@@ -47,7 +52,10 @@ function probeTcp(host: string, port: number, limitMs: number): Promise<Problem 
       socket.destroy()
       resolve(problem)
     }
-    const limit = setTimeout(() => end({ listens: true, detail: `no answer from port ${port} within ${limitMs} ms` }), limitMs)
+    const limit = setTimeout(
+      () => end({ listens: true, detail: `no answer from port ${port} within ${limitMs} ms` }),
+      limitMs,
+    )
     socket.once('connect', () => end(undefined))
     socket.on('error', (error: NodeJS.ErrnoException) => end({ listens: false, detail: describe(error, port) }))
   })
@@ -69,17 +77,24 @@ function probeHttp(host: string, port: number, path: string, limitMs: number): P
       resolve(problem)
     }
     // Not the socket's own time-out, which a server that sends a byte now and then puts off.
-    const limit = setTimeout(() => end({ listens: true, detail: `GET ${path} did not answer within ${limitMs} ms` }), limitMs)
+    const limit = setTimeout(
+      () => end({ listens: true, detail: `GET ${path} did not answer within ${limitMs} ms` }),
+      limitMs,
+    )
     call.once('response', (response) => {
       const status = response.statusCode ?? 0
       response.resume()
       end(status >= 200 && status < 400 ? undefined : { listens: true, detail: `GET ${path} answered ${status}` })
     })
-    call.on('error', (error: NodeJS.ErrnoException) => end({ listens: error.code !== 'ECONNREFUSED', detail: describe(error, port) }))
+    call.on('error', (error: NodeJS.ErrnoException) =>
+      end({ listens: error.code !== 'ECONNREFUSED', detail: describe(error, port) }),
+    )
     call.end()
   })
 }
 
 function describe(error: NodeJS.ErrnoException, port: number): string {
-  return error.code === 'ECONNREFUSED' ? `nothing listens on port ${port}` : `port ${port}: ${error.code ?? error.message}`
+  return error.code === 'ECONNREFUSED'
+    ? `nothing listens on port ${port}`
+    : `port ${port}: ${error.code ?? error.message}`
 }

@@ -3,6 +3,7 @@ import type { LocalEndpoint } from '../lib/flow/environment.js'
 import type { LocalEndpoints } from '../lib/host/host-environment.js'
 import type { DropReason } from '../lib/wire/drop.js'
 import type { ServiceId } from '../lib/wire/ids.js'
+import { formatAddress } from '../lib/service/address-plan.js'
 import { Protocol } from '../lib/wire/constants.js'
 import { exposeRequestShape, type ExposeRequest, type PortSpec } from './control/protocol.js'
 import { probeHealth } from './health.js'
@@ -18,12 +19,20 @@ export interface Instance {
   /** From the configuration: not written to the state directory. */
   readonly configured: boolean
   health: InstanceHealth
-  /** Why it is unhealthy, for people. */
+  /** What is wrong with it, for people: why it is unhealthy, or which of its ports has no server. */
   detail: string
+  /** One of the ports that count has a server. */
+  listens: boolean
+  /** What does not listen; empty: all that is to. */
+  unheard: string
+  /** What the last probe said against the server; empty: nothing; undefined: it has not been probed since it came. */
+  failing: string | undefined
   /** By `tcp/80`: where the server is. */
   readonly endpoints: Map<string, LocalEndpoint>
   probing: boolean
   probedAt: number
+  /** Goes up when the probed server goes: what a probe says is about one server. */
+  generation: number
 }
 
 export interface InstancesComponents {
@@ -33,15 +42,17 @@ export interface InstancesComponents {
   /** The instance's health is another one now: to be published. */
   readonly changed: (instance: Instance) => void
   readonly now: () => number
+  /** Folder of the kernel's socket tables, another than this process's in tests. */
+  readonly listenersFrom?: string
 }
 
 const FILE = 'services'
+const NOT_PROBED = 'not probed yet'
 const SCAN_MS = 200
 const PROBE_MS = 2_000
 /** Between looks that a packet asks for. */
 const LOOK_AGAIN_MS = 10
 const saved = z.array(exposeRequestShape)
-const LOOPBACK = Uint8Array.of(127, 0, 0, 1)
 
 /**
  * The services of this host: what is exposed, where each server listens and whether it is well. What listens is read from the kernel several times a second without contacting
@@ -49,6 +60,9 @@ const LOOPBACK = Uint8Array.of(127, 0, 0, 1)
  */
 export class Instances implements LocalEndpoints {
   readonly #instances = new Map<ServiceId, Instance>()
+  /** Read from disk and not added again yet, by name: a save meanwhile must not lose them. */
+  readonly #restored = new Map<string, ExposeRequest>()
+  #listeners: readonly Listener[] = []
   #timer: NodeJS.Timeout | undefined
   #lookedAt = -Infinity
 
@@ -57,7 +71,9 @@ export class Instances implements LocalEndpoints {
   /** What was exposed before a restart. */
   async restored(): Promise<ExposeRequest[]> {
     const { state } = this.components
-    return (await state.read(FILE, (bytes) => saved.safeParse(parseJson(bytes)).data)) ?? []
+    const requests = (await state.read(FILE, (bytes) => saved.safeParse(parseJson(bytes)).data)) ?? []
+    for (const request of requests) this.#restored.set(request.name, request)
+    return requests
   }
 
   start(): void {
@@ -82,14 +98,19 @@ export class Instances implements LocalEndpoints {
       request,
       configured,
       health: 'unhealthy',
-      detail: 'not looked at yet',
+      detail: '',
+      listens: false,
+      unheard: '',
+      failing: undefined,
       endpoints: new Map(),
       probing: false,
       probedAt: -Infinity,
+      generation: 0,
     }
-    this.#locate(instance, readListeners())
-    if (instance.health === 'up' && request.health.kind !== 'none') await this.#probe(instance)
+    this.#locate(instance, this.#look())
+    if (this.#isToBeProbed(instance)) await this.#probe(instance)
     this.#instances.set(service, instance)
+    this.#restored.delete(request.name)
     return instance
   }
 
@@ -99,7 +120,8 @@ export class Instances implements LocalEndpoints {
 
   /** Writes down what was exposed by hand. */
   save(): Promise<void> {
-    const requests = [...this.#instances.values()].filter((i) => !i.configured).map((i) => i.request)
+    const byHand = [...this.#instances.values()].filter((i) => !i.configured).map((i) => i.request)
+    const requests = [...byHand, ...this.#restored.values()]
     return this.components.state.write(FILE, Buffer.from(JSON.stringify(requests)))
   }
 
@@ -112,8 +134,7 @@ export class Instances implements LocalEndpoints {
     const known = instance.endpoints.get(key)
     if (known !== undefined) return known
     // The server may have come since the last look, as those do that open a port only when they are asked to.
-    const now = this.components.now()
-    if (now - this.#lookedAt >= LOOK_AGAIN_MS) this.scan()
+    if (this.components.now() - this.#lookedAt >= LOOK_AGAIN_MS) this.scan()
     const endpoint = instance.endpoints.get(key)
     if (endpoint !== undefined) return endpoint
     if (protocol === Protocol.tcp) return 'refused'
@@ -125,30 +146,33 @@ export class Instances implements LocalEndpoints {
   /** Looks at all servers now; tells what has changed. */
   scan(): void {
     if (this.#instances.size === 0) return
-    const listeners = readListeners()
-    const now = this.components.now()
-    this.#lookedAt = now
+    const listeners = this.#look()
     for (const instance of this.#instances.values()) {
-      const before = `${instance.health} ${instance.detail}`
-      const failing = instance.health === 'unhealthy' && instance.endpoints.size > 0
-      const detail = instance.detail
       this.#locate(instance, listeners)
-      const probed = instance.request.health.kind !== 'none'
-      // What listens is well only when its last probe said so too.
-      if (probed && failing && instance.health === 'up') {
-        instance.health = 'unhealthy'
-        instance.detail = detail
-      }
-      if (probed && !instance.probing && now - instance.probedAt >= PROBE_MS && instance.endpoints.size > 0) {
-        void this.#probe(instance).then(() => this.#tell(instance, before))
-      }
-      this.#tell(instance, before)
+      if (this.#isToBeProbed(instance)) void this.#probe(instance)
     }
   }
 
-  #tell(instance: Instance, before: string): void {
+  /** What listens now; what did before where that cannot be read, as when the process has no descriptors left. */
+  #look(): readonly Listener[] {
+    this.#lookedAt = this.components.now()
+    try {
+      this.#listeners = readListeners(this.components.listenersFrom)
+    } catch {
+      // The next look will do.
+    }
+    return this.#listeners
+  }
+
+  /** Draws the conclusion from what is known, and tells it when it is another one. What listens is well only when its last probe said so too. */
+  #judge(instance: Instance): void {
+    const { health, detail } = instance
+    const { unheard, failing } = instance
+    const problems = [unheard, failing ?? (unheard === '' ? NOT_PROBED : '')].filter((problem) => problem !== '')
+    instance.health = instance.listens && failing === '' ? 'up' : 'unhealthy'
+    instance.detail = problems.join('; ')
     if (this.#instances.get(instance.service) !== instance) return
-    if (`${instance.health} ${instance.detail}` !== before) this.components.changed(instance)
+    if (instance.health !== health || instance.detail !== detail) this.components.changed(instance)
   }
 
   /** Finds the server of each port among what listens. One of them makes the instance well: a connection to another port is refused, and goes elsewhere. */
@@ -166,8 +190,17 @@ export class Instances implements LocalEndpoints {
       if (typeof endpoint === 'string') problems.push(endpoint)
       else well = true
     }
-    instance.health = well ? 'up' : 'unhealthy'
-    instance.detail = problems.join('; ')
+    instance.listens = well
+    instance.unheard = problems.join('; ')
+    if (instance.request.health.kind === 'none') instance.failing = ''
+    else if (this.#probed(instance) === undefined) {
+      // When it comes back it is looked at anew, and at once.
+      instance.failing = undefined
+      instance.probing = false
+      instance.probedAt = -Infinity
+      instance.generation++
+    }
+    this.#judge(instance)
   }
 
   #endpoint(service: ServiceId, spec: PortSpec, here: readonly Listener[]): LocalEndpoint | string {
@@ -177,44 +210,52 @@ export class Instances implements LocalEndpoints {
     if (any(4)) return { family: 4, address: served(service, 4), port }
     // A wildcard IPv6 socket always hears IPv6, whether or not it hears IPv4 too.
     if (any(6)) return { family: 6, address: served(service, 6), port }
-    if (here.some((l) => l.family === 4 && reachOf(l) === 'loopback')) return { family: 4, address: LOOPBACK, port }
-    const own = here.find((l) => reachOf(l) === 'own')
-    if (own !== undefined) return { family: own.family, address: own.address, port }
+    const one = here.find((l) => l.family === 4 && reachOf(l) === 'loopback') ?? here.find((l) => reachOf(l) === 'own')
+    if (one !== undefined) return { family: one.family, address: one.address, port }
     const what = `${spec.protocol.toUpperCase()} port ${port}`
-    return here.length > 0
+    if (here.length === 0) return `nothing listens on ${what}`
+    return here.some((l) => reachOf(l) === 'loopback')
       ? `what listens on ${what} hears [::1] only, which the kernel keeps from other hosts: let it listen on 127.0.0.1 or ::`
-      : `nothing listens on ${what}`
+      : `what listens on ${what} hears a multicast or link-local address only: let it listen on 127.0.0.1 or ::`
+  }
+
+  /** Where the port that is probed has its server: the first TCP port. */
+  #probed({ request, endpoints }: Instance): LocalEndpoint | undefined {
+    const spec = request.ports.find((p) => p.protocol === 'tcp')
+    return spec && endpoints.get(keyOf(spec))
+  }
+
+  #isToBeProbed(instance: Instance): boolean {
+    if (instance.request.health.kind === 'none' || instance.probing || this.#probed(instance) === undefined)
+      return false
+    return this.components.now() - instance.probedAt >= PROBE_MS
   }
 
   async #probe(instance: Instance): Promise<void> {
-    const { health, ports } = instance.request
-    const spec = ports.find((p) => p.protocol === 'tcp')
-    if (health.kind === 'none' || spec === undefined) return
-    const endpoint = instance.endpoints.get(keyOf(spec))
-    if (endpoint === undefined) return
+    const { health } = instance.request
+    const endpoint = this.#probed(instance)
+    if (health.kind === 'none' || endpoint === undefined) return
+    const { generation } = instance
+    const { family, port } = endpoint
+    const address = formatAddress(endpoint.address)
+    const probe = health.kind === 'http' ? { ...health, port } : { kind: health.kind, port }
+    // A server on the wildcard address hears loopback too, where nothing of ours is in between.
+    const wildcard = address === formatAddress(this.components.served(instance.service, family))
     instance.probing = true
-    try {
-      const probe = health.kind === 'http' ? { ...health, port: spec.local } : { kind: health.kind, port: spec.local }
-      const addresses = endpoint.family === 4 ? ['127.0.0.1'] : ['::1']
-      const result = await probeHealth(probe, [...addresses, textOf(endpoint)])
-      instance.health = result.healthy ? 'up' : 'unhealthy'
-      instance.detail = result.detail
-    } finally {
-      instance.probing = false
-      instance.probedAt = this.components.now()
-    }
+    const { healthy, detail } = await probeHealth(
+      probe,
+      wildcard ? [family === 4 ? '127.0.0.1' : '::1', address] : [address],
+    )
+    if (instance.generation !== generation) return
+    instance.probing = false
+    instance.probedAt = this.components.now()
+    instance.failing = healthy ? '' : detail
+    this.#judge(instance)
   }
 }
 
 function keyOf(spec: { readonly protocol: string; readonly port: number }): string {
   return `${spec.protocol}/${spec.port}`
-}
-
-function textOf({ family, address }: LocalEndpoint): string {
-  if (family === 4) return address.join('.')
-  const groups: string[] = []
-  for (let i = 0; i < 16; i += 2) groups.push(((address[i]! << 8) | address[i + 1]!).toString(16))
-  return groups.join(':')
 }
 
 function parseJson(bytes: Uint8Array): unknown {

@@ -45,7 +45,7 @@ function readTable(path: string, protocol: 'tcp' | 'udp', family: 4 | 6, into: L
   try {
     const buffer = Buffer.allocUnsafe(BUFFER)
     let rest = ''
-    for (let total = 0; total < FILE_MAX; ) {
+    for (let total = 0; total < FILE_MAX;) {
       const length = readSync(file, buffer, 0, BUFFER, null)
       if (length === 0) return
       total += length

@@ -89,10 +89,9 @@ async function applyResolved({ tun, zone, servers }: ResolverTarget): Promise<Re
     await resolvectl('default-route', tun, 'no')
   } catch (error) {
     await restore()
-    const why = messageOf(error).trim().split('\n').at(-1)
-    throw new Error(
-      `systemd-resolved did not take the settings for ${tun} (${why}): is it running? Otherwise use --dns file:PATH or --dns none`,
-    )
+    // Its last line is what the program itself says.
+    const why = error instanceof Error ? error.message.trim().split('\n').at(-1) : String(error)
+    throw new Error(`systemd-resolved did not take the settings for ${tun} (${why}): is it running? Otherwise use --dns file:PATH or --dns none`)
   }
   // Our zone is not signed and our server speaks plain DNS on this very host, whatever is demanded of others.
   for (const setting of ['dnssec', 'dnsovertls']) await resolvectl(setting, tun, 'no').catch(() => undefined)
@@ -173,7 +172,7 @@ async function replace(path: string, text: string): Promise<void> {
     await rename(temporary, path)
   } catch (error) {
     await unlink(temporary).catch(() => undefined)
-    if (!isErrno(error, 'EBUSY', 'EXDEV', 'EACCES', 'EROFS', 'EPERM'))
+    if (!isErrno(error, 'EBUSY', 'EXDEV', 'EACCES', 'EROFS', 'EPERM', 'EINVAL'))
       throw new Error(`cannot write ${path}: ${messageOf(error)}`)
     await overwrite(path, text).catch((second: unknown) => {
       throw new Error(`cannot write ${path}: ${messageOf(second)}; use --dns none or another file`)

@@ -82,7 +82,7 @@ export class FlowHost implements FlowEnvironment {
   wanted: number[] = []
   others = 0
   /** Answers of the catalogue: by dialled number. */
-  readonly catalogue = new Map<number, readonly Candidate[] | DropReason>()
+  readonly catalogue = new Map<number, readonly Candidate[] | DropReason | 'hold'>()
   /** By service number, -1: the host itself. */
   readonly endpoints = new Map<number, LocalEndpoint | DropReason>()
   /** Every address of these service numbers is local here. */
@@ -211,7 +211,7 @@ export class FlowHost implements FlowEnvironment {
 
   // ---- FlowEnvironment
 
-  candidates(target: DialledTarget): readonly Candidate[] | DropReason {
+  candidates(target: DialledTarget): readonly Candidate[] | DropReason | 'hold' {
     const n = target.kind === 'service' ? numberOf(target.service) : -1
     return this.catalogue.get(n) ?? 'no-such-service'
   }
