@@ -2,13 +2,13 @@ import { nextSerial } from '../lib/crypto/authority.js'
 import { issueMembership } from '../lib/crypto/membership.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
 import { InviteToken, TOKEN_ID_LENGTH, TOKEN_SECRET_LENGTH, tokenPsk } from '../lib/crypto/token.js'
-import type { IssuedToken, LedgerProblem } from '../lib/crypto/token-ledger.js'
+import { TOKEN_USES_MAX, type IssuedToken, type LedgerProblem } from '../lib/crypto/token-ledger.js'
 import type { Host } from '../lib/host/host.js'
 import { formatLocator, type Locator } from '../lib/path/locator.js'
 import type { JoinAuthority } from '../lib/session/join-issuer.js'
-import type { JoinGrant, JoinRefusal, JoinRequest } from '../lib/session/join-payload.js'
+import type { JoinGrant, JoinRefusal, JoinRequest, MemberLocator } from '../lib/session/join-payload.js'
 import type { HostId } from '../lib/wire/ids.js'
-import { CaracalError } from './errors.js'
+import { CaracalError, messageOf } from './errors.js'
 import { MEMBERSHIP_SECONDS, stateFile, type Identity } from './identity.js'
 import type { Log } from './log.js'
 import type { StateDirectory } from './state-files.js'
@@ -49,11 +49,22 @@ export class Admission implements JoinAuthority {
     const { identity, primitives, files, locators } = this.#c
     const { trust, ledger, hostKey } = identity
     if (!this.isIssuer) {
-      throw new CaracalError('CARACAL_E_NOT_ISSUER', 'this host may not invite', 'run `caracal invite` on the host that created the network')
+      throw new CaracalError(
+        'CARACAL_E_NOT_ISSUER',
+        'this host may not invite',
+        'run `caracal invite` on the host that created the network',
+      )
+    }
+    if (!Number.isInteger(uses) || uses < 1 || uses > TOKEN_USES_MAX) {
+      throw new CaracalError('CARACAL_E_USAGE', `a token for ${uses} uses`, `choose 1 to ${TOKEN_USES_MAX}`)
     }
     const where = locators().slice(0, LOCATORS_MAX).map(formatLocator)
     if (where.length === 0) {
-      throw new CaracalError('CARACAL_E_LISTEN', 'this host has no address that others could reach', 'connect it to a network, or give --listen ADDR:PORT')
+      throw new CaracalError(
+        'CARACAL_E_LISTEN',
+        'this host has no address that others could reach',
+        'connect it to a network, or give --listen ADDR:PORT',
+      )
     }
     const secret = primitives.randomBytes(TOKEN_SECRET_LENGTH)
     const tokenId = primitives.randomBytes(TOKEN_ID_LENGTH)
@@ -75,10 +86,18 @@ export class Admission implements JoinAuthority {
     try {
       text = token.text(primitives)
     } catch {
-      throw new CaracalError('CARACAL_E_USAGE', 'these tags cannot be given', 'a tag is 1 to 32 of a-z, 0-9 and hyphen, at most 16 of them')
+      throw new CaracalError(
+        'CARACAL_E_USAGE',
+        'these tags cannot be given',
+        'a tag is 1 to 32 of a-z, 0-9 and hyphen, at most 16 of them',
+      )
     }
     if (!ledger.add({ tokenId, psk: tokenPsk(primitives, secret), tags, expiry, uses }, wallNow)) {
-      throw new CaracalError('CARACAL_E_BUSY', 'too many tokens are open', 'wait until some expire, or allow fewer uses')
+      throw new CaracalError(
+        'CARACAL_E_BUSY',
+        'too many tokens are open',
+        'wait until some expire, or allow fewer uses',
+      )
     }
     await files.write(stateFile.tokens, ledger.encode())
     return text
@@ -89,23 +108,46 @@ export class Admission implements JoinAuthority {
   }
 
   admit(request: JoinRequest, token: IssuedToken, wallNow: number): JoinGrant | JoinRefusal {
-    const { identity, primitives, files } = this.#c
-    const { trust, ledger, hostKey } = identity
+    const { identity, files } = this.#c
+    const { trust, ledger } = identity
     const certificate = trust.issuerCertificate
     if (certificate === undefined) return { refusal: 'denied', detail: 'the host asked is no issuer' }
-    const { members, directory } = this.#c.hosts()
+    const { members } = this.#c.hosts()
     const namesake = members.members().find((member) => member.name === request.name)
     if (namesake !== undefined && namesake.host !== request.host) {
       return { refusal: 'name-taken', detail: `a host is called ${request.name} already` }
     }
+    const membership = this.#membership(request, token, certificate, wallNow)
+    if (!(membership instanceof Uint8Array)) return membership
     const redeemed = ledger.redeem(request.tokenId, request.host, wallNow)
-    if (typeof redeemed === 'string') return { refusal: redeemed === 'unknown' ? 'unknown-token' : redeemed, detail: 'the token is not valid any more' }
-    // On disk before the answer goes out, so that a crash does not give the use away twice.
-    files.writeNow(stateFile.tokens, ledger.encode())
-    const now = Math.floor(wallNow)
-    this.#serial = nextSerial(now * 1000, this.#serial)
+    if (typeof redeemed === 'string') {
+      const refusal = redeemed === 'unknown' ? 'unknown-token' : redeemed
+      return { refusal, detail: 'the token is not valid any more' }
+    }
     try {
-      const membership = issueMembership(
+      // On disk before the answer goes out, so that a crash does not give the use away twice.
+      files.writeNow(stateFile.tokens, ledger.encode())
+    } catch (error) {
+      // Who comes again with the same key uses nothing more up.
+      return { refusal: 'denied', detail: `the issuer cannot write it down: ${messageOf(error)}` }
+    }
+    members.learn(membership, request.host)
+    return { membership, profile: trust.profile, locators: this.#locatorsOfHosts() }
+  }
+
+  #membership(
+    request: JoinRequest,
+    token: IssuedToken,
+    certificate: Uint8Array,
+    wallNow: number,
+  ): Uint8Array | JoinRefusal {
+    const { identity, primitives } = this.#c
+    const { trust, hostKey } = identity
+    // Above all that was revoked up to now, also within this second.
+    this.#serial = nextSerial(wallNow * 1000, this.#serial)
+    const now = Math.floor(wallNow)
+    try {
+      return issueMembership(
         primitives,
         hostKey,
         { certificate, authority: trust.authority },
@@ -118,21 +160,25 @@ export class Admission implements JoinAuthority {
           notAfter: now + MEMBERSHIP_SECONDS,
         },
       )
-      members.learn(membership, request.host)
-      const locators = directory.hosts().flatMap((host) => {
-        const payload = directory.record(host, 'locators')?.payload
-        const first = payload?.kind === 'locators' ? payload.locators[0] : undefined
-        return first === undefined ? [] : [{ host, locator: formatLocator(first) }]
-      })
-      return { membership, profile: trust.profile, locators }
     } catch (error) {
-      return { refusal: 'denied', detail: error instanceof Error ? error.message : 'no membership can be signed' }
+      return { refusal: 'denied', detail: `no membership can be signed: ${messageOf(error)}` }
     }
+  }
+
+  /** Where the members are, one place each, for who has just come. */
+  #locatorsOfHosts(): MemberLocator[] {
+    const { directory } = this.#c.hosts()
+    return directory.hosts().flatMap((host) => {
+      const payload = directory.record(host, 'locators')?.payload
+      const first = payload?.kind === 'locators' ? payload.locators[0] : undefined
+      return first === undefined ? [] : [{ host, locator: formatLocator(first) }]
+    })
   }
 
   joined(request: JoinRequest, outcome: JoinGrant | JoinRefusal): void {
     const { log } = this.#c
-    if ('refusal' in outcome) log.warn({ name: request.name, refusal: outcome.refusal, detail: outcome.detail }, 'a join was refused')
+    if ('refusal' in outcome)
+      log.warn({ name: request.name, refusal: outcome.refusal, detail: outcome.detail }, 'a join was refused')
     else log.info({ name: request.name, host: request.host.slice(0, 12) }, 'a host has joined')
   }
 }

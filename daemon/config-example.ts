@@ -1,5 +1,6 @@
-import { DEFAULT_STATE } from './config.js'
+import { BUFFER_MIN, DEFAULT_STATE } from './config.js'
 import { DEFAULT_SOCKET } from './control/client.js'
+import { BUFFER_BYTES } from './udp.js'
 import { TUN_MTU, UDP_PORT } from '../lib/wire/constants.js'
 
 /** A configuration in which every setting is explained and has its default, so that it changes nothing until it is edited. */
@@ -23,9 +24,26 @@ listen:
   - 0.0.0.0:${UDP_PORT}
   - '[::]:${UDP_PORT}'
 
+# Ciphers that this host offers: two hosts take AES-256-GCM when both offer it, and it is offered only where the processor has instructions for it.
+# chacha20-poly1305 always stays, so that any two hosts have one in common.
+aead: [aes-256-gcm, chacha20-poly1305]
+
 tun:
   name: caracal0
   mtu: ${TUN_MTU}
+
+# What the kernel does for many packets at once. What it does not support is done without; to switch more off is of use where a kernel or
+# a driver does it wrong. \`caracal doctor\` says what is not in use, and what that costs.
+offload:
+  # Best that the TUN device is asked for: uso (TCP and UDP super-packets), tso (TCP super-packets), checksum or none.
+  tun: uso
+  # Packets of the TUN device come and go with a virtio_net_hdr. Without it there is no offload of the device.
+  vnet-header: true
+  # The UDP sockets send and receive many frames at once.
+  gso: true
+  gro: true
+  # Bytes of each UDP socket's buffer to receive, and to send, ${BUFFER_MIN} or more. Root may go above the system's limits (net.core.rmem_max, net.core.wmem_max).
+  buffers: ${BUFFER_BYTES}
 
 # IPv4 addresses inside this host that stand for services and hosts. Choose another when it clashes with a network in use here.
 pool: 198.18.0.0/15

@@ -6,6 +6,7 @@ import { hostname } from 'node:os'
 import { resolve } from 'node:path'
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
+import type { AeadName } from '../lib/crypto/codec.js'
 import { parseLocator, type Locator } from '../lib/path/locator.js'
 import { labelProblem, parseServiceName } from '../lib/service/service-id.js'
 import { TUN_MTU, UDP_PORT } from '../lib/wire/constants.js'
@@ -16,11 +17,33 @@ import { HEALTH_FORM, PORT_FORM, parseHealth, parsePortSpec } from './control/sp
 import { parseDnsMode, type DnsMode } from './dns/resolver-settings.js'
 import { CaracalError, messageOf, systemCode } from './errors.js'
 import { logLevels, type LogLevel } from './log.js'
+import { BUFFER_BYTES } from './udp.js'
 
 export const DEFAULT_STATE = '/var/lib/caracal'
 const FILE_MAX = 1024 * 1024
 /** As memberships and tokens carry it. */
 const ZONE_MAX = 120
+/** Best first. */
+const aeadNames = ['aes-256-gcm', 'chacha20-poly1305'] as const satisfies readonly AeadName[]
+/** That any two hosts have in common. */
+const COMMON_AEAD: AeadName = 'chacha20-poly1305'
+/** Room for one message of the largest size. */
+export const BUFFER_MIN = 1 << 16
+const BUFFER_MAX = 1 << 29
+
+/** What the kernel is asked to do for many packets at once; it may give less. */
+export interface OffloadSetting {
+  /** Best that the TUN device is asked for; each includes those after it. */
+  readonly tun: 'uso' | 'tso' | 'checksum' | 'none'
+  /** false: packets of the TUN device come and go without virtio_net_hdr, so without any offload. */
+  readonly vnetHeader: boolean
+  /** false: the UDP sockets send one frame a message. */
+  readonly gso: boolean
+  /** false: the UDP sockets receive one frame a buffer. */
+  readonly gro: boolean
+  /** Of each UDP socket, to receive and to send. */
+  readonly bufferBytes: number
+}
 
 /** What one rule of the policy allows. */
 export interface PolicySetting {
@@ -44,6 +67,9 @@ export interface Config {
   readonly name: string
   /** Underlay UDP addresses. */
   readonly listen: readonly Locator[]
+  /** What this host may offer in handshakes; ChaCha20-Poly1305 is always among them. Order means nothing. */
+  readonly aead: readonly AeadName[]
+  readonly offload: OffloadSetting
   readonly tun: { readonly name: string; readonly mtu: number }
   /** IPv4 network of dialled, served, peer and self addresses, `ADDR/BITS`. */
   readonly pool: string
@@ -186,6 +212,17 @@ const tunShape = z.strictObject({
   name: tunName.default('caracal0'),
   mtu: z.number().int().min(1280).max(65_535).default(TUN_MTU),
 })
+const aeads = z
+  .array(z.enum(aeadNames))
+  .refine((list) => list.includes(COMMON_AEAD), `${COMMON_AEAD} is needed, so that any two hosts have one in common`)
+  .default([...aeadNames])
+const offloadShape = z.strictObject({
+  tun: z.enum(['uso', 'tso', 'checksum', 'none']).default('uso'),
+  'vnet-header': z.boolean().default(true),
+  gso: z.boolean().default(true),
+  gro: z.boolean().default(true),
+  buffers: z.number().int().min(BUFFER_MIN).max(BUFFER_MAX).default(BUFFER_BYTES),
+})
 const discoveryShape = z.strictObject({
   mdns: z.boolean().default(true),
   interfaces: z.array(tunName).default([]),
@@ -216,6 +253,8 @@ const fileShape = z.strictObject({
       { address: '0.0.0.0', port: UDP_PORT },
       { address: '::', port: UDP_PORT },
     ]),
+  aead: aeads,
+  offload: offloadShape.prefault({}),
   tun: tunShape.prefault({}),
   pool: pool.default('198.18.0.0/15'),
   zone: zoneName.default('svc.internal'),
@@ -230,7 +269,7 @@ const fileShape = z.strictObject({
 /** Keys that the file may have at a path. */
 function keysAt(path: readonly PropertyKey[]): readonly string[] {
   if (path.length === 0) return Object.keys(fileShape.shape)
-  const shapes = { tun: tunShape, discovery: discoveryShape, services: serviceShape, policy: policyShape }
+  const shapes = { tun: tunShape, offload: offloadShape, discovery: discoveryShape, services: serviceShape, policy: policyShape }
   const found = Object.entries(shapes).find(([key]) => key === path[0])?.[1]
   return found === undefined ? [] : Object.keys(found.shape)
 }
@@ -243,6 +282,7 @@ export function loadConfig(sources: ConfigSources): Config {
   const file = sources.file === undefined ? undefined : readFile(sources.file)
   const settings = file === undefined ? fileShape.parse({}) : parseFile(file)
   const { options, environment } = sources
+  const { 'vnet-header': vnetHeader, buffers: bufferBytes, ...offload } = settings.offload
   const services = Object.entries(settings.services).map(([key, service]): ExposeRequest => {
     const { tcp, udp, ...rest } = service
     const name = parseServiceName(key)
@@ -258,6 +298,8 @@ export function loadConfig(sources: ConfigSources): Config {
     group: settings.group,
     name: option('--name', hostName, options.name) ?? settings.name ?? ownName(),
     listen: option('--listen', z.array(underlayAddress).min(1), options.listen) ?? settings.listen,
+    aead: settings.aead,
+    offload: { ...offload, vnetHeader, bufferBytes },
     tun: { ...settings.tun, name: option('--tun', tunName, options.tun) ?? settings.tun.name },
     pool: settings.pool,
     zone: settings.zone,

@@ -32,36 +32,50 @@ export class CounterFile {
 
   next(): number {
     if (this.#next >= this.#limit) {
-      throw new CaracalError('CARACAL_E_STATE', `the file ${this.name} could not be written in time`, 'is the disk full?')
+      // There may be room again by the next time.
+      void this.#reserve().catch(() => undefined)
+      throw new CaracalError(
+        'CARACAL_E_STATE',
+        `the file ${this.name} could not be written in time`,
+        'is the disk full?',
+      )
     }
     if (this.#limit - this.#next < BLOCK / 2) void this.#reserve().catch(() => undefined)
     return this.#next++
   }
 
-  /** Later numbers are above this one. */
+  /** Later numbers are above this one, which somebody has seen: the file was lost or put back. Blocks for a write to disk where that is beyond what is reserved. */
   raise(above: number): void {
     if (above < this.#next) return
     this.#next = above + 1
-    // What lies between is skipped, so the new block counts from here; it is on disk before half of it is used.
-    this.#limit = Math.max(this.#limit, this.#next + BLOCK / 2)
-    void this.#reserve().catch(() => undefined)
+    if (this.#next < this.#limit) return
+    this.#limit = this.#next + BLOCK
+    try {
+      this.state.writeNow(this.name, encode(this.#limit))
+    } catch {
+      // Who has told of the number will tell again after a crash; until then it is better to go on.
+    }
   }
 
   #reserve(): Promise<void> {
     if (this.#reserving !== undefined) return this.#reserving
     const limit = Math.max(this.#next, this.#limit) + BLOCK
-    const bytes = new Uint8Array(8)
-    new DataView(bytes.buffer).setFloat64(0, limit)
     this.#reserving = this.state
-      .write(this.name, bytes)
+      .write(this.name, encode(limit))
       .then(() => {
-        this.#limit = limit
+        this.#limit = Math.max(this.#limit, limit)
       })
       .finally(() => {
         this.#reserving = undefined
       })
     return this.#reserving
   }
+}
+
+function encode(limit: number): Uint8Array {
+  const bytes = new Uint8Array(8)
+  new DataView(bytes.buffer).setFloat64(0, limit)
+  return bytes
 }
 
 function decode(bytes: Uint8Array): number | undefined {

@@ -190,8 +190,8 @@ export class Daemon {
     const { config } = options
     const files = await StateDirectory.open(config.state)
     undo.push(() => files.close())
-    const codec = new NativeCodec(codecAddon())
-    const underlay = Underlay.open(config.listen)
+    const codec = new NativeCodec(codecAddon(), config.aead)
+    const underlay = Underlay.open(config.listen, config.offload)
     undo.push(() => underlay.close())
     const wish = { name: config.name, create: options.create, join: options.join, pool: config.pool, zone: config.zone }
     const identity = await openIdentity(wish, {
@@ -270,7 +270,7 @@ export class Daemon {
         `create the network with another pool (setting pool), or remove that ${kind}`,
       )
     }
-    const tun = new NativeTun({ name: config.tun.name, mtu: config.tun.mtu, up: false })
+    const tun = new NativeTun({ ...config.tun, offload: config.offload.tun, vnetHeader: config.offload.vnetHeader, up: false })
     undo.push(() => tun.close())
     io.tun = tun
     const loop = new PacketLoop({

@@ -1,6 +1,7 @@
 import type { NetworkInterfaceInfo } from 'node:os'
 import type { Locator } from '../lib/path/locator.js'
 import { hostId, type HostId, type NetworkId } from '../lib/wire/ids.js'
+import { multicastDns } from './multicast-dns.js'
 
 /** A host of some network as multicast DNS tells of it: anybody's words. */
 export interface Announcement {
@@ -70,7 +71,7 @@ export class Discovery {
 
   constructor(
     private readonly options: DiscoveryOptions,
-    private readonly components: DiscoveryComponents,
+    private readonly components: DiscoveryComponents = multicastDns,
   ) {}
 
   start(): void {
@@ -157,7 +158,10 @@ export class Discovery {
 }
 
 /** The host and its locator; undefined: of another network, or not understood. Total. */
-export function readHint({ txt, port, from }: Announcement, network: NetworkId): { host: HostId; locator: Locator } | undefined {
+export function readHint(
+  { txt, port, from }: Announcement,
+  network: NetworkId,
+): { host: HostId; locator: Locator } | undefined {
   if (typeof txt !== 'object' || txt === null || !('network' in txt) || !('host' in txt)) return undefined
   if (txt.network !== network || typeof txt.host !== 'string' || !/^[0-9a-f]{64}$/.test(txt.host)) return undefined
   if (typeof port !== 'number' || !Number.isInteger(port) || port < 1 || port > 65_535) return undefined

@@ -26,6 +26,7 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
     tun,
     sockets: underlay.sockets,
     aeads: daemon.aeads,
+    settings: daemon.config,
     link: {
       pools: [addresses.plan.pool, addresses.plan.v6],
       routed: own,

@@ -3,6 +3,7 @@
 
 import type { AeadName } from '../lib/crypto/codec.js'
 import type { CommandRunner } from './command.js'
+import type { Config } from './config.js'
 import type { DoctorCheck } from './control/shapes.js'
 import {
   checkOffloads,
@@ -52,6 +53,8 @@ export interface DoctorInputs {
   readonly sockets: readonly SocketReport[]
   /** What the codec in use offers. */
   readonly aeads: readonly AeadName[]
+  /** What has been chosen to be done without is told as such. */
+  readonly settings: Pick<Config, 'offload' | 'aead'>
   /** Without its `tun`, which is the device above. */
   readonly link: Omit<LinkInputs, 'tun'>
   readonly dns: DnsInputs
@@ -73,20 +76,21 @@ const LIMIT_MS = 5_000
 /** All checks, in a fixed order. Never rejects: one that cannot be made is a finding. */
 export async function runDoctor(inputs: DoctorInputs, limitMs = LIMIT_MS): Promise<DoctorCheck[]> {
   const { readSetting, run, tun, sockets, trust } = inputs
+  const { offload, aead } = inputs.settings
   const link: LinkInputs = { ...inputs.link, tun: tun.name }
   const checks: readonly (readonly [name: string, check: () => DoctorCheck | Promise<DoctorCheck>])[] = [
     ['node', () => checkNode(inputs.nodeVersion)],
     ['tun', () => checkTun(tun, run)],
-    ['tun offloads', () => checkOffloads(tun)],
+    ['tun offloads', () => checkOffloads(tun, offload)],
     ['kernel settings', () => checkKernelSettings(tun.name, link.report.ipv6, readSetting)],
     ['address pools', () => checkPools(link)],
     ['routes', () => checkRoutes(link, run)],
     ['blackhole routes', () => checkBlackholes(link, run)],
     ['firewall table', () => checkFirewallTable(link, run)],
     ['other firewalls', () => checkFirewallObstacles(link)],
-    ['udp offloads', () => checkUdpOffloads(sockets)],
-    ['udp buffers', () => checkUdpBuffers(sockets, readSetting)],
-    ['sealing', () => checkSealing(inputs.aeads)],
+    ['udp offloads', () => checkUdpOffloads(sockets, offload)],
+    ['udp buffers', () => checkUdpBuffers(sockets, offload.bufferBytes, readSetting)],
+    ['sealing', () => checkSealing(inputs.aeads, aead)],
     ['clock', () => checkClock(trust)],
     ['membership', () => checkMembership(trust)],
     ['hosts', () => checkHosts(inputs.hosts)],

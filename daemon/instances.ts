@@ -192,7 +192,7 @@ export class Instances implements LocalEndpoints {
     }
     instance.listens = well
     instance.unheard = problems.join('; ')
-    if (instance.request.health.kind === 'none') instance.failing = ''
+    if (!hasProbe(instance.request)) instance.failing = ''
     else if (this.#probed(instance) === undefined) {
       // When it comes back it is looked at anew, and at once.
       instance.failing = undefined
@@ -226,8 +226,7 @@ export class Instances implements LocalEndpoints {
   }
 
   #isToBeProbed(instance: Instance): boolean {
-    if (instance.request.health.kind === 'none' || instance.probing || this.#probed(instance) === undefined)
-      return false
+    if (!hasProbe(instance.request) || instance.probing || this.#probed(instance) === undefined) return false
     return this.components.now() - instance.probedAt >= PROBE_MS
   }
 
@@ -252,6 +251,11 @@ export class Instances implements LocalEndpoints {
     instance.failing = healthy ? '' : detail
     this.#judge(instance)
   }
+}
+
+/** UDP servers are not probed. */
+function hasProbe({ health, ports }: ExposeRequest): boolean {
+  return health.kind !== 'none' && ports.some(({ protocol }) => protocol === 'tcp')
 }
 
 function keyOf(spec: { readonly protocol: string; readonly port: number }): string {

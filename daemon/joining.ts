@@ -2,20 +2,24 @@ import type { HostKey } from '../lib/crypto/host-key.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
 import type { InviteToken } from '../lib/crypto/token.js'
 import { JoinClient, type Joined, type JoinFailure } from '../lib/session/join-client.js'
-import { DATAGRAM_WORDS, datagramBatch } from '../lib/wire/batch.js'
+import type { ScheduleOptions } from '../lib/session/schedule.js'
+import { DATAGRAM_WORDS, datagramBatch, type DatagramBatch } from '../lib/wire/batch.js'
 import { CaracalError, type ErrorCode } from './errors.js'
 import { monotonicNow } from './packet-loop.js'
 import type { Underlay } from './underlay.js'
 
 const POLL_MS = 5
+/** Batches of a socket between looks at the clock. */
+const ROUNDS = 16
 
-/** Joins a network over the daemon's own sockets. Rejects with what the issuer or the network says against it. */
+/** Joins a network over the daemon's own sockets. Rejects with what the issuer or the network says against it; gives up after 10 s unless told otherwise. */
 export async function joinNetwork(
   underlay: Underlay,
   primitives: Primitives,
   hostKey: HostKey,
   token: InviteToken,
   name: string,
+  options: ScheduleOptions = {},
 ): Promise<Joined> {
   const batch = datagramBatch(8)
   let timer: NodeJS.Timeout | undefined
@@ -33,25 +37,40 @@ export async function joinNetwork(
           },
         },
         { name },
+        options,
       )
       const wall = () => Date.now() / 1000
       client.start(monotonicNow(), wall())
       const look = () => {
         for (const socket of underlay.sockets) {
-          while (socket.recvBatch(batch) > 0) {
-            for (let i = 0; i < batch.count; i++) {
-              const [offset, length, segment] = batch.desc.subarray(i * DATAGRAM_WORDS, i * DATAGRAM_WORDS + 3)
-              client.receive(batch.data, offset!, Math.min(length!, segment! || length!), monotonicNow(), wall())
-            }
+          for (let round = 0; round < ROUNDS && socket.recvBatch(batch) > 0; round++) {
+            forEachDatagram(batch, (offset, length) => {
+              client.receive(batch.data, offset, length, monotonicNow(), wall())
+            })
           }
         }
         if (client.nextTimeout() <= monotonicNow()) client.handleTimeout(monotonicNow())
       }
       // The sockets' one reader is the packet loop, which does not run yet.
-      timer = setInterval(look, POLL_MS)
+      timer = setInterval(() => {
+        try {
+          look()
+        } catch (error) {
+          reject(error instanceof Error ? error : new Error(String(error)))
+        }
+      }, POLL_MS)
     })
   } finally {
     clearInterval(timer)
+  }
+}
+
+/** Those that came together in one buffer one by one. */
+function forEachDatagram({ desc, count }: DatagramBatch, take: (offset: number, length: number) => void): void {
+  for (let row = 0; row < count * DATAGRAM_WORDS; row += DATAGRAM_WORDS) {
+    const [offset, length, segment] = [desc[row]!, desc[row + 1]!, desc[row + 2]!]
+    const step = segment > 0 ? segment : Math.max(length, 1)
+    for (let at = 0; at < length; at += step) take(offset + at, Math.min(step, length - at))
   }
 }
 

@@ -92,8 +92,9 @@ export class NativeCodec implements FrameCodec {
   readonly #codec: AddonCodec
   readonly #state = new Int32Array(2)
 
-  constructor(addon: CodecAddon) {
-    this.aeads = addon.codecAeads()
+  /** @param allowed what may be offered; undefined: all that passed its self-test */
+  constructor(addon: CodecAddon, allowed?: readonly AeadName[]) {
+    this.aeads = addon.codecAeads().filter((aead) => allowed?.includes(aead) ?? true)
     this.#codec = addon.createCodec(Int32Array.from(reportedDrops, dropNumber))
   }
 

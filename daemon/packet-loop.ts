@@ -1,6 +1,5 @@
-import type { Host } from '../lib/host/host.js'
 import type { HostIo } from '../lib/host/data-path.js'
-import type { FrameRuns, PacketBatch } from '../lib/wire/batch.js'
+import type { DatagramBatch, FrameRuns, PacketBatch } from '../lib/wire/batch.js'
 import { systemCode } from './errors.js'
 import type { TunDevice } from './tun.js'
 import type { Underlay } from './underlay.js'
@@ -29,6 +28,18 @@ export class DeviceIo implements HostIo {
   }
 }
 
+/** A host as the loop drives it. */
+export interface Driven {
+  readonly dataPath: { readonly tunIn: PacketBatch; readonly wireIn: DatagramBatch }
+  /** The TUN has filled `tunIn`. */
+  tunRead(now: number): void
+  /** A socket has filled `wireIn`. */
+  wireRead(now: number): void
+  /** When {@link handleTimeout} is to be called; Infinity: never. */
+  nextTimeout(): number
+  handleTimeout(now: number): void
+}
+
 /** Drives a host: its devices' readiness, and its clock. Packets are moved on the event loop of the thread it runs in. */
 export class PacketLoop {
   #timer: NodeJS.Timeout | undefined
@@ -37,7 +48,7 @@ export class PacketLoop {
 
   constructor(
     private readonly components: {
-      readonly host: Host
+      readonly host: Driven
       readonly tun: TunDevice
       readonly underlay: Underlay
       /** The TUN device is gone, or something unforeseen was thrown. */

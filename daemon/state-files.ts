@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
-import { closeSync, constants, fsyncSync, openSync, renameSync, writeSync } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from 'node:fs/promises'
+import { closeSync, constants, fsyncSync, openSync, renameSync, writeFileSync } from 'node:fs'
+import { type FileHandle, mkdir, open, readdir, realpath, rm, rmdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { CaracalError, messageOf, systemCode } from './errors.js'
 import { StateLock } from './state-lock.js'
@@ -19,6 +19,12 @@ interface WaitingWrite {
   readonly done: Promise<void>
 }
 
+interface RunningWrite {
+  readonly bytes: Uint8Array
+  /** Newer content has been written at once meanwhile: this one must not take its place. */
+  overtaken: boolean
+}
+
 /**
  * What a daemon keeps on disk: one directory (0700) of small files (0600), each replaced as a whole, so that a reader after any crash finds the old or
  * the new content. One process at a time has the directory. All errors are CaracalErrors that name the file and never its content.
@@ -29,6 +35,7 @@ export class StateDirectory {
   readonly #waiting = new Map<string, WaitingWrite>()
   /** The last write of each file; never rejects. */
   readonly #running = new Map<string, Promise<void>>()
+  readonly #current = new Map<string, RunningWrite>()
   /** What is to be written by {@link release}; undefined: writes go to disk. */
   #held: Map<string, Uint8Array> | undefined
   #closed = false
@@ -104,8 +111,7 @@ export class StateDirectory {
    */
   write(name: string, content: Uint8Array): Promise<void> {
     const path = this.#file(name)
-    if (this.#closed)
-      return Promise.reject(new CaracalError('CARACAL_E_STATE', `state directory ${this.path} is closed`))
+    if (this.#closed) return Promise.reject(closed(this.path))
     if (this.#held !== undefined) {
       this.#held.set(name, new Uint8Array(content))
       return Promise.resolve()
@@ -121,7 +127,9 @@ export class StateDirectory {
       bytes,
       done: before.then(() => {
         this.#waiting.delete(name)
-        const done = this.#replace(path, write.bytes)
+        const running = { bytes: write.bytes, overtaken: false }
+        this.#current.set(name, running)
+        const done = this.#replace(path, running)
         this.#running.set(
           name,
           done.catch(() => undefined),
@@ -145,14 +153,24 @@ export class StateDirectory {
     for (const [name, content] of held ?? []) await this.write(name, content)
   }
 
-  /** As {@link write}, and on disk when it returns. For what must not wait, and is rare: it blocks. */
+  /** As {@link write}, and on disk when it returns, after all writes before it. For what must not wait, and is rare: it blocks. */
   writeNow(name: string, content: Uint8Array): void {
     const path = this.#file(name)
+    if (this.#closed) throw closed(this.path)
+    if (this.#held !== undefined) {
+      this.#held.set(name, new Uint8Array(content))
+      return
+    }
+    const bytes = wrap(content)
+    const waiting = this.#waiting.get(name)
+    if (waiting !== undefined) waiting.bytes = bytes
+    const running = this.#current.get(name)
+    if (running !== undefined) running.overtaken = true
     const temporary = `${path}.now.tmp`
     try {
       const file = openSync(temporary, 'w', 0o600)
       try {
-        writeSync(file, wrap(content))
+        writeFileSync(file, bytes)
         fsyncSync(file)
       } finally {
         closeSync(file)
@@ -198,17 +216,19 @@ export class StateDirectory {
     await Promise.all(this.#running.values())
   }
 
-  async #replace(path: string, bytes: Uint8Array): Promise<void> {
+  async #replace(path: string, write: RunningWrite): Promise<void> {
     const temporary = `${path}.tmp`
     try {
       const handle = await open(temporary, 'w', 0o600)
       try {
-        await handle.writeFile(bytes)
+        await handle.writeFile(write.bytes)
         await handle.sync()
       } finally {
         await handle.close()
       }
-      await rename(temporary, path)
+      if (write.overtaken) return await rm(temporary, { force: true })
+      // At once, so that nothing comes between the look and the step.
+      renameSync(temporary, path)
       await syncDirectory(this.path)
     } catch (error) {
       await rm(temporary, { force: true }).catch(() => undefined)
@@ -269,6 +289,10 @@ async function syncDirectory(path: string): Promise<void> {
 /** What a crash left half written. */
 async function removeTemporary(path: string): Promise<void> {
   for (const name of await readdir(path)) if (name.endsWith('.tmp')) await rm(join(path, name), { force: true })
+}
+
+function closed(path: string): CaracalError {
+  return new CaracalError('CARACAL_E_STATE', `state directory ${path} is closed`)
 }
 
 function damaged(path: string): CaracalError {

@@ -32,17 +32,24 @@ export interface UdpSocket {
   close(): void
 }
 
-export interface UdpOptions {
-  /** IPv4 or IPv6 literal, link-local with `%interface`. IPv6 sockets take IPv6 only: open one of each family. */
-  readonly address: string
-  /** 0: any free one. */
-  readonly port: number
-  /** Wanted size of each kernel buffer; the system's limit applies where we are not allowed to go above it. Default 16 MB. */
+/** Wanted size of each kernel buffer when nothing else is said. */
+export const BUFFER_BYTES = 1 << 24
+
+/** What holds for all sockets of a host. */
+export interface SocketSettings {
+  /** Wanted size of each kernel buffer; the system's limit applies where we are not allowed to go above it. Default: {@link BUFFER_BYTES}. */
   readonly bufferBytes?: number
   /** false: one datagram a buffer. */
   readonly gro?: boolean
   /** false: one message a frame. */
   readonly gso?: boolean
+}
+
+export interface UdpOptions extends SocketSettings {
+  /** IPv4 or IPv6 literal, link-local with `%interface`. IPv6 sockets take IPv6 only: open one of each family. */
+  readonly address: string
+  /** 0: any free one. */
+  readonly port: number
   /** true: never fragment on the way; the sizes are the path layer's business. */
   readonly dontFragment?: boolean
 }
@@ -67,7 +74,7 @@ export class NativeUdp implements UdpSocket {
       (options.gso === false ? UdpFlag.noGso : 0) |
       (options.dontFragment === true ? UdpFlag.dontFragment : 0)
     try {
-      const opened = this.#native.udpOpen(options.address, options.port, options.bufferBytes ?? 1 << 24, flags)
+      const opened = this.#native.udpOpen(options.address, options.port, options.bufferBytes ?? BUFFER_BYTES, flags)
       this.#handle = opened.handle
       const local = decodeLocator(opened.local)
       if (local === undefined) throw new Error('the socket has no port')

@@ -1,6 +1,7 @@
 import type { Locator } from '../lib/path/locator.js'
 import { ADDRESS_RECORD, frameRuns, RUN_WORDS, type DatagramBatch, type FrameRuns } from '../lib/wire/batch.js'
-import { NativeUdp, type BufferSizes, type UdpSocket } from './udp.js'
+import { nativeReason } from './native.js'
+import { NativeUdp, type BufferSizes, type SocketSettings, type UdpSocket } from './udp.js'
 
 const RUNS_MAX = 1024
 const ADDRESS_SLOT = 3
@@ -22,14 +23,14 @@ export class Underlay {
   }
 
   /** Opens a socket for each address; where the kernel has no IPv6, its wildcard is left out. Throws CARACAL_E_LISTEN. */
-  static open(addresses: readonly Locator[]): Underlay {
+  static open(addresses: readonly Locator[], settings: SocketSettings = {}): Underlay {
     const sockets: UdpSocket[] = []
     try {
       for (const { address, port } of addresses) {
         try {
-          sockets.push(new NativeUdp({ address, port }))
+          sockets.push(new NativeUdp({ ...settings, address, port }))
         } catch (error) {
-          if (address !== '::' || sockets.length === 0) throw error
+          if (address !== '::' || sockets.length === 0 || !isMissing(error)) throw error
         }
       }
     } catch (error) {
@@ -47,6 +48,7 @@ export class Underlay {
   }
 
   send(runs: FrameRuns, records: Uint8Array): void {
+    let taken = 0
     for (const [family, socket] of this.#byFamily) {
       let count = 0
       for (let i = 0; i < runs.count; i++) {
@@ -56,11 +58,22 @@ export class Underlay {
         count++
       }
       if (count === 0) continue
+      taken += count
       const result =
         count === runs.count
           ? socket.sendBatch(runs, records)
           : socket.sendBatch({ data: runs.data, desc: this.#rows, count, used: runs.used }, records)
       this.framesFailed += result.failed
+    }
+    if (taken < runs.count) this.#countHomeless(runs, records)
+  }
+
+  /** Frames to addresses of a family that this host has no socket of. */
+  #countHomeless({ desc, count }: FrameRuns, records: Uint8Array): void {
+    for (let i = 0; i < count; i++) {
+      const base = i * RUN_WORDS
+      if (this.#byFamily.has(records[desc[base + ADDRESS_SLOT]! * ADDRESS_RECORD]!)) continue
+      this.framesFailed += Math.ceil(desc[base + 1]! / Math.max(desc[base + 2]!, 1))
     }
   }
 
@@ -86,4 +99,10 @@ export class Underlay {
   close(): void {
     for (const socket of this.sockets) socket.close()
   }
+}
+
+/** The kernel has no such family, or none of its addresses. */
+function isMissing(error: unknown): boolean {
+  const reason = nativeReason(error instanceof Error ? error.cause : undefined)
+  return reason === 'EAFNOSUPPORT' || reason === 'EADDRNOTAVAIL'
 }

@@ -1,7 +1,8 @@
 // The daemon's state as the control socket tells it: pure readings, no actions.
 
 import type { FlowSnapshot } from '../lib/flow/flow-snapshot.js'
-import { decodeLocator, formatLocator } from '../lib/path/locator.js'
+import type { Host } from '../lib/host/host.js'
+import { decodeLocator, formatLocator, type Locator } from '../lib/path/locator.js'
 import { SELF } from '../lib/path/peers.js'
 import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
 import type { DialledTarget } from '../lib/flow/environment.js'
@@ -16,17 +17,46 @@ import type {
   ServiceInfo,
   StatusResponse,
 } from './control/shapes.js'
-import { wallNow, type Daemon } from './daemon.js'
+import type { Admission } from './admission.js'
+import type { Config } from './config.js'
+import { wallNow } from './daemon.js'
+import type { ResolverSettings } from './dns/resolver-settings.js'
+import type { EventLoopDelay } from './event-loop.js'
+import type { Identity } from './identity.js'
+import type { Instances } from './instances.js'
+import type { LinkReport } from './link.js'
 import type { MetricsSample } from './metrics.js'
+import type { Names } from './names.js'
 import { monotonicNow } from './packet-loop.js'
+import type { TunDevice } from './tun.js'
+import type { Underlay } from './underlay.js'
 import { version } from './version.js'
+
+/** What of a daemon is shown. */
+export interface Viewed {
+  readonly state: 'starting' | 'ready' | 'closing'
+  /** Monotonic ms. */
+  readonly startedAt: number
+  readonly config: Pick<Config, 'dns'>
+  readonly identity: Identity
+  readonly host: Host
+  readonly names: Names
+  readonly instances: Instances
+  readonly admission: Pick<Admission, 'isIssuer'>
+  readonly underlay: Underlay
+  readonly tun: Pick<TunDevice, 'name' | 'mtu'>
+  readonly linkReport: LinkReport | undefined
+  readonly resolver: Pick<ResolverSettings, 'description'> | undefined
+  readonly locators: readonly Locator[]
+  readonly loopDelay: Pick<EventLoopDelay, 'read'>
+}
 
 const pair = (v4: Uint8Array | undefined, v6: Uint8Array | undefined): AddressPair => ({
   v4: v4 === undefined ? null : formatAddress(v4),
   v6: v6 === undefined ? null : formatAddress(v6),
 })
 
-export function statusView(daemon: Daemon): StatusResponse {
+export function statusView(daemon: Viewed): StatusResponse {
   const { host, identity, config, underlay, instances } = daemon
   const { addresses } = host
   const { profile } = identity.trust
@@ -77,7 +107,7 @@ export function statusView(daemon: Daemon): StatusResponse {
 }
 
 /** What /metrics says. */
-export function metricsSample(daemon: Daemon): MetricsSample {
+export function metricsSample(daemon: Viewed): MetricsSample {
   const { host, instances, loopDelay } = daemon
   const { counters, flows, sessions, services, version, drops } = statusView(daemon)
   return {
@@ -104,19 +134,19 @@ function prefixed(prefix: string, counters: object): Record<string, number> {
 }
 
 /** Peers with a session. */
-export function peersUp({ host }: Daemon): number[] {
+export function peersUp({ host }: Viewed): number[] {
   const up: number[] = []
   for (let peer = 1; peer < host.peers.size; peer++) if (host.peers.sealSlot[peer]! >= 0) up.push(peer)
   return up
 }
 
-function remoteOf({ host }: Daemon, peer: number): string | null {
+function remoteOf({ host }: Viewed, peer: number): string | null {
   const slot = host.peers.addressSlot[peer]!
   const locator = slot < 0 ? undefined : decodeLocator(host.peers.addresses.record(slot))
   return locator === undefined ? null : formatLocator(locator)
 }
 
-export function hostView(daemon: Daemon, id: HostId): HostInfo {
+export function hostView(daemon: Viewed, id: HostId): HostInfo {
   const { host, identity, names } = daemon
   const self = id === host.id
   const member = host.members.member(id)
@@ -166,7 +196,7 @@ export function hostView(daemon: Daemon, id: HostId): HostInfo {
   }
 }
 
-export function hostsView(daemon: Daemon): HostInfo[] {
+export function hostsView(daemon: Viewed): HostInfo[] {
   const { host, identity } = daemon
   const ids = new Set<HostId>([...host.directory.hosts(), ...host.members.members().map((member) => member.host)])
   for (const peer of peersUp(daemon)) ids.add(host.peers.hostId(peer))
@@ -176,7 +206,7 @@ export function hostsView(daemon: Daemon): HostInfo[] {
 }
 
 /** Open flows by service and instance's host, as this host's programs and servers have them. */
-export function flowCounts({ host }: Daemon): Map<string, number> {
+export function flowCounts({ host }: Viewed): Map<string, number> {
   const counts = new Map<string, number>()
   for (const { service, peer, role } of host.flows.flows()) {
     if (service === undefined || peer < 0) continue
@@ -188,7 +218,7 @@ export function flowCounts({ host }: Daemon): Map<string, number> {
   return counts
 }
 
-export function instanceView(daemon: Daemon, instance: CatalogueInstance, flows: number): InstanceInfo {
+export function instanceView(daemon: Viewed, instance: CatalogueInstance, flows: number): InstanceInfo {
   const { host, instances, names } = daemon
   const self = instance.host === host.id
   const local = self ? instances.get(instance.service) : undefined
@@ -210,7 +240,7 @@ export function instanceView(daemon: Daemon, instance: CatalogueInstance, flows:
   }
 }
 
-export function serviceView(daemon: Daemon, view: ServiceView, counts: Map<string, number>): ServiceInfo {
+export function serviceView(daemon: Viewed, view: ServiceView, counts: Map<string, number>): ServiceInfo {
   const { addresses } = daemon.host
   const target: DialledTarget = { kind: 'service', service: view.service }
   return {
@@ -226,11 +256,11 @@ export function serviceView(daemon: Daemon, view: ServiceView, counts: Map<strin
 }
 
 /** What DNS answers for the target. */
-export function dialledPair({ host }: Daemon, target: DialledTarget): AddressPair {
+export function dialledPair({ host }: Viewed, target: DialledTarget): AddressPair {
   return pair(host.addresses.dialledAddress(target, 4), host.addresses.dialledAddress(target, 6))
 }
 
-export function flowView(daemon: Daemon, flow: FlowSnapshot): FlowInfo {
+export function flowView(daemon: Viewed, flow: FlowSnapshot): FlowInfo {
   const { host, names } = daemon
   const own = names.showHost(host.id)
   const other = flow.peer < 0 ? null : flow.peer === SELF ? own : (names.peer(flow.peer) ?? null)
@@ -256,7 +286,7 @@ export function flowView(daemon: Daemon, flow: FlowSnapshot): FlowInfo {
   }
 }
 
-export function pathsView(daemon: Daemon): PathInfo[] {
+export function pathsView(daemon: Viewed): PathInfo[] {
   const { host, names } = daemon
   const now = monotonicNow()
   return peersUp(daemon).flatMap((peer) =>

@@ -1,5 +1,15 @@
 import { spawn, spawnSync, type ChildProcess, type SpawnOptions } from 'node:child_process'
-import { mkdirSync, openSync, readFileSync, rmSync, writeFileSync, closeSync, accessSync, constants } from 'node:fs'
+import {
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  closeSync,
+  accessSync,
+  constants,
+} from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
@@ -38,11 +48,12 @@ export interface LabOptions {
   readonly progress?: (line: string) => void
 }
 
-/** Where `caracal lab` keeps its lab when nothing else is said: one a user. */
-export function labDirectory(): string {
-  const uid = process.getuid?.() ?? 0
-  const base = uid === 0 ? '/run' : (process.env.XDG_RUNTIME_DIR ?? '/tmp')
-  return process.env.CARACAL_LAB ?? join(base, uid === 0 || base !== '/tmp' ? 'caracal-lab' : `caracal-lab-${uid}`)
+/** Where `caracal lab` keeps its lab when nothing else is said: one a user. Variables that are empty count as not set. */
+export function labDirectory(environment: NodeJS.ProcessEnv = process.env, uid = process.getuid?.() ?? 0): string {
+  const { CARACAL_LAB: chosen, XDG_RUNTIME_DIR: runtime } = environment
+  if (chosen) return chosen
+  if (uid === 0) return '/run/caracal-lab'
+  return runtime && runtime !== '/tmp' ? join(runtime, 'caracal-lab') : `/tmp/caracal-lab-${uid}`
 }
 
 const cliMain = fileURLToPath(new URL('../main.js', import.meta.url))
@@ -72,7 +83,11 @@ export class Lab {
       mkdirSync(options.directory, { recursive: true, mode: 0o755 })
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
-      throw new CaracalError('CARACAL_E_LAB', `cannot make ${options.directory} (${why})`, 'set CARACAL_LAB to a folder you own')
+      throw new CaracalError(
+        'CARACAL_E_LAB',
+        `cannot make ${options.directory} (${why})`,
+        'set CARACAL_LAB to a folder you own',
+      )
     }
     const lab = new Lab(options.directory, await startHolder(undefined), [], options)
     try {
@@ -84,7 +99,7 @@ export class Lab {
     }
   }
 
-  /** The lab whose state is in the folder; undefined: none is up. */
+  /** The lab whose state is in the folder; undefined: none is up, or its file is damaged. */
   static find(directory: string): Lab | undefined {
     let text: string
     try {
@@ -92,9 +107,9 @@ export class Lab {
     } catch {
       return undefined
     }
-    const parsed = labShape.safeParse(JSON.parse(text))
-    if (!parsed.success || !holds(parsed.data.switch)) return undefined
-    return new Lab(directory, parsed.data.switch, parsed.data.hosts, { directory })
+    const state = parseState(text)
+    if (state === undefined || !holds(state.switch)) return undefined
+    return new Lab(directory, state.switch, state.hosts, { directory })
   }
 
   host(name: string): LabHost {
@@ -236,7 +251,17 @@ export class Lab {
 
   #save(): void {
     const state = { switch: this.switchHolder, hosts: this.hosts }
-    writeFileSync(join(this.directory, 'lab.json'), JSON.stringify(state, null, 2))
+    const file = join(this.directory, 'lab.json')
+    writeFileSync(`${file}.tmp`, JSON.stringify(state, null, 2))
+    renameSync(`${file}.tmp`, file)
+  }
+}
+
+function parseState(text: string): z.infer<typeof labShape> | undefined {
+  try {
+    return labShape.safeParse(JSON.parse(text)).data
+  } catch {
+    return undefined
   }
 }
 
@@ -274,7 +299,11 @@ function checkTun(): void {
   }
   for (const tool of ['ip', 'nsenter', 'unshare']) {
     if (spawnSync('sh', ['-c', `command -v ${tool}`], { env: labEnvironment() }).status === 0) continue
-    throw new CaracalError('CARACAL_E_LAB', `the program ${tool} is missing`, 'install it: apt install iproute2 util-linux')
+    throw new CaracalError(
+      'CARACAL_E_LAB',
+      `the program ${tool} is missing`,
+      'install it: apt install iproute2 util-linux',
+    )
   }
 }
 

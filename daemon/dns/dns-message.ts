@@ -2,7 +2,6 @@
 
 import {
   AUTHORITATIVE_ANSWER,
-  decode,
   encode,
   RECURSION_DESIRED,
   TRUNCATED_RESPONSE,
@@ -48,9 +47,22 @@ export type DnsReading =
   | { readonly kind: 'ignored' }
 
 const CODES: Record<ResponseCode, number> = { NOERROR: 0, FORMERR: 1, SERVFAIL: 2, NXDOMAIN: 3, NOTIMP: 4, REFUSED: 5 }
+/** What a zone may have something to say on; others are called by their number (RFC 3597 section 5). */
+const TYPES = new Map([
+  [1, 'A'],
+  [2, 'NS'],
+  [6, 'SOA'],
+  [12, 'PTR'],
+  [28, 'AAAA'],
+  [255, 'ANY'],
+])
+const TYPE_OPT = 41
+const CLASS_IN = 1
 const HEADER = 12
 const QR = 0x80
 const LABEL_MAX = 63
+/** From here on the two upper bits of a length mark a pointer (RFC 1035 section 4.1.4). */
+const POINTER = 0xc0
 const NAME_MAX = 255
 /** OPT, TSIG, SIG(0) and one to spare. */
 const ADDITIONALS_MAX = 4
@@ -72,29 +84,18 @@ export function readQuery(message: Buffer): DnsReading {
   const [questions, answers, authorities, additionals] = [4, 6, 8, 10].map((at) => message.readUInt16BE(at))
   if (questions !== 1 || answers !== 0 || authorities !== 0 || additionals! > ADDITIONALS_MAX) return refused('FORMERR')
   const question = message.length > QUERY_BYTES_MAX ? undefined : readQuestion(message)
-  if (question === undefined) return refused('FORMERR')
-  let packet: Packet
-  try {
-    packet = decode(message)
-  } catch {
-    return refused('FORMERR')
+  const edns = question && readEdns(message, HEADER + question.bytes.length, additionals!)
+  if (question === undefined || edns === undefined) return refused('FORMERR')
+  const query: DnsQuery = {
+    id: message.readUInt16BE(0),
+    recursionDesired: (message.readUInt16BE(2) & RECURSION_DESIRED) !== 0,
+    question: question.bytes,
+    name: question.name,
+    type: TYPES.get(question.type) ?? `TYPE${question.type}`,
+    classIn: question.classCode === CLASS_IN,
+    edns: edns === 'none' ? undefined : edns,
   }
-  const asked = packet.questions?.[0]
-  const opts = (packet.additionals ?? []).filter((record): record is OptAnswer => record.type === 'OPT')
-  if (asked === undefined || opts.length > 1) return refused('FORMERR')
-  const [opt] = opts
-  return {
-    kind: 'query',
-    query: {
-      id: message.readUInt16BE(0),
-      recursionDesired: (message.readUInt16BE(2) & RECURSION_DESIRED) !== 0,
-      question: question.bytes,
-      name: question.name,
-      type: asked.type,
-      classIn: asked.class === 'IN',
-      edns: opt && { version: opt.ednsVersion, payloadSize: opt.udpPayloadSize },
-    },
-  }
+  return { kind: 'query', query }
 }
 
 /** The reply to a query; a resolver that fails gives SERVFAIL. */
@@ -152,20 +153,53 @@ function optRecord(extendedRcode: number): OptAnswer {
   }
 }
 
+interface ReadQuestion {
+  readonly name: string
+  readonly type: number
+  readonly classCode: number
+  readonly bytes: Buffer
+}
+
 /** The one question after the header; undefined: cut short, or a name that a question cannot have (compressed, too long). */
-function readQuestion(message: Buffer): { name: string; bytes: Buffer } | undefined {
+function readQuestion(message: Buffer): ReadQuestion | undefined {
+  const end = nameEnd(message, HEADER)
+  if (end === undefined || end + 4 > message.length) return undefined
   const labels: string[] = []
-  let at = HEADER
+  for (let at = HEADER; message[at]! > 0; at += 1 + message[at]!) {
+    if (message[at]! > LABEL_MAX) return undefined
+    labels.push(labelText(message.subarray(at + 1, at + 1 + message[at]!)))
+  }
+  const bytes = message.subarray(HEADER, end + 4)
+  return { name: labels.join('.'), type: message.readUInt16BE(end), classCode: message.readUInt16BE(end + 2), bytes }
+}
+
+/** Looks for the one OPT record; its options are nobody's business here. undefined: cut short, or there are two. */
+function readEdns(message: Buffer, from: number, records: number): DnsQuery['edns'] | 'none' {
+  let found: DnsQuery['edns'] | 'none' = 'none'
+  let at = from
+  for (let i = 0; i < records; i++) {
+    const fields = nameEnd(message, at)
+    if (fields === undefined || fields + 10 > message.length) return undefined
+    if (message.readUInt16BE(fields) === TYPE_OPT) {
+      if (found !== 'none' || message[at] !== 0) return undefined
+      found = { payloadSize: message.readUInt16BE(fields + 2), version: message[fields + 5]! }
+    }
+    at = fields + 10 + message.readUInt16BE(fields + 8)
+    if (at > message.length) return undefined
+  }
+  return found
+}
+
+/** Where a name ends; undefined: cut short or too long. A pointer (never followed) ends it. */
+function nameEnd(message: Buffer, from: number): number | undefined {
+  let at = from
   for (;;) {
     const length = message[at]
-    if (length === undefined || length > LABEL_MAX) return undefined
-    at += 1 + length
-    if (at - HEADER > NAME_MAX) return undefined
-    if (length === 0) break
-    labels.push(labelText(message.subarray(at - length, at)))
+    if (length === undefined || (length > LABEL_MAX && length < POINTER)) return undefined
+    at += length < POINTER ? 1 + length : 2
+    if (at - from > NAME_MAX || at > message.length) return undefined
+    if (length === 0 || length >= POINTER) return at
   }
-  if (at + 4 > message.length) return undefined
-  return { name: labels.join('.'), bytes: message.subarray(HEADER, at + 4) }
 }
 
 function labelText(label: Buffer): string {

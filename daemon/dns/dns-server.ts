@@ -1,6 +1,13 @@
 import { createSocket, type RemoteInfo, type Socket as DatagramSocket } from 'node:dgram'
 import { createServer, type Server, type Socket } from 'node:net'
-import { QUERY_BYTES_MAX, readQuery, replyOfFailure, replyTo, type DnsResolver, type DnsTransport } from './dns-message.js'
+import {
+  QUERY_BYTES_MAX,
+  readQuery,
+  replyOfFailure,
+  replyTo,
+  type DnsResolver,
+  type DnsTransport,
+} from './dns-message.js'
 
 const TCP_CONNECTIONS_MAX = 64
 /** For each query: an asker that is slower, or does not read its answer, loses the connection. */

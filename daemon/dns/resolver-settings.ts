@@ -91,7 +91,9 @@ async function applyResolved({ tun, zone, servers }: ResolverTarget): Promise<Re
     await restore()
     // Its last line is what the program itself says.
     const why = error instanceof Error ? error.message.trim().split('\n').at(-1) : String(error)
-    throw new Error(`systemd-resolved did not take the settings for ${tun} (${why}): is it running? Otherwise use --dns file:PATH or --dns none`)
+    throw new Error(
+      `systemd-resolved did not take the settings for ${tun} (${why}): is it running? Otherwise use --dns file:PATH or --dns none`,
+    )
   }
   // Our zone is not signed and our server speaks plain DNS on this very host, whatever is demanded of others.
   for (const setting of ['dnssec', 'dnsovertls']) await resolvectl(setting, tun, 'no').catch(() => undefined)

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import type { AeadName } from '../../lib/crypto/codec.js'
 import { formatLocator, type Locator } from '../../lib/path/locator.js'
 import { CommandError, type CommandRunner } from '../command.js'
+import type { OffloadSetting } from '../config.js'
 import type { DoctorCheck } from '../control/shapes.js'
 import type { TunOffloads } from '../tun.js'
 import type { BufferSizes } from '../udp.js'
@@ -52,59 +53,111 @@ export async function checkTun({ name: tun, mtu }: TunReport, run: CommandRunner
   return ok(name, `${tun} is up, MTU ${mtu}`)
 }
 
-export function checkOffloads({ name: tun, offloads }: TunReport): DoctorCheck {
+/** What brings a setting back to its default. */
+function switchingOn(...settings: readonly string[]): string {
+  const several = settings.map((setting) => `\`${setting}\``).join(' and ')
+  return `take ${several} out of the configuration, then start the daemon again`
+}
+
+const TSO_COST = 'bulk transfers run at about six tenths of the throughput, and cost half as much processor time again'
+const USO_COST = 'many small datagrams cost more processor time'
+
+/** @param wanted what is set; the rest of what is missing is not supported */
+export function checkOffloads({ name: tun, offloads }: TunReport, wanted: OffloadSetting): DoctorCheck {
   const name = 'tun offloads'
   const newer = 'use a newer kernel (USO: 6.2) where speed matters'
-  if (!offloads.vnetHeader || !offloads.checksum || !offloads.tso) {
-    return warn(name, `the kernel gives ${tun} no TCP offload: bulk transfers run at less than half the speed`, newer)
+  const without = (what: string, cost: string, setting: string | undefined) =>
+    setting === undefined
+      ? warn(name, `this kernel gives ${tun} ${what}: ${cost}`, newer)
+      : warn(name, `${tun} has ${what}, as \`${setting}\` switches it off: ${cost}`, switchingOn(setting))
+  const level = `offload.tun: ${wanted.tun}`
+  if (!offloads.vnetHeader) {
+    const setting = wanted.vnetHeader ? undefined : 'offload.vnet-header: false'
+    return without('no virtio_net_hdr, so neither TCP nor UDP offload', `${TSO_COST}; ${USO_COST}`, setting)
   }
-  if (!offloads.uso) {
-    return warn(name, `the kernel gives ${tun} no UDP offload: many small datagrams cost more processor time`, newer)
+  if (!offloads.checksum || !offloads.tso) {
+    const chosen = wanted.tun === 'none' || wanted.tun === 'checksum'
+    return without('no TCP offload', `${TSO_COST}; ${USO_COST}`, chosen ? level : undefined)
   }
+  if (!offloads.uso) return without('no UDP offload', USO_COST, wanted.tun === 'tso' ? level : undefined)
   return ok(name, 'checksum, TCP and UDP super-packets')
 }
 
-export function checkUdpOffloads(sockets: readonly SocketReport[]): DoctorCheck {
+const GSO_COST = 'bulk transfers run at about a quarter of the throughput'
+const GRO_COST = 'bulk transfers run at about two fifths of the throughput'
+
+/** @param wanted what is set; the rest of what is missing is not supported */
+export function checkUdpOffloads(sockets: readonly SocketReport[], wanted: OffloadSetting): DoctorCheck {
   const name = 'udp offloads'
-  const problems = sockets.flatMap(({ local, gso, gro }) => {
-    const where = formatLocator(local)
-    return [
-      ...(gso === false
-        ? [`${where} sends one frame a message (no GSO): bulk transfers run at about a quarter of the speed`]
-        : []),
-      ...(gro === false ? [`${where} receives one frame a buffer (no GRO): receiving costs more processor time`] : []),
-    ]
-  })
+  const without = (feature: 'gso' | 'gro') => sockets.filter((socket) => socket[feature] === false)
+  const problems: string[] = []
+  const remedies: string[] = []
+  const off: string[] = []
+  for (const [feature, what, cost] of [
+    ['gso', 'one frame a message is sent (no GSO)', GSO_COST],
+    ['gro', 'one frame a buffer is received (no GRO)', GRO_COST],
+  ] as const) {
+    const missing = without(feature)
+    if (missing.length === 0) continue
+    const setting = `offload.${feature}: false`
+    if (wanted[feature]) {
+      const where = missing.map(({ local }) => formatLocator(local))
+      problems.push(`${what} on ${listed(where, ', ')}, where the kernel does not support it: ${cost}`)
+    } else {
+      problems.push(`${what}, as \`${setting}\` switches it off: ${cost}`)
+      off.push(setting)
+    }
+  }
   if (problems.length === 0) return ok(name, 'GSO and GRO')
-  return warn(
-    name,
-    listed(problems),
-    'use Linux 5.0 or newer; some network cards and tunnels refuse GSO: ethtool -K DEVICE tx-udp-segmentation on',
-  )
+  if (off.length > 0) remedies.push(switchingOn(...off))
+  if (problems.length > off.length) {
+    remedies.push(
+      'use Linux 5.0 or newer; some network cards and tunnels refuse GSO: ethtool -K DEVICE tx-udp-segmentation on',
+    )
+  }
+  return warn(name, listed(problems), remedies.join('; '))
 }
 
 /** Less makes bulk transfers lose frames, and these be sent again. */
 const BUFFER_ENOUGH = 1 << 22
+const BUFFER_COST = 'bulk transfers lose frames and send them again, and run at about nine tenths of the throughput'
 
-export async function checkUdpBuffers(sockets: readonly SocketReport[], read: SettingReader): Promise<DoctorCheck> {
+/** @param wanted bytes that are set */
+export async function checkUdpBuffers(
+  sockets: readonly SocketReport[],
+  wanted: number,
+  read: SettingReader,
+): Promise<DoctorCheck> {
   const name = 'udp buffers'
   if (sockets.length === 0)
     return fail(name, 'no UDP socket is open: no other host is reached', 'set `listen` in the configuration')
   const receive = Math.min(...sockets.map(({ bufferSizes }) => bufferSizes.receive))
   const send = Math.min(...sockets.map(({ bufferSizes }) => bufferSizes.send))
   const detail = `${kilobytes(receive)} to receive, ${kilobytes(send)} to send`
-  const short = [
-    ...(receive < BUFFER_ENOUGH ? ['net/core/rmem_max'] : []),
-    ...(send < BUFFER_ENOUGH ? ['net/core/wmem_max'] : []),
+  if (receive >= BUFFER_ENOUGH && send >= BUFFER_ENOUGH) return ok(name, detail)
+  const reasons: string[] = []
+  const remedies: string[] = []
+  if (wanted < BUFFER_ENOUGH) {
+    const setting = `offload.buffers: ${wanted}`
+    reasons.push(`\`${setting}\` asks for no more`)
+    remedies.push(switchingOn(setting))
+  }
+  const reached = Math.min(wanted, BUFFER_ENOUGH)
+  const limits = [
+    ...(receive < reached ? ['net/core/rmem_max'] : []),
+    ...(send < reached ? ['net/core/wmem_max'] : []),
   ]
-  if (short.length === 0) return ok(name, detail)
-  const limits = await Promise.all(
-    short.map(async (path) => `${path.replaceAll('/', '.')} is ${(await read(path))?.trim() ?? 'not known'}`),
-  )
+  for (const path of limits) {
+    reasons.push(`${path.replaceAll('/', '.')} is ${(await read(path))?.trim() ?? 'not known'}`)
+  }
+  if (limits.length > 0) {
+    const raised = limits.map((path) => `sudo sysctl -w ${path}=${4 * BUFFER_ENOUGH}`).join(' && ')
+    remedies.push(`${raised}, then start the daemon again (as root the limit does not hold)`)
+  }
   return warn(
     name,
-    `${detail}, less than ${kilobytes(BUFFER_ENOUGH)} (${limits.join(', ')}): bulk transfers lose frames and send them again`,
-    `${short.map((path) => `sudo sysctl -w ${path}=${4 * BUFFER_ENOUGH}`).join(' && ')}, then start the daemon again (as root the limit does not hold)`,
+    `${detail}, less than ${kilobytes(BUFFER_ENOUGH)} (${reasons.join(', ')}): ${BUFFER_COST}`,
+    remedies.join('; '),
   )
 }
 
@@ -112,13 +165,27 @@ function kilobytes(bytes: number): string {
   return `${Math.round(bytes / 1024)} KB`
 }
 
-/** @param aeads what the codec in use offers */
-export function checkSealing(aeads: readonly AeadName[]): DoctorCheck {
+const CHACHA_COST = 'bulk transfers cost about a quarter more processor time'
+
+/**
+ * @param aeads what the codec in use offers
+ * @param wanted what is set
+ */
+export function checkSealing(aeads: readonly AeadName[], wanted: readonly AeadName[]): DoctorCheck {
   const name = 'sealing'
   if (aeads.includes('aes-256-gcm')) return ok(name, aeads.join(', '))
+  const offered = `${aeads.join(', ') || 'nothing'} only`
+  if (!wanted.includes('aes-256-gcm')) {
+    const setting = `aead: [${wanted.join(', ')}]`
+    return warn(
+      name,
+      `${offered}, as \`${setting}\` switches AES-256-GCM off: ${CHACHA_COST}`,
+      `nothing is unsafe; where speed matters, ${switchingOn(setting)}`,
+    )
+  }
   return warn(
     name,
-    `${aeads.join(', ') || 'nothing'} only: this processor or build has no fast AES-256-GCM that passed its self-test, bulk transfers cost more processor time`,
+    `${offered}: this processor or build has no fast AES-256-GCM that passed its self-test, ${CHACHA_COST}`,
     'nothing is unsafe; build the native part again on this machine where speed matters (npm run build)',
   )
 }

@@ -52,6 +52,7 @@ interface Conversation {
   acks: number[]
 }
 
+const NOTHING = new Uint8Array(0)
 const ACKS_MAX = 64
 const FORMER_MAX = 8
 /** IDs that may lie between the oldest message not acknowledged and the newest one sent, in windows. */
@@ -66,6 +67,9 @@ const ACKS_WITH_BODY = 8
  */
 export class ControlChannel {
   readonly #conversations = new Map<number, Conversation>()
+  /** Peers that are owed acknowledgements, and peers that owe us some: of many, few at a time. */
+  readonly #owed = new Set<number>()
+  readonly #owing = new Set<number>()
   readonly #options: ControlChannelOptions
   refused = 0
 
@@ -113,6 +117,7 @@ export class ControlChannel {
     if (message === undefined) return sink.drop('bad-control')
     const conversation = this.#conversation(peer)
     if (message.acksEpoch === epoch) for (const id of message.acks) conversation.inFlight.delete(id)
+    if (conversation.inFlight.size === 0) this.#owing.delete(peer)
     if (message.id > 0) this.#deliver(peer, conversation, message, now)
     this.#pump(peer, conversation, now)
   }
@@ -132,18 +137,23 @@ export class ControlChannel {
     conversation.inFlight.clear()
     conversation.queue.length = 0
     conversation.acks = []
+    this.#owing.delete(peer)
+    this.#owed.delete(peer)
   }
 
   /** Sends what acknowledgements are owed; called once after each batch from the network. */
   flush(now: number): void {
-    for (const [peer, conversation] of this.#conversations) {
-      if (conversation.acks.length > 0) this.#frame(peer, conversation, 0, 0, new Uint8Array(0))
+    for (const peer of this.#owed) {
+      const conversation = this.#conversation(peer)
+      if (conversation.acks.length > 0) this.#frame(peer, conversation, 0, 0, NOTHING)
+      if (conversation.acks.length === 0) this.#owed.delete(peer)
       this.#pump(peer, conversation, now)
     }
   }
 
   handleTimeout(now: number): void {
-    for (const [peer, conversation] of this.#conversations) {
+    for (const peer of this.#owing) {
+      const conversation = this.#conversation(peer)
       for (const outgoing of conversation.inFlight.values()) {
         if (now >= this.#dueAt(peer, outgoing)) this.#transmit(peer, conversation, outgoing, now)
       }
@@ -152,8 +162,9 @@ export class ControlChannel {
 
   nextTimeout(): number {
     let next = Infinity
-    for (const [peer, conversation] of this.#conversations) {
-      for (const outgoing of conversation.inFlight.values()) next = Math.min(next, this.#dueAt(peer, outgoing))
+    for (const peer of this.#owing) {
+      for (const outgoing of this.#conversation(peer).inFlight.values())
+        next = Math.min(next, this.#dueAt(peer, outgoing))
     }
     return next
   }
@@ -181,6 +192,7 @@ export class ControlChannel {
     }
     if (message.id > conversation.contiguous + SPREAD_WINDOWS * this.#options.windowMax) return sink.drop('bad-control')
     conversation.acks.push(message.id)
+    this.#owed.add(peer)
     if (conversation.acks.length > ACKS_MAX) conversation.acks.shift()
     if (message.id <= conversation.contiguous || conversation.above.has(message.id)) return
     conversation.above.add(message.id)
@@ -196,6 +208,7 @@ export class ControlChannel {
       const outgoing = conversation.queue.shift()
       if (outgoing === undefined) return
       conversation.inFlight.set(outgoing.id, outgoing)
+      this.#owing.add(peer)
       this.#transmit(peer, conversation, outgoing, now)
     }
   }
@@ -217,7 +230,16 @@ export class ControlChannel {
   #conversation(peer: number): Conversation {
     let conversation = this.#conversations.get(peer)
     if (conversation === undefined) {
-      conversation = { nextId: 1, inFlight: new Map(), queue: [], epoch: 0, former: [], contiguous: 0, above: new Set(), acks: [] }
+      conversation = {
+        nextId: 1,
+        inFlight: new Map(),
+        queue: [],
+        epoch: 0,
+        former: [],
+        contiguous: 0,
+        above: new Set(),
+        acks: [],
+      }
       this.#conversations.set(peer, conversation)
     }
     return conversation

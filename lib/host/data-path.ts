@@ -242,13 +242,17 @@ export class DataPath {
     const runs = this.#runs
     const entries = batch.count
     for (let entry = 0; entry < entries; entry++) {
-      tap.sealing(batch, entry)
-      runs.count = 0
-      runs.used = 0
       batch.count = entry + 1
-      codec.seal(batch, entry, runs)
-      tap.sealed(runs)
-      if (runs.count > 0) this.#send(runs)
+      // More than once for an entry that the runs do not hold as a whole.
+      for (let next = entry; next <= entry;) {
+        tap.sealing(batch, entry)
+        runs.count = 0
+        runs.used = 0
+        next = codec.seal(batch, entry, runs)
+        tap.sealed(runs)
+        if (runs.count === 0) break
+        this.#send(runs)
+      }
     }
     batch.count = entries
   }

@@ -49,7 +49,12 @@ export class HostEnvironment implements FlowEnvironment {
     this.addresses = components.addresses
   }
 
-  candidates(target: DialledTarget, protocol: number, port: number, now: number): readonly Candidate[] | DropReason | 'hold' {
+  candidates(
+    target: DialledTarget,
+    protocol: number,
+    port: number,
+    now: number,
+  ): readonly Candidate[] | DropReason | 'hold' {
     const { self, catalogue, choice, table } = this.#c
     if (target.kind === 'host') {
       if (protocol !== Protocol.icmp) return 'refused'
@@ -96,9 +101,17 @@ export class HostEnvironment implements FlowEnvironment {
     return this.#open.get(`${service}/${host}`) ?? 0
   }
 
-  localEndpoint(peer: number, service: ServiceId | undefined, protocol: number, port: number): LocalEndpoint | DropReason {
-    const { endpoints, addresses } = this.#c
-    if (!this.allows(this.peers.hostId(peer), service, protocol, port)) return 'denied'
+  localEndpoint(
+    peer: number,
+    service: ServiceId | undefined,
+    protocol: number,
+    port: number,
+  ): LocalEndpoint | DropReason {
+    const { endpoints, addresses, tagsOf } = this.#c
+    const client = this.peers.hostId(peer)
+    // A session outlives its host's membership by minutes: what is open may go on that long, nothing new begins.
+    if (peer !== SELF && tagsOf(client) === undefined) return 'denied'
+    if (!this.allows(client, service, protocol, port)) return 'denied'
     if (service !== undefined) return endpoints.find(service, protocol, port)
     return protocol === Protocol.icmp ? { family: 4, address: addresses.self(4), port: 0 } : 'refused'
   }

@@ -293,7 +293,10 @@ export class Host implements SessionSink {
   offer(offer: Offer, now: number): readonly [Uint8Array, Uint8Array] {
     this.#now = now
     const wall = Math.floor(this.#c.wallNow())
-    const known = this.directory.record(this.id, recordKey({ kind: 'name', service: offer.service, name: offer.name, since: 0, tags: [], hosts: [] }))
+    const known = this.directory.record(
+      this.id,
+      recordKey({ kind: 'name', service: offer.service, name: offer.name, since: 0, tags: [], hosts: [] }),
+    )
     const claimed = known?.payload.kind === 'name' && known.lifetime > 0
     // The first claim keeps the name for hosts that share a tag with this one; where there are no tags, for every member.
     const tags = (this.members.member(this.id)?.tags ?? []).slice(0, TAGS_MAX)
@@ -312,7 +315,10 @@ export class Host implements SessionSink {
   /** Takes an offer back; open flows go on. */
   withdraw(service: ServiceId, name: string, now: number): void {
     this.#now = now
-    this.directory.withdraw([`service/${service}`, recordKey({ kind: 'name', service, name, since: 0, tags: [], hosts: [] })], now)
+    this.directory.withdraw(
+      [`service/${service}`, recordKey({ kind: 'name', service, name, since: 0, tags: [], hosts: [] })],
+      now,
+    )
     this.addresses.releaseService(service)
     this.#claimsStale = true
     this.#settleAddresses(now)
@@ -442,10 +448,12 @@ export class Host implements SessionSink {
     this.members.learn(session.membership.bytes, host)
     if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
     const known = this.prober.liveness(peer) === undefined
-    if (known || !session.rekey || this.peers.addressSlot[peer]! < 0) this.prober.established(peer, session.address, now)
+    if (known || !session.rekey || this.peers.addressSlot[peer]! < 0)
+      this.prober.established(peer, session.address, now)
     this.neighbours.established(peer, decodeLocator(session.address), now)
     this.#offerPaths(peer)
-    if (!session.rekey) {
+    if (session.rekey) this.directory.peerRenewed(host)
+    else {
       this.directory.peerUp(host, now)
       this.#c.events.peer(host, 'up', session.membership.name)
       this.#c.events.remember()
@@ -494,7 +502,8 @@ export class Host implements SessionSink {
     // Others that have a session with it look for themselves.
     const suspicion = fromHex(host)
     for (let other = 1; other < this.peers.size; other++) {
-      if (other !== peer && this.prober.liveness(other) === 'alive') this.control.send(other, Channel.liveness, suspicion, now)
+      if (other !== peer && this.prober.liveness(other) === 'alive')
+        this.control.send(other, Channel.liveness, suspicion, now)
     }
   }
 
@@ -657,6 +666,8 @@ export class Host implements SessionSink {
       if (!this.members.isRevoked(this.peers.hostId(peer))) continue
       this.flows.peerLost(peer, this.#now)
       this.sessions.dropPeer(peer, 'revoked', this.#now)
+      // Should it become a member again, a handshake that was cut short is not waited for.
+      this.neighbours.lost(peer, this.#now)
     }
     this.catalogue.review()
     this.#c.events.revocationsChanged()

@@ -13,6 +13,9 @@ export interface NeighboursOptions {
   readonly locatorsMax: number
   /** Hosts for which hints are kept. */
   readonly hintsMax: number
+  /** Of these, hosts that nothing but a hint tells of: anybody on the same link can make them up. So many are kept, and so many tried at a time. */
+  readonly strangersMax: number
+  readonly strangersTried: number
 }
 
 export const neighboursDefaults: NeighboursOptions = {
@@ -22,6 +25,8 @@ export const neighboursDefaults: NeighboursOptions = {
   retryMaxMs: 15_000,
   locatorsMax: 8,
   hintsMax: 4_096,
+  strangersMax: 256,
+  strangersTried: 8,
 }
 
 interface Attempt {
@@ -30,6 +35,8 @@ interface Attempt {
   /** A session is up. */
   up: boolean
   connecting: boolean
+  /** A session was up once: the host is a member. */
+  proven: boolean
 }
 
 /**
@@ -41,6 +48,8 @@ export class Neighbours {
   readonly #attempts = new Map<number, Attempt>()
   /** Newest first. */
   readonly #hints = new Map<HostId, Locator[]>()
+  /** Hosts with records. */
+  #recorded: ReadonlySet<HostId> = new Set()
   #wanted: readonly HostId[] = []
 
   constructor(
@@ -64,7 +73,7 @@ export class Neighbours {
   hint(host: HostId, locator: Locator, now: number): void {
     if (host === this.components.self) return
     const known = this.#hints.get(host)
-    if (known === undefined && this.#hints.size >= this.#options.hintsMax) return
+    if (known === undefined && !this.#hasRoom(host)) return
     const text = formatLocator(locator)
     const isNew = known?.every((l) => formatLocator(l) !== text) ?? true
     const rest = (known ?? []).filter((l) => formatLocator(l) !== text)
@@ -75,7 +84,10 @@ export class Neighbours {
   /** All hosts known, hinted or by records: the ones to keep sessions with are chosen among them. */
   known(hosts: Iterable<HostId>, now: number): void {
     const { self, excluded } = this.components
-    const all = [...new Set([...hosts, ...this.#hints.keys()])].filter((host) => host !== self && !excluded(host)).sort()
+    this.#recorded = new Set(hosts)
+    const hinted = [...this.#hints.keys()].filter((host) => !this.#recorded.has(host))
+    const members = [...this.#recorded, ...hinted.filter((host) => !this.#isStranger(host))]
+    const all = members.filter((host) => host !== self && !excluded(host)).sort()
     const { meshMax, ring } = this.#options
     if (all.length <= meshMax) this.#wanted = all
     else {
@@ -88,6 +100,8 @@ export class Neighbours {
       }
       this.#wanted = [...chosen]
     }
+    const strangers = hinted.filter((host) => this.#isStranger(host) && !excluded(host))
+    this.#wanted = [...this.#wanted, ...this.#tried(strangers)]
     for (const host of this.#wanted) this.#attempt(host, now)
   }
 
@@ -106,6 +120,7 @@ export class Neighbours {
     if (attempt === undefined) return
     attempt.up = true
     attempt.connecting = false
+    attempt.proven = true
     attempt.failures = 0
     attempt.nextAt = Infinity
     if (locator !== undefined) this.hint(host, locator, now)
@@ -137,9 +152,11 @@ export class Neighbours {
     attempt.nextAt = now + this.#options.retryMaxMs
   }
 
-  /** Hosts to remember over a restart, with where they were last. */
+  /** Hosts to remember over a restart, with where they were last; those that are known to be members come last, so that they are the first to be hinted again. */
   remembered(): { readonly host: HostId; readonly locators: readonly Locator[] }[] {
-    return [...this.#hints].map(([host, locators]) => ({ host, locators }))
+    const hosts = [...this.#hints].map(([host, locators]) => ({ host, locators }))
+    const isStranger = ({ host }: { readonly host: HostId }) => this.#isStranger(host)
+    return [...hosts.filter(isStranger), ...hosts.filter((one) => !isStranger(one))]
   }
 
   handleTimeout(now: number): void {
@@ -147,7 +164,8 @@ export class Neighbours {
     for (const host of this.#wanted) {
       const peer = peers.indexOf(host)
       const attempt = this.#attempts.get(peer)
-      if (attempt !== undefined && !attempt.up && !attempt.connecting && now >= attempt.nextAt) this.#connect(peer, attempt, now)
+      if (attempt !== undefined && !attempt.up && !attempt.connecting && now >= attempt.nextAt)
+        this.#connect(peer, attempt, now)
     }
   }
 
@@ -164,9 +182,13 @@ export class Neighbours {
   #connect(peer: number, attempt: Attempt, now: number): void {
     const { peers, locatorsOf, connect } = this.components
     const host = peers.hostId(peer)
+    const { locatorsMax } = this.#options
+    const [hints, recorded] = [this.#hints.get(host) ?? [], locatorsOf(host)]
+    // Anybody may hint: however much is hinted, what the host itself says has its share.
+    const first = hints.slice(0, locatorsMax - Math.min(recorded.length, Math.floor(locatorsMax / 2)))
     const addresses = new Map<string, Uint8Array>()
-    for (const locator of [...(this.#hints.get(host) ?? []), ...locatorsOf(host)]) {
-      const record = addresses.size < this.#options.locatorsMax ? locatorRecord(locator) : undefined
+    for (const locator of [...first, ...recorded, ...hints]) {
+      const record = addresses.size < locatorsMax ? locatorRecord(locator) : undefined
       if (record !== undefined) addresses.set(formatLocator(locator), record)
     }
     if (addresses.size === 0) return this.failed(peer, now)
@@ -177,8 +199,36 @@ export class Neighbours {
   #soon(host: HostId, now: number): void {
     const attempt = this.#attempts.get(this.components.peers.indexOf(host))
     if (attempt === undefined || attempt.up || attempt.connecting) return
-    attempt.failures = 0
+    if (!this.#isStranger(host)) attempt.failures = 0
     attempt.nextAt = Math.min(attempt.nextAt, now)
+  }
+
+  /** Nothing but hints speak for the host. */
+  #isStranger(host: HostId): boolean {
+    return !this.#recorded.has(host) && this.#attemptOf(host)?.proven !== true
+  }
+
+  #attemptOf(host: HostId): Attempt | undefined {
+    return this.#attempts.get(this.components.peers.indexOf(host))
+  }
+
+  /** The strangers to be tried: those that have failed least, among them those that were hinted first. An index among the peers is for good: half of them are members' alone. */
+  #tried(strangers: readonly HostId[]): HostId[] {
+    const { peers } = this.components
+    const failures = (host: HostId) => this.#attemptOf(host)?.failures ?? 0
+    return strangers
+      .filter((host) => peers.indexOf(host) >= 0 || peers.size < peers.capacity / 2)
+      .sort((a, b) => failures(a) - failures(b))
+      .slice(0, this.#options.strangersTried)
+  }
+
+  /** Whether a hint of another host can be kept; one that has failed makes room. */
+  #hasRoom(host: HostId): boolean {
+    const { hintsMax, strangersMax } = this.#options
+    const strangers = this.#isStranger(host) ? [...this.#hints.keys()].filter((one) => this.#isStranger(one)) : []
+    if (this.#hints.size < hintsMax && strangers.length < strangersMax) return true
+    const failed = strangers.find((one) => (this.#attemptOf(one)?.failures ?? 0) > 0)
+    return failed !== undefined && this.#hints.delete(failed)
   }
 
   #attempt(host: HostId, now: number): Attempt | undefined {
@@ -186,7 +236,7 @@ export class Neighbours {
     if (peer < 0) return undefined
     let attempt = this.#attempts.get(peer)
     if (attempt === undefined) {
-      attempt = { nextAt: now, failures: 0, up: false, connecting: false }
+      attempt = { nextAt: now, failures: 0, up: false, connecting: false, proven: false }
       this.#attempts.set(peer, attempt)
     }
     return attempt

@@ -159,7 +159,8 @@ export class PathProber {
   candidate(peer: number, record: Uint8Array, now: number): void {
     const watch = this.#watches.get(peer)
     const path = watch && this.#path(peer, watch, record, 0)
-    if (watch !== undefined && path !== undefined && watch.state !== 'alive') watch.nextProbeAt = Math.min(watch.nextProbeAt, now)
+    if (watch !== undefined && path !== undefined && watch.state !== 'alive')
+      watch.nextProbeAt = Math.min(watch.nextProbeAt, now)
   }
 
   /** Somebody suspects the peer: look at it closely now. */
@@ -255,7 +256,15 @@ export class PathProber {
   #watch(peer: number, now: number): Watch {
     let watch = this.#watches.get(peer)
     if (watch === undefined) {
-      watch = { paths: [], state: 'alive', heardAt: now, activeUntil: 0, nextProbeAt: now, probedAt: -Infinity, unansweredSince: 0 }
+      watch = {
+        paths: [],
+        state: 'alive',
+        heardAt: now,
+        activeUntil: 0,
+        nextProbeAt: now,
+        probedAt: -Infinity,
+        unansweredSince: 0,
+      }
       this.#watches.set(peer, watch)
     }
     return watch

@@ -96,6 +96,7 @@ export class ServiceCatalogue {
       touched = this.#remove(old, host, 'registrations')
     if (old?.kind === 'name' && payload?.kind !== 'name') touched = this.#remove(old, host, 'claims') || touched
     if (payload?.kind !== 'registration' && payload?.kind !== 'name') return touched
+    if (old?.kind === 'registration') this.#misnamed.delete(misnamedKey(old, host))
     const service = this.#service(payload, host)
     if (service === undefined) return true
     if (payload.kind === 'registration') service.registrations.set(host, payload)

@@ -9,6 +9,8 @@
 import {
   decodeDirectoryMessage,
   encodeDirectoryMessage,
+  listBytes,
+  LIVE_BYTES_MAX,
   REVOCATION_DIGEST,
   SUMMARY_ENTRIES,
   type Bundle,
@@ -150,6 +152,11 @@ export class Directory {
     this.#send(host, { kind: 'digest', reply: false, groups: this.#digest.bytes() })
     this.#compareAt = Math.min(this.#compareAt, now + this.#compareInterval())
     if (!this.#synced) this.#syncAt = Math.min(this.#syncAt, now + this.#options.syncWithin)
+  }
+
+  /** The session with the host was made anew. It may have been restarted in between, and we would not know: what was said before may be lost. */
+  peerRenewed(host: HostId): void {
+    if (this.#peers.has(host)) this.#hello(host)
   }
 
   peerDown(host: HostId): void {
@@ -321,7 +328,7 @@ export class Directory {
     this.#strangers.delete(host)
     for (const change of result.changes) this.#sink.changed(change)
     this.#expireAt = Math.min(this.#expireAt, set.nextExpiry())
-    if (result.oldMembership) this.#send(from, { kind: 'want', host, membership: true, have: set.sequences() })
+    if (result.oldMembership) this.#send(from, { kind: 'want', host, membership: true, have: fitting(set.sequences()) })
     if (set.complete) {
       set.wantAt = Number.POSITIVE_INFINITY
     } else {
@@ -418,7 +425,7 @@ export class Directory {
     this.counters.asked++
     const set = this.#hosts.get(host)
     const membership = this.#components.trust.membership(host) === undefined
-    this.#send(from, { kind: 'want', host, membership, have: set?.sequences() ?? [] })
+    this.#send(from, { kind: 'want', host, membership, have: fitting(set?.sequences() ?? []) })
   }
 
   #askStranger(from: HostId, host: HostId, now: number): void {
@@ -482,6 +489,13 @@ export class Directory {
     for (const set of this.#hosts.all()) if (!set.complete) return
     this.markSynced()
   }
+}
+
+/** The numbers that a message has room for, the lowest: whoever numbers its records far apart gets some of them told again. */
+function fitting(numbers: readonly number[]): readonly number[] {
+  let count = numbers.length
+  while (listBytes(numbers.slice(0, count)) > LIVE_BYTES_MAX) count = Math.floor((count * 3) / 4)
+  return count === numbers.length ? numbers : numbers.slice(0, count)
 }
 
 function summaryOf(set: HostRecords): SummaryEntry {

@@ -1,10 +1,14 @@
 // The service table: from prefixes of service IDs to rules, longest prefix first.
 //
-// One hash table holds the prefixes of all lengths; a lookup probes it once for each length that occurs, longest first (a handful: 256, the domain
-// levels, the network, 0). It grows by linear hashing, one bucket split an insertion, and its storage by fixed pieces, so that no insertion or
-// removal ever pays for a rebuild, whatever the size.
+// Rules are records in typed arrays, not objects: a large table is no work for the garbage collector, and a lookup reads few lines of memory. A lookup turns the ID into
+// words once, hashes them once, and then asks the index of each length that occurs, longest first (a handful: 256, the domain levels, the network, 0). No insertion
+// or removal ever pays for a rebuild, whatever the size.
 
 import type { HostId, ServiceId } from '../wire/ids.js'
+import { hostId, serviceId } from '../wire/ids.js'
+import { GrowingWords } from './growing-words.js'
+import { Interned } from './interned.js'
+import { Field, FIRST, PREFIX_WORDS, PrefixIndex, RECORD_WORDS, runningHash } from './prefix-index.js'
 import { SERVICE_ID_BITS, type ServicePrefix } from './service-id.js'
 
 export type RuleAction =
@@ -24,51 +28,37 @@ export interface Rule {
   readonly weight: number
 }
 
-/** A rule in the table, with what it has been used for. */
+/** A rule in the table as it was when it was looked up, with what it has been used for. */
 export interface CountedRule extends Rule {
   readonly key: string
   /** Binds that used it. */
-  hits: number
-  lastHit: number
+  readonly hits: number
+  /** When the last one did, s on the clock of {@link ServiceTable.hit}. */
+  readonly lastHit: number
+  /** Where it stands in the table. */
+  readonly record: number
 }
 
+/** What {@link ServiceTable.lookup} found. To be read before the table is changed. */
 export interface ServiceEntry {
   readonly prefix: ServicePrefix
   /** Best priority first, then in order of their keys. Never empty. */
   readonly rules: readonly CountedRule[]
 }
 
-interface Row {
-  readonly prefix: ServicePrefix
-  rules: CountedRule[]
-}
-
-const PIECE_BITS = 12
-const PIECE = 1 << PIECE_BITS
-const WORDS = 8
-/** Two buckets a row: most probes for a prefix that is not there end at an empty bucket, one access to memory. */
-const BUCKETS_PER_ROW = 2
-
 export class ServiceTable {
-  /** Rows by number; keys in pieces of Uint32Array, WORDS a row. */
-  readonly #rows: (Row | undefined)[] = []
-  readonly #keys: Uint32Array[] = []
-  readonly #free: number[] = []
-  /**
-   * A link is two words: number of a row plus 1 (0: none), and that row's hash, so that rows with another hash are not touched. Buckets hold the
-   * first link, rows the next.
-   */
-  readonly #next: Int32Array[] = []
-  readonly #buckets: Int32Array[] = [new Int32Array(2 * PIECE)]
-  /** Linear hashing: buckets 0..#mask + #split exist. */
-  #mask = 15
-  #split = 0
+  readonly #records = new GrowingWords(RECORD_WORDS)
+  /** Records that were ever used, and the first free one of them plus 1. */
+  #used = 0
+  #free = 0
   #size = 0
-  /** Prefixes of each length, and the lengths that occur, longest first. */
-  readonly #lengths = new Uint32Array(SERVICE_ID_BITS + 1)
-  #present: readonly number[] = []
-  readonly #wanted = new Uint32Array(WORDS)
-  readonly #masked = new Uint32Array(WORDS)
+  readonly #indexes = new Map<number, PrefixIndex>()
+  /** Those that are not empty, longest first. */
+  #present: readonly PrefixIndex[] = []
+  readonly #keys = new Interned((text) => text)
+  readonly #hosts = new Interned((text) => actionsOf(hostId(text)))
+  readonly #id = new Int32Array(PREFIX_WORDS)
+  readonly #running = new Int32Array(PREFIX_WORDS + 1)
 
   /** Prefixes in the table. */
   get size(): number {
@@ -80,203 +70,270 @@ export class ServiceTable {
     const { length } = prefix
     if (!Number.isInteger(length) || length < 0 || length > SERVICE_ID_BITS)
       throw new RangeError(`prefix length ${length}`)
-    toWords(prefix.id, this.#wanted)
-    maskInto(this.#masked, this.#wanted, length)
-    const hash = hashOf(this.#masked, length)
-    let row = this.#rows[this.#find(hash, length)]
-    if (row === undefined) {
-      row = { prefix, rules: [] }
-      this.#insert(row, hash)
-      if (this.#lengths[length]!++ === 0) this.#countLengths()
+    this.#take(prefix.id)
+    const index = this.#indexes.get(length) ?? this.#newIndex(length)
+    const hash = index.hash(this.#id, this.#running)
+    const first = index.find(this.#id, hash)
+    const action = this.#useAction(rule.action)
+    const order = (rule.priority << 16) | rule.weight
+    const old = first < 0 ? -1 : this.#findKey(first, key)
+    if (old >= 0) {
+      this.#leaveAction(this.#get(old, Field.action))
+      this.#set(old, Field.action, action)
+      if (this.#get(old, Field.order) === order) return
+      this.#set(old, Field.order, order)
+      const rest = old === first ? this.#get(old, Field.rule) - 1 : first
+      if (rest < 0) return
+      // It may be at another place among the prefix's rules from now on.
+      this.#unlink(index, hash, first, old)
+      this.#link(index, hash, rest, old)
+      return
     }
-    const old = row.rules.find((r) => r.key === key)
-    const { action, priority, weight } = rule
-    const counted: CountedRule = { key, action, priority, weight, hits: old?.hits ?? 0, lastHit: old?.lastHit ?? 0 }
-    row.rules = [...row.rules.filter((r) => r.key !== key), counted].sort(inOrder)
+    const record = this.#allocate()
+    const words = this.#records.words(record)
+    const at = this.#records.at(record)
+    index.copy(this.#id, words, at)
+    words[at + Field.action] = action
+    words[at + Field.key] = this.#keys.use(key)
+    words[at + Field.order] = order
+    words[at + Field.state] = length + 1
+    if (first >= 0) this.#link(index, hash, first, record)
+    else this.#found(index, hash, record)
   }
 
   /** Removes the rule; false: there was none. */
   delete(prefix: ServicePrefix, key: string): boolean {
-    const { length } = prefix
-    toWords(prefix.id, this.#wanted)
-    maskInto(this.#masked, this.#wanted, length)
-    const hash = hashOf(this.#masked, length)
-    const number = this.#find(hash, length)
-    const row = this.#rows[number]
-    if (row === undefined || !row.rules.some((rule) => rule.key === key)) return false
-    row.rules = row.rules.filter((rule) => rule.key !== key)
-    if (row.rules.length === 0) {
-      this.#remove(number, hash)
-      if (--this.#lengths[length]! === 0) this.#countLengths()
-    }
+    const index = this.#indexes.get(prefix.length)
+    if (index === undefined) return false
+    this.#take(prefix.id)
+    const hash = index.hash(this.#id, this.#running)
+    const first = index.find(this.#id, hash)
+    const record = first < 0 ? -1 : this.#findKey(first, key)
+    if (record < 0) return false
+    this.#unlink(index, hash, first, record)
+    this.#leaveAction(this.#get(record, Field.action))
+    this.#keys.leave(this.#get(record, Field.key))
+    this.#release(record)
     return true
   }
 
   /** The entry of the longest prefix that covers the ID. */
   lookup(id: ServiceId): ServiceEntry | undefined {
-    toWords(id, this.#wanted)
-    for (const length of this.#present) {
-      maskInto(this.#masked, this.#wanted, length)
-      const row = this.#rows[this.#find(hashOf(this.#masked, length), length)]
-      if (row !== undefined) return row
+    this.#take(id)
+    const present = this.#present
+    for (let i = 0; i < present.length; i++) {
+      const index = present[i]!
+      const record = index.find(this.#id, index.hash(this.#id, this.#running))
+      if (record >= 0) return this.#entry(record)
     }
     return undefined
   }
 
   /** The entry of exactly this prefix. */
   get(prefix: ServicePrefix): ServiceEntry | undefined {
-    toWords(prefix.id, this.#wanted)
-    maskInto(this.#masked, this.#wanted, prefix.length)
-    return this.#rows[this.#find(hashOf(this.#masked, prefix.length), prefix.length)]
+    const index = this.#indexes.get(prefix.length)
+    if (index === undefined) return undefined
+    this.#take(prefix.id)
+    const record = index.find(this.#id, index.hash(this.#id, this.#running))
+    return record < 0 ? undefined : this.#entry(record)
   }
 
-  /** Counts a bind. */
+  /** Counts a bind by a rule that is still in the table. `now`: ms. */
   hit(rule: CountedRule, now: number): void {
-    rule.hits++
-    rule.lastHit = now
+    this.#set(rule.record, Field.hits, (this.#get(rule.record, Field.hits) + 1) | 0)
+    this.#set(rule.record, Field.lastHit, Math.floor(now / 1000) | 0)
   }
 
+  /** All entries, in no particular order. */
   *entries(): IterableIterator<ServiceEntry> {
-    for (const row of this.#rows) if (row !== undefined) yield row
+    for (let record = 0; record < this.#used; record++) {
+      if ((this.#get(record, Field.state) & FIRST) !== 0) yield this.#entry(record)
+    }
   }
 
-  /** Number of the row with the masked key, or -1. */
-  #find(hash: number, length: number): number {
-    const masked = this.#masked
-    let links = this.#buckets
-    let at = this.#address(hash)
-    for (;;) {
-      const piece = links[at >> PIECE_BITS]!
-      const place = 2 * (at & (PIECE - 1))
-      const number = piece[place]! - 1
-      if (number < 0) return -1
-      if (piece[place + 1] === hash) {
-        const keys = this.#keys[number >> PIECE_BITS]!
-        const base = (number & (PIECE - 1)) * WORDS
-        let i = 0
-        while (i < WORDS && keys[base + i] === masked[i]) i++
-        if (i === WORDS && this.#rows[number]!.prefix.length === length) return number
+  // ---- The rules of one prefix: records in order, the first of which is in the index ----
+
+  /** Puts the record among the prefix's others, from `first` on. */
+  #link(index: PrefixIndex, hash: number, first: number, record: number): void {
+    let before = -1
+    let after = first
+    while (after >= 0 && this.#isBefore(after, record)) {
+      before = after
+      after = this.#get(after, Field.rule) - 1
+    }
+    this.#set(record, Field.rule, after + 1)
+    if (before >= 0) {
+      this.#set(before, Field.rule, record + 1)
+      return
+    }
+    index.replace(after, hash, record)
+    this.#set(after, Field.state, this.#get(after, Field.state) & ~FIRST)
+    this.#set(record, Field.state, this.#get(record, Field.state) | FIRST)
+  }
+
+  /** Takes the record out from the prefix's others, and the prefix out of the index when there are none. */
+  #unlink(index: PrefixIndex, hash: number, first: number, record: number): void {
+    const after = this.#get(record, Field.rule)
+    if (record === first) {
+      this.#set(record, Field.state, this.#get(record, Field.state) & ~FIRST)
+      if (after === 0) {
+        this.#lost(index, hash, record)
+        return
       }
-      links = this.#next
-      at = number
+      index.replace(record, hash, after - 1)
+      this.#set(after - 1, Field.state, this.#get(after - 1, Field.state) | FIRST)
+      return
     }
+    let before = first
+    while (this.#get(before, Field.rule) !== record + 1) before = this.#get(before, Field.rule) - 1
+    this.#set(before, Field.rule, after)
   }
 
-  #insert(row: Row, hash: number): void {
-    const number = this.#free.pop() ?? this.#rows.length
-    const piece = number >> PIECE_BITS
-    if (piece === this.#keys.length) {
-      this.#keys.push(new Uint32Array(PIECE * WORDS))
-      this.#next.push(new Int32Array(2 * PIECE))
-    }
-    this.#rows[number] = row
-    this.#keys[piece]!.set(this.#masked, (number & (PIECE - 1)) * WORDS)
-    this.#link(number, hash)
+  #findKey(first: number, key: string): number {
+    const number = this.#keys.find(key)
+    let record = first
+    while (record >= 0 && this.#get(record, Field.key) !== number) record = this.#get(record, Field.rule) - 1
+    return record
+  }
+
+  #isBefore(a: number, b: number): boolean {
+    const orderA = this.#get(a, Field.order) >>> 16
+    const orderB = this.#get(b, Field.order) >>> 16
+    if (orderA !== orderB) return orderA < orderB
+    return this.#keys.text(this.#get(a, Field.key)) < this.#keys.text(this.#get(b, Field.key))
+  }
+
+  /** The first rule of a prefix comes into the index. */
+  #found(index: PrefixIndex, hash: number, record: number): void {
+    this.#set(record, Field.rule, 0)
+    this.#set(record, Field.state, this.#get(record, Field.state) | FIRST)
+    index.add(record, hash)
     this.#size++
-    if (this.#size * BUCKETS_PER_ROW > this.#mask + 1 + this.#split) this.#grow()
-    if (this.#size * BUCKETS_PER_ROW > this.#mask + 1 + this.#split) this.#grow()
+    if (index.size === 1) this.#indexesChanged()
   }
 
-  #remove(number: number, hash: number): void {
-    let links = this.#buckets
-    let at = this.#address(hash)
-    for (;;) {
-      const piece = links[at >> PIECE_BITS]!
-      const place = 2 * (at & (PIECE - 1))
-      const linked = piece[place]! - 1
-      if (linked === number) {
-        const next = this.#next[number >> PIECE_BITS]!
-        const from = 2 * (number & (PIECE - 1))
-        piece[place] = next[from]!
-        piece[place + 1] = next[from + 1]!
-        break
-      }
-      links = this.#next
-      at = linked
-    }
-    this.#rows[number] = undefined
-    this.#free.push(number)
+  /** The last rule of a prefix goes from the index. */
+  #lost(index: PrefixIndex, hash: number, record: number): void {
+    index.remove(record, hash)
     this.#size--
+    if (index.size === 0) this.#indexesChanged()
   }
 
-  /** Splits one bucket in two. */
-  #grow(): void {
-    const from = this.#split
-    const to = from + this.#mask + 1
-    if (to >> PIECE_BITS === this.#buckets.length) this.#buckets.push(new Int32Array(2 * PIECE))
-    const bucket = this.#buckets[from >> PIECE_BITS]!
-    const place = 2 * (from & (PIECE - 1))
-    let number = bucket[place]! - 1
-    let hash = bucket[place + 1]!
-    bucket[place] = 0
-    this.#split++
-    if (this.#split > this.#mask) {
-      this.#mask = this.#mask * 2 + 1
-      this.#split = 0
+  #newIndex(length: number): PrefixIndex {
+    const index = new PrefixIndex(this.#records, length)
+    this.#indexes.set(length, index)
+    return index
+  }
+
+  #indexesChanged(): void {
+    const present = [...this.#indexes.values()].filter((index) => index.size > 0)
+    this.#present = present.sort((a, b) => b.length - a.length)
+  }
+
+  // ---- Records ----
+
+  #get(record: number, field: number): number {
+    return this.#records.words(record)[this.#records.at(record) + field]!
+  }
+
+  #set(record: number, field: number, value: number): void {
+    this.#records.words(record)[this.#records.at(record) + field] = value
+  }
+
+  /** A record of zeros. */
+  #allocate(): number {
+    const record = this.#free - 1
+    if (record < 0) {
+      this.#records.reserve(this.#used + 1)
+      return this.#used++
     }
-    while (number >= 0) {
-      const next = this.#next[number >> PIECE_BITS]!
-      const at = 2 * (number & (PIECE - 1))
-      const [nextNumber, nextHash] = [next[at]! - 1, next[at + 1]!]
-      this.#link(number, hash)
-      number = nextNumber
-      hash = nextHash
+    this.#free = this.#get(record, Field.next)
+    const at = this.#records.at(record)
+    this.#records.words(record).fill(0, at, at + RECORD_WORDS)
+    return record
+  }
+
+  #release(record: number): void {
+    this.#set(record, Field.state, 0)
+    this.#set(record, Field.next, this.#free)
+    this.#free = record + 1
+  }
+
+  /** Number of the action, for one user more: kind, and the number of the host there is one in it. */
+  #useAction(action: RuleAction): number {
+    if (action.kind === 'forward') return (this.#hosts.use(action.host) << 1) | (action.to === 'instance' ? 0 : 1)
+    return -1 - HOSTLESS.findIndex(({ kind }) => kind === action.kind)
+  }
+
+  #leaveAction(number: number): void {
+    if (number >= 0) this.#hosts.leave(number >> 1)
+  }
+
+  #action(number: number): RuleAction {
+    if (number < 0) return HOSTLESS[-1 - number]!
+    const { instance, resolver } = this.#hosts.value(number >> 1)
+    return (number & 1) === 0 ? instance : resolver
+  }
+
+  /** The ID to be looked for, as words, and their hashes. */
+  #take(id: ServiceId): void {
+    toWords(id, this.#id)
+    runningHash(this.#id, this.#running)
+  }
+
+  #entry(first: number): ServiceEntry {
+    const words = this.#records.words(first)
+    const at = this.#records.at(first)
+    const rules = [this.#rule(words, at, first)]
+    for (let record = words[at + Field.rule]! - 1; record >= 0; record = this.#get(record, Field.rule) - 1) {
+      rules.push(this.#rule(this.#records.words(record), this.#records.at(record), record))
     }
+    return new Entry(words, at, rules)
   }
 
-  #address(hash: number): number {
-    const bucket = hash & this.#mask
-    return bucket < this.#split ? hash & (this.#mask * 2 + 1) : bucket
-  }
-
-  /** Puts a row at the front of its bucket. */
-  #link(number: number, hash: number): void {
-    const bucket = this.#address(hash)
-    const piece = this.#buckets[bucket >> PIECE_BITS]!
-    const place = 2 * (bucket & (PIECE - 1))
-    const next = this.#next[number >> PIECE_BITS]!
-    const at = 2 * (number & (PIECE - 1))
-    next[at] = piece[place]!
-    next[at + 1] = piece[place + 1]!
-    piece[place] = number + 1
-    piece[place + 1] = hash
-  }
-
-  #countLengths(): void {
-    const present: number[] = []
-    for (let length = SERVICE_ID_BITS; length >= 0; length--) if (this.#lengths[length]! > 0) present.push(length)
-    this.#present = present
+  #rule(words: Int32Array, at: number, record: number): CountedRule {
+    const order = words[at + Field.order]!
+    return {
+      key: this.#keys.text(words[at + Field.key]!),
+      action: this.#action(words[at + Field.action]!),
+      priority: order >>> 16,
+      weight: order & 0xffff,
+      hits: words[at + Field.hits]! >>> 0,
+      lastHit: words[at + Field.lastHit]!,
+      record,
+    }
   }
 }
 
-function inOrder(a: CountedRule, b: CountedRule): number {
-  return a.priority - b.priority || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
+/** Makes the prefix's text only when somebody asks for it. */
+class Entry implements ServiceEntry {
+  constructor(
+    private readonly words: Int32Array,
+    private readonly at: number,
+    readonly rules: readonly CountedRule[],
+  ) {}
+
+  get prefix(): ServicePrefix {
+    let id = ''
+    for (let i = 0; i < PREFIX_WORDS; i++) id += (this.words[this.at + i]! >>> 0).toString(16).padStart(8, '0')
+    return { id: serviceId(id), length: (this.words[this.at + Field.state]! & (FIRST - 1)) - 1 }
+  }
 }
 
-function toWords(id: ServiceId, words: Uint32Array): void {
-  for (let i = 0; i < WORDS; i++) {
+const HOSTLESS: readonly RuleAction[] = [{ kind: 'demux' }, { kind: 'delay' }, { kind: 'drop' }]
+
+function actionsOf(host: HostId): { readonly instance: RuleAction; readonly resolver: RuleAction } {
+  return { instance: { kind: 'forward', to: 'instance', host }, resolver: { kind: 'forward', to: 'resolver', host } }
+}
+
+function toWords(id: ServiceId, words: Int32Array): void {
+  for (let i = 0, d = 0; i < PREFIX_WORDS; i++) {
     let word = 0
-    for (let d = 8 * i; d < 8 * i + 8; d++) {
+    for (const end = d + 8; d < end; d++) {
       const code = id.charCodeAt(d)
-      word = (word << 4) | (code < 58 ? code - 48 : code - 87)
+      // Digits are 0x30 and up, letters 0x61 and up.
+      word = (word << 4) | ((code & 15) + 9 * (code >> 6))
     }
     words[i] = word
   }
-}
-
-function maskInto(masked: Uint32Array, words: Uint32Array, length: number): void {
-  const whole = length >> 5
-  for (let i = 0; i < WORDS; i++) masked[i] = i < whole ? words[i]! : 0
-  if ((length & 31) !== 0) masked[whole] = words[whole]! & (-1 << (32 - (length & 31)))
-}
-
-/** The IDs are hashes already; the mixing is for prefixes that share most of their words. */
-function hashOf(masked: Uint32Array, length: number): number {
-  let h = Math.imul(length + 1, 0x9e3779b1)
-  for (let i = 0; i < WORDS; i++) {
-    h = Math.imul(h ^ masked[i]!, 0x85ebca6b)
-    h ^= h >>> 15
-  }
-  h = Math.imul(h, 0xc2b2ae35)
-  return h ^ (h >>> 16)
 }

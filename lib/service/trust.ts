@@ -62,9 +62,11 @@ export class MemberTrust implements Trust {
   }
 
   learn(bytes: Uint8Array, expected: HostId): boolean {
+    const known = this.#members.get(expected)
+    // Told again and again, it is not to cost a verification each time.
+    if (known !== undefined && sameBytes(known.bytes, bytes)) return false
     const membership = this.#check(bytes)
     if (membership === undefined || membership.host !== expected) return false
-    const known = this.#members.get(expected)
     if (known !== undefined && known.serial >= membership.serial) return false
     if (known === undefined && this.#members.size >= MEMBERS_MAX) return false
     this.#members.set(expected, membership)
@@ -132,4 +134,8 @@ export class MemberTrust implements Trust {
     const { primitives, authority, revocations, wallNow } = this.#components
     return verifyMembership(primitives, bytes, { authority, wallNow: wallNow(), revocations })
   }
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i])
 }

@@ -396,7 +396,10 @@ export class SessionTable {
   #advance(state: PeerSessions, now: number): void {
     const { peer } = state
     this.#sendInits(state, now)
-    if (state.expire(now)) this.#c.sink.lost(peer, 'expired', now)
+    if (state.expire(now)) {
+      this.#liveness.clear(peer)
+      this.#c.sink.lost(peer, 'expired', now)
+    }
     const session = state.current
     if (session !== undefined && state.initiation === undefined) {
       const limit = this.#options.rekeyAfterFrames ?? REKEY_AFTER_FRAMES

@@ -28,106 +28,66 @@ class Starts {
   }
 }
 
+type Case = Parameters<Starts['refuse']>
+
+const create = ['--create', 'net']
+const starts: Case[] = [
+  ['no network', [], 1, /in no network yet .+: create one with `caracal up --create NAME`/],
+  ['both', [...create, '--join', 'x'], 2, /cannot be used with/],
+  ['no name of a network', ['--create', 'Bad Net!'], 2, /"Bad Net!" is no name of a network/],
+  ['no name of a host', [...create, '--name', 'a.b'], 2, /"a\.b" is no host name/],
+  ['no right to a TUN', create, 1, /no right to open .+: run as root \(sudo/, 'setpriv --bounding-set=-net_admin'],
+  ['another device', [...create, '--tun', 'eth0'], 1, /eth0 is a network device of another kind: choose .+--tun/],
+  ['no DNS mode', [...create, '--dns', 'foo'], 2, /"foo" is no DNS mode: expected auto/],
+  ['no right to the file', [...create, '--dns', 'file:/proc/nope'], 1, /cannot write \/proc\/nope.+--dns/],
+  ['no folder', [...create, '--socket', '/nonexistent/x'], 1, /directory does not exist.+--socket/],
+  ['no address', [...create, '--listen', '999.1.1.1:1'], 2, /"999\.1\.1\.1:1" is no address: expected/],
+  ['an address of others', [...create, '--listen', '192.0.2.1:9'], 1, /does not have that address; choose/],
+  ['state under /proc', [...create, '--state', '/proc/x'], 1, /cannot use \/proc\/x .+--state/],
+  ['state that is read-only', [...create, '--state', '/mnt/x'], 1, /read-only file system: name another/],
+  ['no file', [...create, '--config', '/nonexistent'], 1, /no such file\): give another/],
+]
+const configurations: [text: string, line: RegExp][] = [
+  ['log: [\n', /line 2, column 1: .+: correct it/],
+  ['\tlog: info\n', /line 1, column 1: Tabs .+ spaces/],
+  ['log: info\nliste: []\n', /line 2, column 1: unknown setting "liste": did you mean "listen"\?/],
+  ['tun:\n  mut: 5\n', /line 2, column 3: unknown setting "mut": did you mean "mtu"\?/],
+  ['services:\n  Foo!:\n    tcp: 80\n', /line 2, column 3: service name "Foo!": "!" is not allowed/],
+  ['services:\n  web:\n    tcp: 99999\n', /line 3, column 10: .+numbers from 1 to 65535/],
+  ['services:\n  web:\n    tcp: [80, "80:81"]\n', /line 3, column 10: .+port 80 is given twice/],
+  ['pool: 1.2.3.4/30\n', /line 1, column 7: .+no IPv4 pool: expected ADDR\/BITS/],
+  ['group: nosuchgroup\n', /there is no group nosuchgroup: create it/],
+]
+
 test('a daemon of a host in no network', async (t) => {
-  const net = await Fixture.up(t, ['h1'], { daemons: false })
+  const net = await Fixture.up(t, ['h1', 'h2'], { daemons: false })
   const { lab } = net
-  const starts = new Starts(t, net, 'h1')
-  const create = ['--create', 'net']
-  await starts.refuse('no network', [], 1, /in no network yet .+: create one with `caracal up --create NAME`/)
-  await starts.refuse('both', [...create, '--join', 'x'], 2, /cannot be used with/)
-  await starts.refuse('no name of a network', ['--create', 'Bad Net!'], 2, /"Bad Net!" is no name of a network/)
-  await starts.refuse('no name of a host', [...create, '--name', 'a.b'], 2, /"a\.b" is no host name/)
-  await starts.refuse(
-    'no right to a TUN',
-    create,
-    1,
-    /no right to open .+: run as root \(sudo caracal up/,
-    'setpriv --bounding-set=-net_admin',
-  )
-  await starts.refuse(
-    'another device',
-    [...create, '--tun', 'eth0'],
-    1,
-    /eth0 is a network device of another kind: choose .+--tun/,
-  )
-  await starts.refuse('no DNS mode', [...create, '--dns', 'foo'], 2, /"foo" is no DNS mode: expected auto/)
-  await starts.refuse(
-    'a file that cannot be written',
-    [...create, '--dns', 'file:/proc/nope'],
-    1,
-    /cannot write \/proc\/nope.+--dns/,
-  )
-  await starts.refuse(
-    'a folder that is not there',
-    [...create, '--socket', '/nonexistent/x'],
-    1,
-    /directory does not exist.+--socket/,
-  )
-  await starts.refuse(
-    'no address',
-    [...create, '--listen', '999.1.1.1:1'],
-    2,
-    /"999\.1\.1\.1:1" is no address: expected/,
-  )
-  await starts.refuse(
-    'an address of others',
-    [...create, '--listen', '192.0.2.1:9'],
-    1,
-    /does not have that address; choose/,
-  )
-  await starts.refuse('state under /proc', [...create, '--state', '/proc/x'], 1, /cannot use \/proc\/x .+--state/)
-  net.lab.script('h1', 'mount -t tmpfs -o ro,mode=700 tmpfs /mnt')
-  await starts.refuse(
-    'state that is read-only',
-    [...create, '--state', '/mnt/x'],
-    1,
-    /read-only file system: name another/,
-  )
+  const cases = [...starts]
+  for (const [i, [text, line]] of configurations.entries()) {
+    const file = join(net.folder, `${i}.yaml`)
+    writeFileSync(file, text)
+    cases.push([JSON.stringify(text), [...create, '--config', file], 1, line])
+  }
+  const work = async (host: string) => {
+    lab.script(host, 'mount -t tmpfs -o ro,mode=700 tmpfs /mnt')
+    const starts = new Starts(t, net, host)
+    for (let next = cases.shift(); next !== undefined; next = cases.shift()) await starts.refuse(...next)
+  }
+  await Promise.all([work('h1'), work('h2')])
 
   await t.test('what is taken', async (t) => {
     const starts = new Starts(t, net, 'h1')
     const bind = "import socket,time\ns=socket.socket(2,2);s.bind(('0.0.0.0',7474));print('bound');time.sleep(99)"
     const holder = await net.start('h1', ['python3', '-u', '-c', bind], /bound/)
-    await starts.refuse(
-      'port taken',
-      create,
-      1,
-      /UDP 0\.0\.0\.0:7474: another process has the port; choose one with --listen/,
-    )
+    await starts.refuse('port taken', create, 1, /UDP 0\.0\.0\.0:7474: another process has the port; choose .+--listen/)
     const ended = new Promise((resolve) => holder.once('exit', resolve))
     holder.kill('SIGKILL')
     await ended
     lab.script('h1', 'ip addr add 198.18.5.5/24 dev eth0')
-    await starts.refuse(
-      'pool against an address',
-      create,
-      1,
-      /198\.18\.0\.0\/15 overlaps the address 198\.18\.5\.5\/24 of eth0/,
-    )
+    await starts.refuse('address in the pool', create, 1, /198\.18\.0\.0\/15 overlaps the address 198\.18\.5\.5\/24 of/)
     lab.script('h1', 'ip addr del 198.18.5.5/24 dev eth0; ip route add 198.19.0.0/16 dev eth0')
-    await starts.refuse('pool against a route', create, 1, /overlaps the route 198\.19\.0\.0\/16 of eth0 .+pool/)
+    await starts.refuse('route in the pool', create, 1, /overlaps the route 198\.19\.0\.0\/16 of eth0 .+pool/)
     lab.script('h1', 'ip route del 198.19.0.0/16 dev eth0')
-  })
-
-  await t.test('configuration', async (t) => {
-    const starts = new Starts(t, net, 'h1')
-    const file = lab.path('h1', 'caracal.yaml')
-    const cases: [string, RegExp][] = [
-      ['log: [\n', /line 2, column 1: .+: correct it/],
-      ['\tlog: info\n', /line 1, column 1: Tabs .+ spaces/],
-      ['log: info\nliste: []\n', /line 2, column 1: unknown setting "liste": did you mean "listen"\?/],
-      ['tun:\n  mut: 5\n', /line 2, column 3: unknown setting "mut": did you mean "mtu"\?/],
-      ['services:\n  Foo!:\n    tcp: 80\n', /line 2, column 3: service name "Foo!": "!" is not allowed/],
-      ['services:\n  web:\n    tcp: 99999\n', /line 3, column 10: .+numbers from 1 to 65535/],
-      ['services:\n  web:\n    tcp: [80, "80:81"]\n', /line 3, column 10: .+port 80 is given twice/],
-      ['pool: 1.2.3.4/30\n', /line 1, column 7: .+no IPv4 pool: expected ADDR\/BITS/],
-      ['group: nosuchgroup\n', /there is no group nosuchgroup: create it/],
-    ]
-    for (const [text, line] of cases) {
-      writeFileSync(file, text)
-      await starts.refuse(JSON.stringify(text), [...create, '--config', file], 1, line)
-    }
-    await starts.refuse('no file', [...create, '--config', '/nonexistent'], 1, /no such file\): give another/)
   })
 })
 

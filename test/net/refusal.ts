@@ -30,7 +30,11 @@ nft list ruleset; cat /etc/resolv.conf; ss -H -lntu | sort
 
 /** Everything that a refused `caracal up` must leave as it was: state directory, control socket, devices, routes, firewall, sockets. */
 export async function footprint(net: Fixture, host: string): Promise<string> {
-  const { out } = await net.run(host, kernel)
+  let out = ''
+  await net.until('the addresses of the host are settled', async () => {
+    out = (await net.run(host, kernel)).out
+    return !out.includes(' tentative ')
+  })
   const socket = existsSync(net.lab.path(host, 'control.sock')) ? 'control socket' : 'no control socket'
   return `${out}\n${socket}\n${folder(net.lab.path(host, 'state'))}`
 }

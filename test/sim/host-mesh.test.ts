@@ -18,7 +18,7 @@ type Any = <T>(values: readonly T[]) => T
 
 /** Runs the scenario with so many seeds. What it returns are problems. */
 function seeds(t: Test, count: number, scenario: (seed: number, any: Any) => readonly string[]): void {
-  t.setTimeout(60_000 * TIMES)
+  t.setTimeout(120_000 * TIMES)
   const list = ONLY === undefined ? Array.from({ length: count * TIMES }, (_, i) => i + 1) : [Number(ONLY)]
   for (const seed of list) {
     const random = seededRandom(seed * 7919)
@@ -86,7 +86,8 @@ function problemsOf(name: string, socket: TcpSocket): string[] {
   if (!socket.done) return [`${name}: ${socket.state}, ${socket.received.length} bytes back of ${socket.sent.length}`]
   const echo = socket.received.slice(servedBy(socket).length + 1, Infinity)
   const sent = socket.sent.slice(0, Infinity)
-  if (echo.length !== sent.length || echo.some((byte, i) => byte !== sent[i])) return [`${name}: other bytes than were sent`]
+  if (echo.length !== sent.length || echo.some((byte, i) => byte !== sent[i]))
+    return [`${name}: other bytes than were sent`]
   return []
 }
 
@@ -96,7 +97,9 @@ const NEVER = ['bad-frame', 'bad-control', 'not-entitled', 'bad-tag', 'foreign-s
 function oddDrops(world: HostWorld): string[] {
   return world.hosts
     .filter((host) => host.running)
-    .flatMap(({ host, name }) => NEVER.filter((reason) => host.drops.get(reason) > 0).map((reason) => `${name} dropped ${reason}`))
+    .flatMap(({ host, name }) =>
+      NEVER.filter((reason) => host.drops.get(reason) > 0).map((reason) => `${name} dropped ${reason}`),
+    )
 }
 
 test('hosts started at once find each other from one hint, and agree', (t) => {
@@ -117,7 +120,7 @@ test('hosts started at once find each other from one hint, and agree', (t) => {
 })
 
 test('whatever the link does, connections are whole', (t) => {
-  seeds(t, 100, (seed, any) => {
+  seeds(t, 70, (seed, any) => {
     const link: LinkOptions = {
       loss: any([0, 0.01, 0.05]),
       duplicate: any([0, 0.05]),
@@ -147,7 +150,26 @@ test('whatever the link does, connections are whole', (t) => {
     for (const { name, host } of world.hosts) {
       if (host.flows.table.count > 0) problems.push(`${name} keeps ${host.flows.table.count} flows`)
     }
-    if (problems.length > 0) problems.push(JSON.stringify({ link, event, family, hosts: world.hosts.length, instances: instances.length }))
+    if (problems.length > 0)
+      problems.push(JSON.stringify({ link, event, family, hosts: world.hosts.length, instances: instances.length }))
+    return [...problems, ...oddDrops(world)]
+  })
+})
+
+test('connections begun while the hosts are still starting are held, not refused', (t) => {
+  seeds(t, 10, (seed, any) => {
+    const world = new HostWorld(sodium, seed, { link: { jitter: any([0, 10]), delay: any([2, 20]) } })
+    const hosts = world.mesh(3)
+    const server = any(hosts.slice(1))
+    server.expose('web', 80)
+    world.runFor(any([0, 5, 50]))
+    const clients = hosts.filter((host) => host !== server)
+    const sockets = clients.map((client) => exchange(client, client.connect('web', 80, any<Family>([4, 6])), 1_000))
+    world.runFor(3_000)
+    const problems = sockets.flatMap((socket, i) => problemsOf(`connection ${i}`, socket))
+    for (const [i, { establishedAt, startedAt }] of sockets.entries()) {
+      if (establishedAt - startedAt > 1_500) problems.push(`connection ${i} took ${establishedAt - startedAt} ms`)
+    }
     return [...problems, ...oddDrops(world)]
   })
 })
@@ -187,7 +209,8 @@ test('an instance that refuses costs the client nothing: the next one is asked',
     world.runFor(3_000)
     const problems = problemsOf('connection', socket)
     if (servedBy(socket) !== 'h2') problems.push(`served by ${servedBy(socket)}`)
-    if (socket.establishedAt - socket.startedAt > 150) problems.push(`took ${socket.establishedAt - socket.startedAt} ms`)
+    if (socket.establishedAt - socket.startedAt > 150)
+      problems.push(`took ${socket.establishedAt - socket.startedAt} ms`)
     return [...problems, ...oddDrops(world)]
   })
 })
@@ -248,7 +271,12 @@ test('client and server on one host', (t) => {
     const again = exchange(host!, host!.connect('web', 80, any<Family>([4, 6])), 300)
     const away = exchange(other!, other!.connect('web', 80, any<Family>([4, 6])), 3_000)
     world.runFor(2_000)
-    return [...problemsOf('at once', early), ...problemsOf('later', again), ...problemsOf('from elsewhere', away), ...oddDrops(world)]
+    return [
+      ...problemsOf('at once', early),
+      ...problemsOf('later', again),
+      ...problemsOf('from elsewhere', away),
+      ...oddDrops(world),
+    ]
   })
 })
 
@@ -265,7 +293,10 @@ test('a stream goes on when an end changes its address', (t) => {
     const moving = any([server!, client!])
     const nat = any([true, false])
     for (let i = 0; i < 3; i++) {
-      moving.move(nat ? moving.address.replace(/\d+$/, String(20_000 + i)) : world.freshAddress(), !nat && any([true, false]))
+      moving.move(
+        nat ? moving.address.replace(/\d+$/, String(20_000 + i)) : world.freshAddress(),
+        !nat && any([true, false]),
+      )
       world.runFor(any([300, 1_500]))
     }
     talker.stop()
@@ -294,9 +325,12 @@ test('the daemon of the server restarts: its old connections end at both ends, n
     const problems: string[] = []
     if (socket.state !== 'reset') problems.push(`the client's end is ${socket.state}`)
     // The server learns of it when it says something itself.
-    server!.program(() => server!.kernel.accepted.forEach((accepted) => accepted.open && accepted.write(Uint8Array.of(1))))
+    server!.program(() =>
+      server!.kernel.accepted.forEach((accepted) => accepted.open && accepted.write(Uint8Array.of(1))),
+    )
     world.runFor(100)
-    for (const accepted of server!.kernel.accepted) if (accepted.open) problems.push('the server still has the connection')
+    for (const accepted of server!.kernel.accepted)
+      if (accepted.open) problems.push('the server still has the connection')
     const again = exchange(client!, client!.connect('web', 80), 2_000)
     talkers[1]!.stop()
     world.runFor(3_000)
@@ -334,7 +368,10 @@ test('a revoked host is cut off within a second and cannot come back', (t) => {
     world.runFor(500)
     const cut = [revoked!.connect('web', 80), client!.connect('evil', 80)]
     const living = client!.connect('web', 80)
-    const talkers = [...cut.map((socket, i) => new Talker([revoked!, client!][i]!, socket)), new Talker(client!, living)]
+    const talkers = [
+      ...cut.map((socket, i) => new Talker([revoked!, client!][i]!, socket)),
+      new Talker(client!, living),
+    ]
     world.runFor(500)
     const order = { host: revoked!.id, serial: world.serial, time: Math.floor(world.wallNow) }
     revoker!.trust.revocations.add(revokeAsAuthority(world.authority, order))
@@ -342,14 +379,15 @@ test('a revoked host is cut off within a second and cannot come back', (t) => {
     world.runFor(1_000)
     const problems: string[] = []
     const others = [server!, revoker!, client!]
-    const connected = () => others.filter(({ host }) => host.sessions.info(host.peers.indexOf(revoked!.id), world.now).connected)
+    const connected = () =>
+      others.filter(({ host }) => host.sessions.info(host.peers.indexOf(revoked!.id), world.now).connected)
     for (const { name } of connected()) problems.push(`${name} still has a session with it`)
     if (server!.kernel.accepted.some(({ ends, open }) => open && ends.remotePort === cut[0]!.ends.localPort))
       problems.push('its connection still stands at the server')
     if (cut[1]!.state !== 'reset') problems.push(`a connection to it is ${cut[1]!.state}`)
     const received = cut[0]!.received.length
     if (any([true, false])) revoked!.restart()
-    world.runFor(30_000)
+    world.runFor(15_000)
     for (const { name } of connected()) problems.push(`${name} has a session with it again`)
     if (cut[0]!.received.length > received) problems.push('it still receives')
     for (const talker of talkers) talker.stop()
@@ -432,7 +470,13 @@ test('what another member forges changes nothing', (t) => {
         host.control.send(peer, Channel.liveness, fromHex(server!.id), world.now)
         host.control.send(peer, Channel.liveness, fromHex(client!.id), world.now)
       }
-      host.setLocators([{ address: 'nowhere', port: 1 }, { address: '10.0.0.1', port: 1 }], world.now)
+      host.setLocators(
+        [
+          { address: 'nowhere', port: 1 },
+          { address: '10.0.0.1', port: 1 },
+        ],
+        world.now,
+      )
       host.dataPath.flush(world.now)
     })
     world.runFor(1_000)
@@ -468,10 +512,12 @@ test('a host that leaves ends its flows and tells the others', (t) => {
     world.runFor(700)
     const problems: string[] = []
     if (leaving!.running) problems.push('it is still waiting')
-    if (ended.some((socket) => socket.state !== 'reset')) problems.push(`its flows are ${ended.map(({ state }) => state).join(', ')}`)
+    if (ended.some((socket) => socket.state !== 'reset'))
+      problems.push(`its flows are ${ended.map(({ state }) => state).join(', ')}`)
     if (accepted.some((socket) => socket.open)) problems.push('a server of another host still has its connection')
     for (const { name, host } of [client!, other!]) {
-      if (host.sessions.info(host.peers.indexOf(leaving!.id), world.now).connected) problems.push(`${name} still has a session with it`)
+      if (host.sessions.info(host.peers.indexOf(leaving!.id), world.now).connected)
+        problems.push(`${name} still has a session with it`)
       if (host.catalogue.byName('web')?.instances.length !== 1) problems.push(`${name} still offers its instance`)
     }
     for (const talker of talkers) talker.stop()
@@ -485,8 +531,10 @@ test('a host that leaves ends its flows and tells the others', (t) => {
 })
 
 test('sessions are renewed under a stream that lasts for minutes', (t) => {
-  seeds(t, 4, (seed, any) => {
-    const world = mesh(seed, 3, { link: { loss: any([0, 0.02]), duplicate: any([0, 0.05]), jitter: any([0, 20]), delay: any([5, 40]) } })
+  seeds(t, 3, (seed, any) => {
+    const world = mesh(seed, 3, {
+      link: { loss: any([0, 0.02]), duplicate: any([0, 0.05]), jitter: any([0, 20]), delay: any([5, 40]) },
+    })
     const [server, client] = world.hosts
     server!.expose('web', 80)
     world.runFor(500)
@@ -508,7 +556,7 @@ test('sessions are renewed under a stream that lasts for minutes', (t) => {
 })
 
 test('a network that was cut in two grows together again', (t) => {
-  seeds(t, 8, (seed, any) => {
+  seeds(t, 6, (seed, any) => {
     const world = mesh(seed, 4, { link: { loss: any([0, 0.01]), jitter: any([0, 5]) } })
     const [server, near, client, far] = world.hosts
     server!.expose('web', 80)
@@ -522,7 +570,8 @@ test('a network that was cut in two grows together again', (t) => {
     const seconds = any([2, 10, 30, 250])
     world.runFor(seconds * 1_000)
     const problems: string[] = []
-    if (seconds > 180 && client!.host.catalogue.byName('web') !== undefined) problems.push('a service that cannot be heard of is still offered')
+    if (seconds > 180 && client!.host.catalogue.byName('web') !== undefined)
+      problems.push('a service that cannot be heard of is still offered')
     const held = socket.received.length
     world.filter = () => true
     near!.expose('new', 80)
@@ -533,7 +582,11 @@ test('a network that was cut in two grows together again', (t) => {
     beside.stop()
     const again = exchange(client!, client!.connect('new', 80), 500)
     world.runFor(4_000)
-    problems.push(...problemsOf('stream', socket), ...problemsOf('on the near side', beside.socket), ...problemsOf('new', again))
+    problems.push(
+      ...problemsOf('stream', socket),
+      ...problemsOf('on the near side', beside.socket),
+      ...problemsOf('new', again),
+    )
     if (beside.socket.longestGap > 1_000) problems.push(`the near side stalled for ${beside.socket.longestGap} ms`)
     if (problems.length > 0) problems.push(`cut for ${seconds} s`)
     return [...problems, ...oddDrops(world)]
@@ -561,8 +614,8 @@ test('both ends move in the same instant, with a third host that knows both', (t
 })
 
 test('in a large network any host reaches any other, though few keep sessions', (t) => {
-  seeds(t, 2, (seed, any) => {
-    const world = new HostWorld(sodium, seed, { link: { loss: any([0, 0.01]), jitter: 5 } })
+  seeds(t, 1, (seed, any) => {
+    const world = new HostWorld(sodium, seed, { link: { loss: 0.01, jitter: 5 } })
     const hosts = world.mesh(40)
     hosts[37]!.expose('web', 80)
     const problems: string[] = []
@@ -570,7 +623,9 @@ test('in a large network any host reaches any other, though few keep sessions', 
     world.runFor(1_000)
     const kept = hosts.slice(1).map(({ host }) => host.sessions.count)
     if (Math.max(...kept) > 33) problems.push(`a host keeps ${Math.max(...kept)} sessions`)
-    const sockets = [3, 11, 20, 29].map((n) => exchange(hosts[n]!, hosts[n]!.connect('web', 80, any<Family>([4, 6])), 2_000))
+    const sockets = [3, 11, 20, 29].map((n) =>
+      exchange(hosts[n]!, hosts[n]!.connect('web', 80, any<Family>([4, 6])), 2_000),
+    )
     world.runFor(5_000)
     problems.push(...sockets.flatMap((socket, i) => problemsOf(`connection ${i}`, socket)), ...oddDrops(world))
     for (const [i, { establishedAt, startedAt }] of sockets.entries()) {

@@ -216,7 +216,13 @@ export class HostWorld {
 }
 
 function sameRecords(a: Host, b: Host, of: HostId): boolean {
-  const text = (host: Host) => JSON.stringify(host.directory.recordsOf(of).map(({ key, sequence }) => [key, sequence]).sort())
+  const text = (host: Host) =>
+    JSON.stringify(
+      host.directory
+        .recordsOf(of)
+        .map(({ key, sequence }) => [key, sequence])
+        .sort(),
+    )
   return text(a) === text(b)
 }
 
@@ -244,7 +250,7 @@ export class WorldHost {
   readonly hints: WorldHost[] = []
   /** What the daemon's events said, such as `up h1`. */
   readonly log: string[] = []
-  /** Packets and frames of the last life that were thrown away, by reason. */
+  /** Where its frames come from at the moment. */
   address: string
   #host: Host | undefined
   #powered = true
@@ -464,6 +470,20 @@ export class WorldHost {
     this.world.events.at(this.world.now, () => {
       if (life === this.#life) this.#readInbox()
     })
+  }
+
+  /** Datagrams as the socket would hand them over: segment sizes as they are given. */
+  read(datagrams: readonly { readonly from: string; readonly bytes: Uint8Array; readonly segment: number }[]): void {
+    const { wireIn } = this.host.dataPath
+    wireIn.count = 0
+    for (const { from, bytes, segment } of datagrams.slice(0, DATAGRAMS)) {
+      const offset = wireIn.count * DATAGRAM_BUFFER
+      wireIn.data.set(bytes, offset)
+      wireIn.desc.set([offset, bytes.length, segment, 0], wireIn.count * DATAGRAM_WORDS)
+      wireIn.addresses.set(this.world.record(from), wireIn.count * ADDRESS_RECORD)
+      wireIn.count++
+    }
+    this.enter((host) => host.wireRead(this.world.now))
   }
 
   #readInbox(): void {

@@ -51,7 +51,12 @@ export function standInPrimitives(real: Primitives): Primitives {
   const keyOf = (value: bigint): Uint8Array => {
     let key = keys.get(value)
     if (key === undefined) {
-      const head = Uint8Array.of(Number(value >> 24n), Number(value >> 16n) & 255, Number(value >> 8n) & 255, Number(value) & 255)
+      const head = Uint8Array.of(
+        Number(value >> 24n),
+        Number(value >> 16n) & 255,
+        Number(value >> 8n) & 255,
+        Number(value) & 255,
+      )
       key = concat([head, real.blake2b(head, 28)])
       keys.set(value, key)
     }
@@ -72,7 +77,8 @@ export function standInPrimitives(real: Primitives): Primitives {
     ed25519SeedToX25519: (seed) => seed.slice(),
     ed25519PublicToX25519: (key) => key.slice(),
     chachaSeal: (key, nonce, aad, plaintext) => standInAead.seal(key, nonce, aad, plaintext),
-    chachaOpen: (key, nonce, aad, sealed) => (sealed.length < 16 ? undefined : standInAead.open(key, nonce, aad, sealed)),
+    chachaOpen: (key, nonce, aad, sealed) =>
+      sealed.length < 16 ? undefined : standInAead.open(key, nonce, aad, sealed),
   }
 }
 

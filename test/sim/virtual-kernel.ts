@@ -308,6 +308,9 @@ export interface Server {
 
 export class VirtualKernel {
   readonly sockets = new Map<string, TcpSocket>()
+  /** Whether a malformed packet is an error, or dropped as real kernels do. */
+  strict = true
+  malformed = 0
   readonly #udp = new Map<string, UdpSocket>()
   readonly #tcpServers = new Map<number, Server>()
   readonly #udpServers = new Map<number, string>()
@@ -359,15 +362,26 @@ export class VirtualKernel {
 
   /** A packet that was written to the TUN. */
   receive(bytes: Uint8Array): void {
-    const packet = see(bytes)
+    const packet = this.#parse(bytes)
+    if (packet === undefined) return
     const { family, source, destination } = packet
     if (this.components.isLocal(source, family)) throw new Error(`a packet from a local address: ${source.join('.')}`)
-    if (!this.components.isLocal(destination, family)) {
+    if (!this.components.isLocal(destination, family) && !(family === 4 && destination[0] === 127)) {
       throw new Error(`a packet to a foreign address: ${destination.join('.')}`)
     }
     if (packet.icmp !== undefined) return this.#error(packet)
     if (packet.protocol === Protocol.tcp) this.#tcp(packet)
     else if (packet.protocol === Protocol.udp) this.#datagram(packet, bytes)
+  }
+
+  #parse(bytes: Uint8Array): Seen | undefined {
+    try {
+      return see(bytes)
+    } catch (error) {
+      if (this.strict) throw error
+      this.malformed++
+      return undefined
+    }
   }
 
   nextTimeout(): number {

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
@@ -188,6 +188,8 @@ test('the holder file is believed only about the very process it names', async (
   const path = temporary(t)
   const state = await opened(t, path)
   const own = readFileSync(join(path, 'lock-holder'), 'utf8')
+  // So that the directory stays.
+  await state.write('trust', utf8('content'))
   await state.close()
   // As a daemon in another network namespace shows: the socket's name is free, but the holder lives.
   const other = spawn('sleep', ['60'], { stdio: 'ignore' })
@@ -204,4 +206,38 @@ test('the holder file is believed only about the very process it names', async (
     writeFileSync(join(path, 'lock-holder'), text)
     await (await StateDirectory.open(path)).close()
   }
+})
+
+test('what is held back is written at the release, and forgotten at a close before it', async (t) => {
+  const path = temporary(t)
+  const first = await opened(t, path)
+  first.hold()
+  await first.write('trust', utf8('early'))
+  await first.write('trust', utf8('late'))
+  t.equal(await first.read('trust', identity), undefined, 'not on disk')
+  await first.close()
+  const second = await opened(t, path)
+  t.equal(await second.read('trust', identity), undefined, 'forgotten')
+  second.hold()
+  const content = utf8('kept')
+  await second.write('trust', content)
+  content.fill(0)
+  await second.release()
+  t.same(await second.read('trust', identity), utf8('kept'))
+  await second.write('trust', utf8('more'))
+  t.same(await second.read('trust', identity), utf8('more'), 'writes go to disk again')
+})
+
+test('a directory that was made and not used goes again', async (t) => {
+  const path = temporary(t)
+  await (await StateDirectory.open(path)).close()
+  t.notOk(existsSync(path))
+  const used = await StateDirectory.open(path)
+  await used.write('trust', utf8('content'))
+  await used.close()
+  t.ok(existsSync(path), 'it holds something')
+  const again = await StateDirectory.open(path)
+  await again.remove('trust')
+  await again.close()
+  t.ok(existsSync(path), 'it was there before')
 })

@@ -111,8 +111,10 @@ test('over a link that loses, doubles and reorders, each message arrives exactly
     const whole =
       ends[1].messages.slice().sort().join() === expected('a').join() &&
       ends[0].messages.slice().sort().join() === expected('b').join()
-    if (!whole) t.fail(`seed ${seed}: lost or repeated`, { a: ends[1].messages.length, b: ends[0].messages.length, sent })
-    if (ends.some(({ drops }) => drops.length > 0)) t.fail(`seed ${seed}: drops`, { drops: ends.map(({ drops }) => drops) })
+    if (!whole)
+      t.fail(`seed ${seed}: lost or repeated`, { a: ends[1].messages.length, b: ends[0].messages.length, sent })
+    if (ends.some(({ drops }) => drops.length > 0))
+      t.fail(`seed ${seed}: drops`, { drops: ends.map(({ drops }) => drops) })
     if (ends.some(({ channel }) => channel.pending > 0)) t.fail(`seed ${seed}: not acknowledged after ${now} ms`)
   }
   t.pass('200 seeds')
@@ -140,7 +142,10 @@ test('one message that is lost again and again does not let the others run out o
   const [first] = a.sent
   const isFirst = (frame: Uint8Array) => decodeControl(frame)?.id === 1
   for (let now = 0; now < 50; now++) {
-    b.take(a.sent.splice(0).filter((frame) => !isFirst(frame)), now)
+    b.take(
+      a.sent.splice(0).filter((frame) => !isFirst(frame)),
+      now,
+    )
     a.take(b.sent.splice(0), now)
   }
   t.strictSame(b.drops, [], 'nothing arrives that has to be refused')

@@ -160,7 +160,13 @@ test('beyond the limit sessions form a ring, the same seen from every host', (t)
   for (let n = 1; n <= 100; n++) if (n !== 50) w.records.set(id(n), [at(n)])
   w.neighbours.known(w.records.keys(), 0)
   w.neighbours.handleTimeout(0)
-  t.strictSame(w.taken().map((text) => parseInt(text)).sort((a, b) => a - b), [48, 49, 51, 52])
+  t.strictSame(
+    w
+      .taken()
+      .map((text) => parseInt(text))
+      .sort((a, b) => a - b),
+    [48, 49, 51, 52],
+  )
   t.end()
 })
 
@@ -169,7 +175,13 @@ test('the ring closes at its ends', (t) => {
   for (let n = 1; n <= 6; n++) w.records.set(id(n), [at(n)])
   w.neighbours.known(w.records.keys(), 0)
   w.neighbours.handleTimeout(0)
-  t.strictSame(w.taken().map((text) => parseInt(text)).sort(), [1, 2, 5, 6])
+  t.strictSame(
+    w
+      .taken()
+      .map((text) => parseInt(text))
+      .sort(),
+    [1, 2, 5, 6],
+  )
   t.end()
 })
 
@@ -192,7 +204,10 @@ test('a flow gets its session on demand, also outside the ring and before the ne
   t.strictSame(w.taken(), [], 'there is a session')
   w.neighbours.lost(far, 7)
   w.neighbours.handleTimeout(100_000)
-  t.notOk(w.taken().some((text) => text.startsWith('5 ')), 'nobody wants it back')
+  t.notOk(
+    w.taken().some((text) => text.startsWith('5 ')),
+    'nobody wants it back',
+  )
   t.end()
 })
 
@@ -219,6 +234,68 @@ test('hints are bounded, and remembered for the next start', (t) => {
       [2, '10.0.0.23', '10.0.0.22'],
     ],
   )
+  t.end()
+})
+
+test('hosts that are only hinted do not crowd out members, nor fill the peer table', (t) => {
+  const w = new World({ meshMax: 10, strangersMax: 100, strangersTried: 4 })
+  for (let n = 1; n <= 8; n++) w.records.set(id(n), [at(n)])
+  const madeUp = (n: number) =>
+    hostId(Uint8Array.from({ length: 32 }, (_, i) => (i === 31 ? 0 : i === 0 ? n & 0xff : n >> 8)))
+  let asked = 0
+  let now = 0
+  for (let n = 0; n < 2_000; n++) {
+    w.neighbours.hint(madeUp(n + 256), at(200), now)
+    if (n % 20 > 0) continue
+    now += 1_000
+    w.neighbours.known(w.records.keys(), now)
+    w.neighbours.handleTimeout(now)
+    const taken = w.taken().map((text) => parseInt(text))
+    if (n === 0) t.strictSame(taken.filter((host) => host >= 1 && host <= 8).length, 8, 'every member is connected to')
+    asked = Math.max(asked, taken.length)
+    for (let peer = 1; peer < w.peers.size; peer++) w.neighbours.failed(peer, now)
+  }
+  t.ok(asked <= 12, 'few strangers at a time')
+  t.ok(w.peers.size <= w.peers.capacity / 2 + 4)
+  t.ok(w.neighbours.remembered().length <= 100)
+  t.end()
+})
+
+test('a stranger gets its turn, though others were hinted before it and do not answer', (t) => {
+  const w = new World({ strangersTried: 2 })
+  for (let n = 1; n <= 9; n++) w.neighbours.hint(id(n), at(n), 0)
+  let now = 0
+  for (let i = 0; i < 20; i++) {
+    w.neighbours.known([], now)
+    w.neighbours.handleTimeout(now)
+    for (const text of w.taken()) {
+      if (text.startsWith('9 ')) w.neighbours.established(w.peer(9), at(9), now)
+      else w.neighbours.failed(w.peer(parseInt(text)), now)
+    }
+    now += 1_000
+  }
+  w.neighbours.lost(w.peer(9), now)
+  w.neighbours.known([], now)
+  w.neighbours.handleTimeout(now + 10_000)
+  t.ok(
+    w.taken().some((text) => text.startsWith('9 ')),
+    'and is a member from then on',
+  )
+  t.equal(
+    w.neighbours.remembered().at(-1)?.host,
+    id(9),
+    'members are the first to be tried after a restart, which begins at the end',
+  )
+  t.end()
+})
+
+test('false hints of a member do not hide where it says it is', (t) => {
+  const w = new World()
+  w.records.set(id(1), [at(1)])
+  for (let n = 100; n < 150; n++) w.neighbours.hint(id(1), at(n), 0)
+  w.neighbours.known([id(1)], 0)
+  w.neighbours.handleTimeout(0)
+  t.match(w.taken(), [/ 10\.0\.0\.1:7474/])
   t.end()
 })
 

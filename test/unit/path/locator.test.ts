@@ -1,5 +1,5 @@
 import { test } from 'tap'
-import { decodeLocator, encodeLocator, formatLocator, parseLocator } from '../../../lib/path/locator.js'
+import { decodeLocator, encodeLocator, formatLocator, locatorRecord, parseLocator } from '../../../lib/path/locator.js'
 import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
 
 test('a locator survives its record and its text', (t) => {
@@ -49,7 +49,19 @@ test('texts that people write', (t) => {
 })
 
 test('what is no locator', (t) => {
-  for (const text of ['', ':80', '192.0.2.1', '192.0.2.1:0', '192.0.2.1:65536', '192.0.2.1:', '192.0.2.256:1', 'host:80', '[::1', '::1]:80', '[::g]:1']) {
+  for (const text of [
+    '',
+    ':80',
+    '192.0.2.1',
+    '192.0.2.1:0',
+    '192.0.2.1:65536',
+    '192.0.2.1:',
+    '192.0.2.256:1',
+    'host:80',
+    '[::1',
+    '::1]:80',
+    '[::g]:1',
+  ]) {
     t.equal(parseLocator(text), undefined, JSON.stringify(text))
   }
   t.equal(parseLocator('10.0.0.1', 0), undefined)
@@ -60,6 +72,7 @@ test('what is no locator', (t) => {
     { address: '10.0.0.1', port: 1.5 },
   ]) {
     t.throws(() => encodeLocator(locator), RangeError)
+    t.equal(locatorRecord(locator), undefined, 'what others say is no reason to throw')
   }
   t.equal(decodeLocator(new Uint8Array(ADDRESS_RECORD)), undefined)
   t.equal(decodeLocator(Uint8Array.of(4, 0, 0, 0, ...new Array<number>(20).fill(1))), undefined, 'port 0')

@@ -158,9 +158,15 @@ test('silence of an active peer: doubtful, then dead', (t) => {
   w.home = undefined
   const since = w.now
   w.runFor(2_000)
-  t.strictSame(w.events.map((text) => text.split(' ')[0]), ['doubtful', 'dead'])
+  t.strictSame(
+    w.events.map((text) => text.split(' ')[0]),
+    ['doubtful', 'dead'],
+  )
   const [doubtful, dead] = w.events.map((text) => Number(text.split(' ')[1]) - since)
-  t.ok(doubtful! >= doubtfulAfterMs && doubtful! <= doubtfulAfterMs + 2 * activeIntervalMs + 20, `doubtful after ${doubtful}`)
+  t.ok(
+    doubtful! >= doubtfulAfterMs && doubtful! <= doubtfulAfterMs + 2 * activeIntervalMs + 20,
+    `doubtful after ${doubtful}`,
+  )
   t.ok(dead! >= deadAfterMs && dead! <= deadAfterMs + 2 * activeIntervalMs + 20, `dead after ${dead}`)
   t.end()
 })
@@ -172,7 +178,10 @@ test('silence of an idle peer is noticed with the next probe', (t) => {
   w.events.length = 0
   w.home = undefined
   w.runFor(idleIntervalMs + deadAfterMs + 2 * activeIntervalMs + 20)
-  t.strictSame(w.events.map((text) => text.split(' ')[0]), ['doubtful', 'dead'])
+  t.strictSame(
+    w.events.map((text) => text.split(' ')[0]),
+    ['doubtful', 'dead'],
+  )
   t.end()
 })
 
@@ -210,7 +219,10 @@ test('frames from a new address move nothing until a probe of ours has come back
   w.events.length = 0
   w.hear(NEW)
   t.equal(w.current, OLD)
-  t.strictSame(w.probes.map(({ to }) => to), [NEW])
+  t.strictSame(
+    w.probes.map(({ to }) => to),
+    [NEW],
+  )
   w.echo(OLD, w.probes[0]!.token)
   t.equal(w.current, OLD, 'an echo from elsewhere proves nothing')
   w.echo(NEW, new Uint8Array(16))
@@ -291,6 +303,36 @@ test('a doubtful peer is looked for on all its paths', (t) => {
   w.home = OLD
   w.runFor(1_500)
   t.equal(w.current, OLD, 'the old path works again')
+  t.end()
+})
+
+test('where a peer says that it is comes into use when it falls silent where it was', (t) => {
+  const w = new World()
+  w.prober.candidate(w.peer, record(NEW), w.now)
+  t.equal(w.prober.nextTimeout(), Infinity, 'of a peer that is not watched it says nothing')
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.prober.candidate(w.peer, record(NEW), w.now)
+  t.equal(w.current, OLD)
+  w.home = NEW
+  w.runFor(deadAfterMs)
+  t.equal(w.current, NEW)
+  t.equal(w.prober.liveness(w.peer), 'alive')
+  t.end()
+})
+
+test('a peer given up for dead is looked for at once where it says it is now', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.home = undefined
+  w.runFor(60_000)
+  t.equal(w.prober.liveness(w.peer), 'dead')
+  w.home = NEW
+  w.runFor(activeIntervalMs)
+  w.prober.candidate(w.peer, record(NEW), w.now)
+  w.runFor(idleIntervalMs)
+  t.equal(w.current, NEW)
   t.end()
 })
 

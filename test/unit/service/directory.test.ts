@@ -3,7 +3,7 @@ import { HostKey } from '../../../lib/crypto/host-key.js'
 import { RevocationList, revokeAsAuthority } from '../../../lib/crypto/revocations.js'
 import { Directory, directoryDefaults } from '../../../lib/service/directory.js'
 import { RECORDS_PER_HOST, type RecordChange } from '../../../lib/service/host-records.js'
-import { encodeRecord, RECORD_LABEL } from '../../../lib/service/record.js'
+import { encodeHeartbeat, encodeRecord, HEARTBEAT_LABEL, RECORD_LABEL } from '../../../lib/service/record.js'
 import { recordKey } from '../../../lib/service/registration.js'
 import { MemberTrust } from '../../../lib/service/trust.js'
 import { decodeDirectoryMessage, encodeDirectoryMessage, type Bundle } from '../../../lib/wire/directory-message.js'
@@ -273,4 +273,46 @@ test('synchronised once both agree', async (t) => {
   t.ok(a.directory.synced && b.directory.synced)
   t.equal(b.directory.recordsOf(a.id).length, 1)
   t.strictSame(b.directory.recordsOf(hostId('00'.repeat(32))), [])
+})
+
+test('a member that numbers its records far apart does not bring others down', async (t) => {
+  const [a, b] = pair()
+  const step = 2 ** 33
+  const body = encodeHeartbeat({
+    sequence: 300 * step,
+    lease: LEASE,
+    live: new Uint8Array(16),
+    membership: new Uint8Array(8),
+  })
+  const heartbeat = a.trust.sign(HEARTBEAT_LABEL, body)
+  for (let i = 1; i <= 200; i++) {
+    const payload = registration(`service-${i}`)
+    const record = encodeRecord({ key: recordKey(payload), sequence: i * step, lifetime: LEASE, payload })
+    const bundle: Bundle = {
+      kind: 'bundle',
+      host: a.id,
+      age: 0,
+      heartbeat,
+      records: [a.trust.sign(RECORD_LABEL, record)],
+    }
+    b.directory.receive(a.id, encodeDirectoryMessage(bundle), 10)
+  }
+  t.equal(b.directory.recordsOf(a.id).length, 200)
+  b.sent.length = 0
+  b.directory.handleTimeout(b.directory.nextTimeout())
+  const wants = b.sent.map(({ bytes }) => decodeDirectoryMessage(bytes)).filter((message) => message?.kind === 'want')
+  t.equal(wants.length, 1, 'it is asked for what is missing')
+})
+
+test('a revocation of before a restart reaches a peer to whom the restart is only another handshake', async (t) => {
+  const [a, b] = pair()
+  const bad = new TestHost(a.network)
+  b.trust.learn(bad.membership, bad.id)
+  a.revocations.add(revokeAsAuthority(a.network.authority, { host: bad.id, serial: 10, time: NOW }))
+  a.trust.recheck()
+  a.directory.peerUp(b.id, 5)
+  talk([a, b], 5)
+  b.directory.peerRenewed(a.id)
+  talk([a, b], 6)
+  t.ok(b.trust.isRevoked(bad.id))
 })

@@ -1,0 +1,225 @@
+import { test } from 'tap'
+import type { LocalEndpoint } from '../../../lib/flow/environment.js'
+import { HostEnvironment } from '../../../lib/host/host-environment.js'
+import { PeerTable, SELF } from '../../../lib/path/peers.js'
+import { Addresses } from '../../../lib/service/addresses.js'
+import { ServiceCatalogue } from '../../../lib/service/catalogue.js'
+import { choiceDefaults, InstanceChoice, type HostCondition } from '../../../lib/service/choice.js'
+import { allowAll, parsePolicy, type Policy } from '../../../lib/service/policy.js'
+import { recordKey, type Registration } from '../../../lib/service/registration.js'
+import { networkPrefix } from '../../../lib/service/service-id.js'
+import { ServiceTable } from '../../../lib/service/service-table.js'
+import { Protocol } from '../../../lib/wire/constants.js'
+import type { DropReason } from '../../../lib/wire/drop.js'
+import type { HostId, ServiceId } from '../../../lib/wire/ids.js'
+import { host, idOf, network, primitives, registration } from '../service/fixtures.js'
+
+const [h1, h2, h3] = [host('h1'), host('h2'), host('h3')]
+const NOW = 5_000
+
+/** The environment of h1. */
+class World {
+  readonly peers: PeerTable
+  readonly table = new ServiceTable()
+  readonly catalogue: ServiceCatalogue
+  readonly environment: HostEnvironment
+  readonly tags = new Map<HostId, readonly string[]>([h1, h2, h3].map((id) => [id, []]))
+  readonly conditions = new Map<HostId, HostCondition>()
+  readonly endpoints = new Map<string, LocalEndpoint>()
+  readonly active: number[] = []
+  readonly wanted: number[] = []
+  readonly drops: DropReason[] = []
+  policy: Policy = allowAll
+
+  constructor(peerCapacity = 8) {
+    const { table, peers } = { table: this.table, peers: new PeerTable(h1, peerCapacity) }
+    this.peers = peers
+    const tagsOf = (id: HostId) => this.tags.get(id)
+    this.catalogue = new ServiceCatalogue({ network, self: h1 }, { primitives, tagsOf, table })
+    this.environment = new HostEnvironment({
+      self: h1,
+      peers,
+      table,
+      addresses: new Addresses({ network, self: h1 }, { hasher: primitives, mappingChanged: () => undefined }),
+      catalogue: this.catalogue,
+      choice: new InstanceChoice(choiceDefaults, {
+        random: () => 0,
+        condition: (id) => this.conditions.get(id) ?? { liveness: 'alive', age: 0, rtt: 1 },
+        openFlows: (service, id) => this.environment.openFlows(service, id),
+      }),
+      endpoints: {
+        find: (service, protocol, port) => this.endpoints.get(`${service}/${protocol}/${port}`) ?? 'no-instance',
+      },
+      tagsOf,
+      policy: () => this.policy,
+      active: (peer) => this.active.push(peer),
+      wantSession: (peer) => this.wanted.push(peer),
+      other: () => undefined,
+      sendFrame: () => true,
+      writePacket: () => undefined,
+      drop: (reason) => this.drops.push(reason),
+    })
+  }
+
+  register(id: HostId, payload: Registration): void {
+    const key = recordKey(payload)
+    const blob = { body: new Uint8Array(), signature: new Uint8Array() }
+    this.catalogue.apply({
+      host: id,
+      key,
+      before: undefined,
+      record: { host: id, key, sequence: 1, lifetime: 1, payload, blob },
+    })
+  }
+
+  /** Names of the hosts asked for the service, in their order; `?` behind a doubtful one; or why there are none. */
+  ask(service: ServiceId, protocol: number = Protocol.tcp, port = 80, at?: HostId): readonly string[] | string {
+    const target = { kind: 'service' as const, service, ...(at === undefined ? {} : { host: at }) }
+    const found = this.environment.candidates(target, protocol, port, NOW)
+    return typeof found === 'string'
+      ? found
+      : found.map(({ peer, doubtful }) => this.name(peer) + (doubtful ? '?' : ''))
+  }
+
+  name(peer: number): string {
+    return { [h1]: 'h1', [h2]: 'h2', [h3]: 'h3' }[this.peers.hostId(peer)]!
+  }
+}
+
+const WEB = idOf('web')
+
+test('instances in the order of choice; the first one’s host is watched', (t) => {
+  const w = new World()
+  w.register(h3, registration('web', { priority: 10 }))
+  w.register(h2, registration('web', { priority: 20 }))
+  t.strictSame(w.ask(WEB), ['h3', 'h2'])
+  t.strictSame(w.active, [w.peers.indexOf(h3)])
+  t.end()
+})
+
+test('an instance on this host needs no peer, and is never in doubt', (t) => {
+  const w = new World()
+  w.conditions.set(h1, { liveness: 'unknown', age: Infinity, rtt: 0 })
+  w.register(h1, registration('web'))
+  t.strictSame(w.ask(WEB), ['h1'])
+  t.strictSame(w.active, [])
+  const found = w.environment.candidates({ kind: 'service', service: WEB }, Protocol.tcp, 80, NOW)
+  t.equal(typeof found === 'string' ? -1 : found[0]!.peer, SELF)
+  t.end()
+})
+
+test('what has not been heard of lately is in doubt; what is dead comes last', (t) => {
+  const w = new World()
+  w.register(h2, registration('web', { priority: 10 }))
+  w.register(h3, registration('web', { priority: 20 }))
+  w.conditions.set(h2, { liveness: 'alive', age: 60_000, rtt: 1 })
+  t.strictSame(w.ask(WEB), ['h2?', 'h3'])
+  w.conditions.set(h2, { liveness: 'dead', age: 60_000, rtt: 1 })
+  t.strictSame(w.ask(WEB), ['h3', 'h2?'])
+  t.end()
+})
+
+test('refusals and silence are remembered for the choice', (t) => {
+  const w = new World()
+  w.register(h2, registration('web', { priority: 10 }))
+  w.register(h3, registration('web', { priority: 20 }))
+  const candidate = { peer: w.peers.add(h2), service: WEB, doubtful: false }
+  for (const outcome of ['refused', 'silent'] as const) {
+    w.environment.outcome(candidate, outcome, NOW)
+    t.strictSame(w.ask(WEB), ['h3', 'h2?'], outcome)
+    w.environment.outcome(candidate, 'answered', NOW)
+    t.strictSame(w.ask(WEB), ['h2', 'h3'])
+  }
+  t.end()
+})
+
+test('open flows are counted by instance, and never below none', (t) => {
+  const w = new World()
+  const peer = w.peers.add(h2)
+  const candidate = { peer, service: WEB, doubtful: false }
+  w.environment.outcome(candidate, 'answered', NOW)
+  w.environment.outcome(candidate, 'answered', NOW)
+  w.environment.outcome(candidate, 'refused', NOW)
+  w.environment.outcome({ ...candidate, service: undefined }, 'answered', NOW)
+  t.equal(w.environment.openFlows(WEB, h2), 2)
+  t.equal(w.environment.openFlows(WEB, h3), 0)
+  for (let i = 0; i < 3; i++) w.environment.flowEnded(peer, WEB)
+  w.environment.flowEnded(peer, undefined)
+  w.environment.flowEnded(-1, WEB)
+  t.equal(w.environment.openFlows(WEB, h2), 0)
+  w.environment.outcome(candidate, 'answered', NOW)
+  t.equal(w.environment.openFlows(WEB, h2), 1)
+  t.end()
+})
+
+test('why there is nobody: unknown, no healthy instance, another port', (t) => {
+  const w = new World()
+  t.equal(w.ask(idOf('nothing')), 'no-such-service')
+  w.register(h2, registration('web'))
+  t.equal(w.ask(WEB, Protocol.tcp, 81), 'refused', 'an instance is there, the port is not')
+  t.equal(w.ask(WEB, Protocol.udp, 80), 'refused')
+  t.strictSame(w.ask(WEB, Protocol.icmp, 0), ['h2'], 'echo goes to any instance')
+  w.register(h3, registration('sick', { state: 'unhealthy' }))
+  t.equal(w.ask(idOf('sick')), 'no-instance')
+  t.equal(w.ask(WEB, Protocol.tcp, 80, h3), 'no-instance', 'pinned to a host without an instance')
+  t.strictSame(w.ask(WEB, Protocol.tcp, 80, h2), ['h2'])
+  t.end()
+})
+
+test('rules of the service table come first: held, or dropped', (t) => {
+  const w = new World()
+  w.table.set(networkPrefix(network), 'wait', { action: { kind: 'delay' }, priority: 65_535, weight: 0 })
+  t.equal(w.ask(idOf('later')), 'hold')
+  w.register(h2, registration('web'))
+  t.strictSame(w.ask(WEB), ['h2'], 'the longer prefix decides')
+  w.table.set(networkPrefix(network), 'no', { action: { kind: 'drop' }, priority: 1, weight: 0 })
+  t.equal(w.ask(idOf('later')), 'denied')
+  t.end()
+})
+
+test('a host itself answers echo only', (t) => {
+  const w = new World()
+  const target = { kind: 'host' as const, host: h2 }
+  t.equal(w.environment.candidates(target, Protocol.tcp, 22, NOW), 'refused')
+  t.strictSame(w.environment.candidates(target, Protocol.icmp, 0, NOW), [
+    { peer: w.peers.indexOf(h2), service: undefined, doubtful: false },
+  ])
+  const endpoint = w.environment.localEndpoint(w.peers.add(h2), undefined, Protocol.icmp, 0)
+  t.strictSame(endpoint, { family: 4, address: w.environment.addresses.self(4), port: 0 })
+  t.equal(w.environment.localEndpoint(w.peers.add(h2), undefined, Protocol.tcp, 22), 'refused')
+  t.end()
+})
+
+test('both ends ask the policy', (t) => {
+  const w = new World()
+  const policy = parsePolicy({
+    default: 'deny',
+    rules: [{ action: 'allow', from: ['web'], to: ['web'], ports: ['tcp/80'] }],
+  })
+  if ('problems' in policy) throw new Error(policy.problems.join())
+  w.register(h2, registration('web'))
+  w.endpoints.set(`${WEB}/6/80`, { family: 4, address: Uint8Array.of(127, 0, 0, 1), port: 8080 })
+  const peer = w.peers.add(h3)
+  t.notMatch(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80), 'denied')
+  w.policy = policy
+  t.equal(w.ask(WEB), 'denied', 'as the client’s host')
+  t.equal(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80), 'denied', 'as the server’s')
+  t.equal(w.environment.localEndpoint(peer, undefined, Protocol.icmp, 0), 'denied')
+  w.tags.set(h1, ['web'])
+  w.tags.set(h3, ['web', 'other'])
+  t.strictSame(w.ask(WEB), ['h2'])
+  t.match(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80), { port: 8080 })
+  t.equal(w.environment.localEndpoint(peer, WEB, Protocol.udp, 80), 'denied')
+  w.tags.delete(h3)
+  t.equal(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80), 'denied', 'no member any more')
+  t.end()
+})
+
+test('a full peer table leaves those who found room', (t) => {
+  const w = new World(2)
+  w.register(h2, registration('web', { priority: 1 }))
+  w.register(h3, registration('web', { priority: 2 }))
+  t.strictSame(w.ask(WEB), ['h2'])
+  t.equal(w.environment.candidates({ kind: 'host', host: h3 }, Protocol.icmp, 0, NOW), 'no-instance')
+  t.end()
+})
