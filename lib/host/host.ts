@@ -106,6 +106,8 @@ const TICK_MS = 1_000
 /** How long a host that leaves waits for its last messages to arrive before it says farewell all the same. */
 const FAREWELL_MS = 100
 const PINGS_MAX = 1_024
+/** Services that a host may offer: with their names and addresses they fit the records that it may publish. */
+export const OFFERS_MAX = 100
 /** Key of the rule that holds first packets until the directory is whole. */
 const UNSYNCED = 'unsynced'
 const PEERS = 4_096
@@ -289,8 +291,20 @@ export class Host implements SessionSink {
 
   // ---- What this host offers ----
 
-  /** Offers a service, or changes what is offered. Returns its served addresses, IPv4 first, which are to be local from now on. */
+  /** Whether the service is offered already, or there is room for one more. */
+  mayOffer(service: ServiceId): boolean {
+    if (this.directory.record(this.id, `service/${service}`) !== undefined) return true
+    return (
+      this.directory.recordsOf(this.id).filter(({ payload }) => payload.kind === 'registration').length < OFFERS_MAX
+    )
+  }
+
+  /**
+   * Offers a service, or changes what is offered. Returns its served addresses, IPv4 first, which are to be local from now on. Throws RangeError,
+   * and nothing has changed, where {@link mayOffer} says no.
+   */
   offer(offer: Offer, now: number): readonly [Uint8Array, Uint8Array] {
+    if (!this.mayOffer(offer.service)) throw new RangeError(`a host may offer ${OFFERS_MAX} services`)
     this.#now = now
     const wall = Math.floor(this.#c.wallNow())
     const known = this.directory.record(

@@ -149,13 +149,26 @@ export class PrefixIndex {
     this.#buckets.reserve(from + this.#last + 2)
     const buckets = this.#buckets.words(from)
     const place = this.#buckets.at(from)
-    let record = Math.abs(buckets[place]!) - 1
-    buckets[place] = 0
+    const link = buckets[place]!
     this.#split++
     if (this.#split > this.#last) {
       this.#last = 2 * this.#last + 1
       this.#split = 0
     }
+    if (link > 0) {
+      // One record by itself moves or stays without being touched.
+      const hash = buckets[place + 1]!
+      const bucket = this.#bucket(hash)
+      if (bucket === from) return
+      const words = this.#buckets.words(bucket)
+      const to = this.#buckets.at(bucket)
+      words[to] = link
+      words[to + 1] = hash
+      buckets[place] = 0
+      return
+    }
+    buckets[place] = 0
+    let record = -link - 1
     while (record >= 0) {
       const next = this.#records.words(record)[this.#records.at(record) + Field.next]! - 1
       this.#link(record, this.#hashOf(record))

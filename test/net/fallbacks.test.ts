@@ -113,7 +113,7 @@ class Bench {
     for (const family of [4, 6] as const) {
       const body = await this.net.run(from, `curl -sS -f -${family} --max-time 20 http://${name}/body | sha256sum`)
       t.equal(body.out.slice(0, 64), this.hash, `10 MB from ${name}, IPv${family} ${body.err}`)
-      const ping = await this.net.run(from, `ping -${family} -n -c 3 -i 0.05 -W 2 -s 4000 ${name}`)
+      const ping = await this.net.run(from, `ping -${family} -n -c 3 -i 0.05 -w 5 -s 4000 ${name}`)
       t.match(ping.out, /3 received/, `ping -s 4000 ${name}, IPv${family} ${ping.err}`)
     }
     const echo = await this.net.run(from, ['python3', '-c', ASK, name])

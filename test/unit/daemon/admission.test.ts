@@ -136,7 +136,11 @@ test('expired and unknown tokens', async (t) => {
   t.equal(h1.admission.find(new Uint8Array(16), key.id, now), 'unknown')
   const found = h1.admission.find(token.tokenId, key.id, now)
   if (typeof found === 'string') throw new Error(found)
-  t.match(h1.admission.admit(requestOf(h1, token, key, 'h2'), found, now + 61), { refusal: 'expired' }, 'between the two')
+  t.match(
+    h1.admission.admit(requestOf(h1, token, key, 'h2'), found, now + 61),
+    { refusal: 'expired' },
+    'between the two',
+  )
 })
 
 test('a host that comes back after its revocation in the same second is a member', async (t) => {

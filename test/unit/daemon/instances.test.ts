@@ -220,7 +220,11 @@ test('an HTTP probe decides when the server listens', async (t) => {
   instances.scan()
   await told
   t.strictSame(changes, ['web up', 'web unhealthy GET /ready answered 500'])
-  t.equal(where(instances, WEB, Protocol.tcp, 80), `127.0.0.1 ${port} v4`, 'connections that come all the same are let in')
+  t.equal(
+    where(instances, WEB, Protocol.tcp, 80),
+    `127.0.0.1 ${port} v4`,
+    'connections that come all the same are let in',
+  )
 })
 
 test('a probed server that comes back is well only after a probe', async (t) => {
@@ -310,7 +314,12 @@ test('a crash while services are restored loses none', async (t) => {
 
 test('a damaged file of services is told of', async (t) => {
   const { instances, state } = await rig(t)
-  for (const text of ['{', '{}', '[{"name":"web"}]', '[{"name":"web","ports":[{"protocol":"sctp","port":1,"local":1}]}]']) {
+  for (const text of [
+    '{',
+    '{}',
+    '[{"name":"web"}]',
+    '[{"name":"web","ports":[{"protocol":"sctp","port":1,"local":1}]}]',
+  ]) {
     await state.write('services', Buffer.from(text))
     await t.rejects(instances.restored(), { code: 'CARACAL_E_STATE_DAMAGED' }, text)
   }

@@ -6,7 +6,7 @@ import { monotonicNow } from '../../../daemon/packet-loop.js'
 import { Underlay } from '../../../daemon/underlay.js'
 import { HostKey } from '../../../lib/crypto/host-key.js'
 import { InviteToken } from '../../../lib/crypto/token.js'
-import { encodeLocator, formatLocator } from '../../../lib/path/locator.js'
+import { encodeLocator, formatLocator, type Locator } from '../../../lib/path/locator.js'
 import { JoinIssuer } from '../../../lib/session/join-issuer.js'
 import { ADDRESS_RECORD, DATAGRAM_WORDS, datagramBatch } from '../../../lib/wire/batch.js'
 import { HandshakeView } from '../../../lib/wire/handshake.js'
@@ -22,14 +22,22 @@ function open(t: Test, address = '127.0.0.1'): Underlay {
 
 interface Office {
   readonly issuer: Rig
-  readonly locator: string
   /** Requests that were heard. */
   readonly heard: () => number
   invite(uses?: number, tags?: readonly string[]): Promise<InviteToken>
 }
 
-/** An issuer's daemon on real sockets. `deaf`: so many requests are lost on their way. `clock`: seconds it is ahead. */
-async function office(t: Test, { deaf = 0, clock = 0 } = {}): Promise<Office> {
+interface OfficeOptions {
+  /** So many requests are lost on their way. */
+  readonly deaf?: number
+  /** Seconds that it is ahead. */
+  readonly clock?: number
+  /** Places that its tokens name first. */
+  readonly places?: readonly Locator[]
+}
+
+/** An issuer's daemon on real sockets. */
+async function office(t: Test, { deaf = 0, clock = 0, places = [] }: OfficeOptions = {}): Promise<Office> {
   const issuer = await new RigNetwork(t).create()
   const underlay = open(t)
   const { identity, files } = issuer
@@ -37,7 +45,7 @@ async function office(t: Test, { deaf = 0, clock = 0 } = {}): Promise<Office> {
     identity,
     primitives,
     files,
-    locators: () => underlay.locals,
+    locators: () => [...places, ...underlay.locals],
     hosts: () => issuer.host,
     log: noLog,
   })
@@ -62,7 +70,6 @@ async function office(t: Test, { deaf = 0, clock = 0 } = {}): Promise<Office> {
   })
   return {
     issuer,
-    locator: formatLocator(underlay.locals[0]!),
     heard: () => heard,
     invite: async (uses = 1, tags = []) =>
       tokenOf(await admission.invite({ tags, uses, expiresAt: wallNow() + 600 }, wallNow())),
@@ -72,10 +79,7 @@ async function office(t: Test, { deaf = 0, clock = 0 } = {}): Promise<Office> {
 /** The same token with something else in it. */
 function changed(token: InviteToken, changes: Partial<InviteToken>, secret: Uint8Array): InviteToken {
   const { network, authority, profile, issuer, locators, expiry, tokenId, tags } = token
-  return new InviteToken(
-    { network, authority, profile, issuer, locators, expiry, tokenId, tags, ...changes },
-    secret,
-  )
+  return new InviteToken({ network, authority, profile, issuer, locators, expiry, tokenId, tags, ...changes }, secret)
 }
 
 const key = () => HostKey.generate(primitives)
@@ -103,8 +107,10 @@ test('requests that are lost are repeated, and use nothing up', async (t) => {
 test('what the issuer has against it is said, with what to do', async (t) => {
   const { invite } = await office(t)
   const token = await invite(5)
-  const refused = async (given: InviteToken, name: string, expected: object) =>
-    t.rejects(joinNetwork(open(t), primitives, key(), given, name, SHORT), expected)
+  const refused = async (given: InviteToken, name: string, expected: object) => {
+    const outcome = await joinNetwork(open(t), primitives, key(), given, name, SHORT).catch((error: unknown) => error)
+    t.match(outcome, expected)
+  }
   await refused(token, 'h1', { code: 'CARACAL_E_NAME_TAKEN', next: /--name/ })
   const secret = primitives.randomBytes(32)
   await refused(changed(token, {}, secret), 'h2', { code: 'CARACAL_E_TOKEN', what: /does not know this token/ })
@@ -113,11 +119,8 @@ test('what the issuer has against it is said, with what to do', async (t) => {
 })
 
 test('clocks that differ too much are named', async (t) => {
-  const { invite } = await office(t, { clock: 3_600 })
-  const token = changed(await invite(), {}, primitives.randomBytes(32))
-  await t.rejects(joinNetwork(open(t), primitives, key(), token, 'h2', SHORT), { code: 'CARACAL_E_TOKEN' })
-  const ahead = await office(t, { clock: 400 })
-  await t.rejects(joinNetwork(open(t), primitives, key(), await ahead.invite(), 'h2', SHORT), {
+  const { invite } = await office(t, { clock: 400 })
+  await t.rejects(joinNetwork(open(t), primitives, key(), await invite(), 'h2', SHORT), {
     code: 'CARACAL_E_CLOCK',
     what: /clocks differ/,
   })
@@ -140,13 +143,9 @@ test('where nobody answers it ends, naming the places', async (t) => {
 })
 
 test('another place of the token is tried while the first is silent', async (t) => {
-  const { invite, locator } = await office(t)
+  const { invite } = await office(t, { places: open(t).locals })
   const token = await invite()
-  const silent = formatLocator(open(t).locals[0]!)
-  const both = { ...token.toJSON(), tokenId: token.tokenId, authority: token.authority, locators: [silent, locator] }
-  t.strictSame(token.locators, [locator])
-  // The secret is in the text only: the token is told where to ask by its locators.
-  Object.defineProperty(token, 'locators', { value: both.locators })
+  t.equal(token.locators.length, 2)
   t.match((await joinNetwork(open(t), primitives, key(), token, 'h2')).membership, { name: 'h2' })
 })
 
@@ -155,9 +154,11 @@ test('garbage that arrives meanwhile does no harm', async (t) => {
   const underlay = open(t)
   const noise = open(t)
   const at = encodeLocator(underlay.locals[0]!)
-  for (let i = 0; i < 100; i++) noise.sendOne(primitives.randomBytes(1 + ((i * 13) % 1_200)), at)
+  for (let i = 0; i < 100; i++) noise.sendOne(new Uint8Array(1 + ((i * 13) % 1_200)).fill(i * 7), at)
   for (let type = 0; type < 8; type++) noise.sendOne(Uint8Array.of(type, 1, 0, 0), at)
-  t.match((await joinNetwork(underlay, primitives, key(), await invite(), 'h2', { retryMs: 30 })).membership, { name: 'h2' })
+  t.match((await joinNetwork(underlay, primitives, key(), await invite(), 'h2', { retryMs: 30 })).membership, {
+    name: 'h2',
+  })
 })
 
 test('a name that no host has is refused before anything is sent', async (t) => {

@@ -49,7 +49,10 @@ const UDP = `   sl  local_address rem_address   st tx_queue rx_queue tr tm->when
 function captured(text: string): string {
   if (endianness() === 'LE') return text
   const swapped = (word: string) => Buffer.from(word, 'hex').swap32().toString('hex').toUpperCase()
-  return text.replace(/ ((?:[0-9A-F]{8})+)(?=:[0-9A-F]{4} )/g, (_, words: string) => ` ${words.replace(/.{8}/g, swapped)}`)
+  return text.replace(
+    / ((?:[0-9A-F]{8})+)(?=:[0-9A-F]{4} )/g,
+    (_, words: string) => ` ${words.replace(/.{8}/g, swapped)}`,
+  )
 }
 
 test('the kernel tables, as captured', async (t) => {
@@ -65,7 +68,11 @@ test('the kernel tables, as captured', async (t) => {
     'tcp4 127.0.0.1 8083 loopback',
     'tcp6 fe80::2a5:a2ff:c1b7:fe00 8084 link',
   ])
-  t.strictSame(shown(t, { udp: captured(UDP) }), ['udp4 0.0.0.0 53 any', 'udp4 224.0.0.251 5353 link'], 'connected ones hear one peer')
+  t.strictSame(
+    shown(t, { udp: captured(UDP) }),
+    ['udp4 0.0.0.0 53 any', 'udp4 224.0.0.251 5353 link'],
+    'connected ones hear one peer',
+  )
 })
 
 test('all four tables, those that are missing left out', async (t) => {
@@ -86,7 +93,13 @@ test('all four tables, those that are missing left out', async (t) => {
 
 test('a line that is cut, or is none, is left out', async (t) => {
   const whole = row('0.0.0.0', 80)
-  const odd = ['', 'garbage', ' 1: 0:0050 00000000:0000 0A', ' 2: 00000000000000:0050 00000000:0000 0A', whole.slice(0, 20)]
+  const odd = [
+    '',
+    'garbage',
+    ' 1: 0:0050 00000000:0000 0A',
+    ' 2: 00000000000000:0050 00000000:0000 0A',
+    whole.slice(0, 20),
+  ]
   t.strictSame(shown(t, { tcp: `${table(...odd, whole)}${whole.slice(0, -60)}` }), ['tcp4 0.0.0.0 80 any'])
 })
 

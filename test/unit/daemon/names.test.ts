@@ -53,7 +53,8 @@ test('the zone is answered from the directory, once the mapping is on disk', asy
   t.equal(written, 0, 'nothing was told')
   h1.listening('tcp', row('0.0.0.0', 8080))
   const service = await h1.expose(web)
-  const dialled = (family: 4 | 6) => formatAddress(h1.host.addresses.dialledAddress({ kind: 'service', service }, family)!)
+  const dialled = (family: 4 | 6) =>
+    formatAddress(h1.host.addresses.dialledAddress({ kind: 'service', service }, family)!)
   const a = await resolve('Web.svc.internal', 'A')
   t.match(a, { code: 'NOERROR', authoritative: true, answers: [{ type: 'A', data: dialled(4) }] })
   t.match(await resolve('web.svc.internal', 'AAAA'), { answers: [{ type: 'AAAA', data: dialled(6) }] })
@@ -76,5 +77,5 @@ test('an address whose mapping could not be written is not told', async (t) => {
     () => Promise.reject(new Error('disk full')),
     () => 0,
   )
-  await t.rejects(resolve('h1.host.svc.internal', 'A'), { message: 'disk full' })
+  await t.rejects(async () => resolve('h1.host.svc.internal', 'A'), { message: 'disk full' })
 })

@@ -248,7 +248,9 @@ export function requestOf(issuer: Rig, token: InviteToken, host: HostKey, name: 
 /** The issuer's answer, the token having been found. */
 export function ask(issuer: Rig, token: InviteToken, host: HostKey, name: string): JoinGrant | JoinRefusal | string {
   const found = issuer.admission.find(token.tokenId, host.id, wallNow())
-  return typeof found === 'string' ? found : issuer.admission.admit(requestOf(issuer, token, host, name), found, wallNow())
+  return typeof found === 'string'
+    ? found
+    : issuer.admission.admit(requestOf(issuer, token, host, name), found, wallNow())
 }
 
 export function tokenOf(text: string): InviteToken {

@@ -1,6 +1,6 @@
 import { test } from 'tap'
 import { domainPrefix, exactPrefix, networkPrefix, type ServicePrefix } from '../../../lib/service/service-id.js'
-import { ServiceTable, type Rule } from '../../../lib/service/service-table.js'
+import { ServiceTable, type Rule, type RuleAction } from '../../../lib/service/service-table.js'
 import { serviceId, toHex } from '../../../lib/wire/ids.js'
 import { seeded } from '../../sim/directory-world.js'
 import { host, idOf, named, network, primitives } from './fixtures.js'
@@ -38,7 +38,7 @@ test('rules of an entry are in order of priority and keep their counters when re
   table.set(prefix, 'b', forward('h2', 20))
   table.set(prefix, 'a', forward('h1', 10))
   const [first] = table.lookup(idOf('web'))!.rules
-  table.hit(first!, 123)
+  table.hit(first!, 123_456)
   table.set(prefix, 'a', forward('h1', 30))
   t.strictSame(
     table.lookup(idOf('web'))!.rules.map(({ key, priority, hits, lastHit }) => ({ key, priority, hits, lastHit })),
@@ -49,7 +49,73 @@ test('rules of an entry are in order of priority and keep their counters when re
   )
 })
 
-test('thousands of prefixes of any length agree with a plain search', async (t) => {
+test('an entry says its prefix and what its rules do, also after others have gone', async (t) => {
+  const table = new ServiceTable()
+  const shop = domainPrefix(named('shop'), network, primitives)
+  const actions: RuleAction[] = [
+    { kind: 'forward', to: 'instance', host: host('h1') },
+    { kind: 'forward', to: 'resolver', host: host('h1') },
+    { kind: 'forward', to: 'instance', host: host('h2') },
+    { kind: 'demux' },
+    { kind: 'delay' },
+    { kind: 'drop' },
+  ]
+  actions.forEach((action, i) => table.set(shop, `${i}`, { action, priority: 65_535, weight: i }))
+  table.set(exactPrefix(idOf('shop')), 'x', drop)
+  const found = () => table.lookup(idOf('api.shop'))
+  t.strictSame(found()?.prefix, shop)
+  t.strictSame(
+    found()?.rules.map(({ action, priority, weight }) => ({ action, priority, weight })),
+    actions.map((action, weight) => ({ action, priority: 65_535, weight })),
+  )
+  for (const key of ['0', '3', '5']) t.ok(table.delete(shop, key))
+  table.set(networkPrefix(network), 'y', forward('h3', 1))
+  t.strictSame(
+    found()?.rules.map(({ action }) => action),
+    [actions[1], actions[2], actions[4]],
+  )
+  t.strictSame(table.get(shop)?.rules, found()?.rules)
+  t.equal(table.get(exactPrefix(idOf('api.shop'))), undefined)
+  t.throws(() => table.set({ id: idOf('web'), length: 257 }, 'x', drop), RangeError)
+})
+
+test('thousands of prefixes, each with several rules, agree with a plain list', async (t) => {
+  const table = new ServiceTable()
+  const random = seeded(9)
+  const pick = (n: number) => Math.floor(random() * n)
+  const prefixes = Array.from({ length: 3_000 }, () => exactPrefix(serviceId(Uint8Array.from({ length: 32 }, () => pick(256)))))
+  const plain = new Map<ServicePrefix, Map<string, { priority: number; hits: number }>>()
+  for (let i = 0; i < 40_000; i++) {
+    const prefix = prefixes[pick(prefixes.length)]!
+    const rules = plain.get(prefix) ?? new Map<string, { priority: number; hits: number }>()
+    plain.set(prefix, rules)
+    const key = `k${pick(5)}`
+    if (random() < 0.4) {
+      if (table.delete(prefix, key) !== rules.delete(key)) t.fail('deleted what was not there, or not what was')
+    } else {
+      const priority = pick(3)
+      table.set(prefix, key, { ...forward(`h${pick(4)}`, priority), weight: 7 })
+      rules.set(key, { priority, hits: rules.get(key)?.hits ?? 0 })
+    }
+    const first = table.lookup(prefix.id)?.rules.at(-1)
+    if (first === undefined) continue
+    table.hit(first, 0)
+    rules.get(first.key)!.hits++
+  }
+  let wrong = 0
+  for (const [{ id }, rules] of plain) {
+    const expected = [...rules].sort(([a, x], [b, y]) => x.priority - y.priority || (a < b ? -1 : 1))
+    const found = table.lookup(id)?.rules ?? []
+    const text = found.map(({ key, priority, hits, weight }) => `${key} ${priority} ${hits} ${weight}`).join()
+    if (text !== expected.map(([key, { priority, hits }]) => `${key} ${priority} ${hits} 7`).join()) wrong++
+  }
+  t.equal(wrong, 0)
+  for (const prefix of prefixes) for (let key = 0; key < 5; key++) table.delete(prefix, `k${key}`)
+  t.equal(table.size, 0)
+  t.strictSame([...table.entries()], [])
+})
+
+test('thousands of prefixes of of any length agree with a plain search', async (t) => {
   const table = new ServiceTable()
   const random = seeded(5)
   const masked = ({ id, length }: ServicePrefix): string =>

@@ -1,0 +1,228 @@
+// What the two large tables cost at a million entries. Run by hand: node --expose-gc dist/test/bench/tables.js [ENTRIES]
+//
+// Every operation of the service table is timed by itself, and in tens; the clock's own time (median of an empty measurement) is subtracted. The percentiles are
+// those of the median round. "cpu" is processor time of the process, garbage collection included, and is the steadier figure on a machine that others use too.
+
+import { FlowState, FlowTable, Row } from '../../lib/flow/flow-table.js'
+import { Generations } from '../../lib/flow/flow-id.js'
+import { ServiceTable, type Rule } from '../../lib/service/service-table.js'
+import type { ServicePrefix } from '../../lib/service/service-id.js'
+import { hostId, serviceId, type ServiceId } from '../../lib/wire/ids.js'
+import { seededRandom } from '../sim/host-world.js'
+
+const ENTRIES = Number(process.argv[2] ?? 1_000_000)
+const LOOKUPS = 100_000
+const ROUNDS = 7
+const random = seededRandom(1)
+const word = (): number => Math.floor(random() * 2 ** 32)
+const hex = (value: number): string => (value >>> 0).toString(16).padStart(8, '0')
+const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!
+
+const clock = (() => {
+  const times = Float64Array.from({ length: 100_000 }, () => -performance.now() + performance.now()).sort()
+  return times[times.length >> 1]!
+})()
+const results: Record<string, number> = {}
+
+function report(what: string, figures: Record<string, number>): void {
+  const digits = (value: number) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(2))
+  const shown = Object.entries(figures).map(([name, value]) => `${name} ${digits(value)}`)
+  for (const [name, value] of Object.entries(figures)) results[`${what}: ${name}`] = Number(value.toFixed(3))
+  console.log(`${what.padEnd(52)} ${shown.join('   ')}`)
+}
+
+const at = (sorted: Float64Array, part: number): number => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))]!
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!
+
+/** Times each of `count` operations, µs, sorted. */
+function each(count: number, operation: (i: number) => void): { readonly times: Float64Array; readonly cpu: number } {
+  const times = new Float64Array(count)
+  const before = process.cpuUsage()
+  for (let i = 0; i < count; i++) {
+    const start = performance.now()
+    operation(i)
+    times[i] = (performance.now() - start - clock) * 1e3
+  }
+  const { user, system } = process.cpuUsage(before)
+  return { times: times.sort(), cpu: (user + system) / count - clock * 1e3 }
+}
+
+/** Percentiles over rounds of `count` operations, one by one and in tens; µs an operation. */
+function rounds(what: string, count: number, operation: (i: number) => void): void {
+  const single: Float64Array[] = []
+  const tens: Float64Array[] = []
+  const cpu: number[] = []
+  for (let round = 0; round < ROUNDS; round++) {
+    single.push(each(count, operation).times)
+    const ten = (i: number) => {
+      for (let j = 0; j < 10; j++) operation(10 * i + j)
+    }
+    const { times, cpu: used } = each(count / 10, ten)
+    tens.push(times.map((time) => time / 10))
+    cpu.push(used / 10)
+  }
+  const of = (all: readonly Float64Array[], part: number) => median(all.map((times) => at(times, part)))
+  report(what, {
+    'p50 us': of(single, 0.5),
+    'p99 us': of(single, 0.99),
+    'tens p50 us': of(tens, 0.5),
+    'tens p99 us': of(tens, 0.99),
+    'cpu us': median(cpu),
+  })
+}
+
+function memory(): number {
+  globalThis.gc?.()
+  const { heapUsed, arrayBuffers } = process.memoryUsage()
+  return heapUsed + arrayBuffers
+}
+
+// ---- Service table ----
+
+const network = hex(word()) + hex(word())
+const label = () => hex(word() & 0x7fffffff)
+const tops = Array.from({ length: 2_000 }, label)
+const seconds = Array.from({ length: 40_000 }, () => pick(tops) + hex(word()))
+const thirds = Array.from({ length: 60_000 }, () => pick(seconds) + hex(word()))
+
+/** IDs as names have them: one to four labels, a tenth of them self-certifying. */
+function anyId(): ServiceId {
+  const kind = random() * 20
+  const name = hex(word()) + hex(word())
+  if (kind < 2) return serviceId(network + hex(word() | 0x80000000) + Array.from({ length: 5 }, () => hex(word())).join(''))
+  const levels =
+    kind < 6 ? label() : kind < 12 ? pick(tops) + hex(word()) : (kind < 17 ? pick(seconds) : pick(thirds)) + hex(word())
+  return serviceId(network + levels.padEnd(32, '0') + name)
+}
+const keyId = (): ServiceId => serviceId(network + hex(word() | 0x80000000) + Array.from({ length: 5 }, () => hex(word())).join(''))
+const domain = (levels: string): ServicePrefix => ({
+  id: serviceId((network + levels).padEnd(64, '0')),
+  length: 64 + 4 * levels.length,
+})
+
+function services(): void {
+  const prefixes = [...tops.slice(0, 1_000), ...seconds.slice(0, 20_000), ...thirds.slice(0, 30_000)].map(domain)
+  prefixes.length = Math.min(prefixes.length, ENTRIES >> 1)
+  prefixes.push(domain(''))
+  const exact = Array.from({ length: ENTRIES - prefixes.length }, anyId)
+  for (const id of exact) prefixes.push({ id, length: 256 })
+  for (let i = prefixes.length - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1))
+    ;[prefixes[i], prefixes[j]] = [prefixes[j]!, prefixes[i]!]
+  }
+  const hosts = Array.from({ length: 1_000 }, () => hostId(Uint8Array.from({ length: 32 }, () => word() & 255)))
+  const rules = hosts.map((host): Rule => ({ action: { kind: 'forward', to: 'instance', host }, priority: 100, weight: 100 }))
+  const keys = hosts.map((host) => `instance/${host}`)
+
+  // Code that runs for the first time is not what is measured.
+  const small = new ServiceTable()
+  for (let i = 0; i < 20_000; i++) small.set(prefixes[i % prefixes.length]!, keys[i % 1000]!, rules[i % 1000]!)
+  for (let i = 0; i < 20_000; i++) small.delete(prefixes[i % prefixes.length]!, keys[i % 1000]!)
+
+  const table = new ServiceTable()
+  const before = memory()
+  const inserted = each(prefixes.length, (i) => table.set(prefixes[i]!, keys[i % 1000]!, rules[i % 1000]!))
+  const bytes = (memory() - before) / table.size
+  report(`services: insert, ${table.size} in all`, {
+    'mean us': inserted.times.reduce((sum, time) => sum + time, 0) / prefixes.length,
+    'cpu us': inserted.cpu,
+    'p50 us': at(inserted.times, 0.5),
+    'p99 us': at(inserted.times, 0.99),
+    'p99.99 us': at(inserted.times, 0.9999),
+    'max us': at(inserted.times, 1),
+    'bytes an entry': bytes,
+  })
+
+  // Other strings than those in the table, as they come from a decoder.
+  const copies = Array.from({ length: LOOKUPS }, () => serviceId(Buffer.from(pick(exact), 'hex')))
+  const fresh = Array.from({ length: LOOKUPS }, anyId)
+  const alone = Array.from({ length: LOOKUPS }, keyId)
+  const kinds = [copies, copies, fresh, alone]
+  const mixed = copies.map((_, i) => kinds[i % 4]![i]!)
+  let sum = 0
+  const look = (ids: readonly ServiceId[]) => (i: number) => {
+    sum += table.lookup(ids[i]!)?.rules[0]?.priority ?? NaN
+  }
+  rounds('services: lookup of an ID that is there', LOOKUPS, look(copies))
+  rounds('services: lookup that a domain or the network answers', LOOKUPS, look(fresh))
+  rounds('services: lookup that only the network answers', LOOKUPS, look(alone))
+  rounds('services: lookup, half of the first, a quarter each', LOOKUPS, look(mixed))
+  if (Number.isNaN(sum)) throw new Error('a lookup found nothing')
+
+  const removed = each(prefixes.length, (i) => void table.delete(prefixes[i]!, keys[i % 1000]!))
+  if (table.size !== 0) throw new Error('something was left')
+  report('services: removal of all', {
+    'cpu us': removed.cpu,
+    'p50 us': at(removed.times, 0.5),
+    'p99 us': at(removed.times, 0.99),
+    'max us': at(removed.times, 1),
+  })
+}
+
+// ---- Flow table ----
+
+const PEERS = 1_000
+const PACKET = 40
+
+function flows(): void {
+  const generations = new Generations((length) => Uint8Array.from({ length }, () => word() & 255))
+  const resident = process.memoryUsage().rss
+  const table = new FlowTable(new ArrayBuffer(FlowTable.bytesFor(ENTRIES)), ENTRIES, generations)
+  const packets = new Uint8Array(PACKET * LOOKUPS)
+  const view = new DataView(packets.buffer)
+  const local = Uint8Array.of(198, 18, 0, 1)
+  const remote = (row: number) => Uint8Array.of(198, 18, 128 + ((row >> 8) & 63), row & 255)
+  const remotes = Array.from({ length: 16_384 }, (_, row) => remote(row))
+  const ports = (row: number) => [(row >> 5) & 0xffff, 443 + (row % 7)] as const
+  const inserted = each(ENTRIES, (row) => {
+    const [client, server] = ports(row)
+    const made = table.allocate(FlowState.established)
+    table.link(made, 4, 6, local, remotes[(row * 31) & 16_383]!, client, server)
+    table.set(made, Row.peer, row % PEERS)
+    table.set(made, Row.remoteSlot, row)
+    table.set(made, Row.remoteGeneration, row + 1)
+    table.linkRemote(made)
+  })
+  report(`flows: insert, ${table.count} in all`, {
+    'cpu us': inserted.cpu,
+    'p50 us': at(inserted.times, 0.5),
+    'p99 us': at(inserted.times, 0.99),
+    'MB of table': FlowTable.bytesFor(ENTRIES) / 1e6,
+    'MB of table per million': FlowTable.bytesFor(1_000_000) / 1e6,
+    'MB resident': (process.memoryUsage().rss - resident) / 1e6,
+  })
+  const rows = Int32Array.from({ length: LOOKUPS }, () => Math.floor(random() * ENTRIES))
+  const few = rows.map((row) => row % 1_000)
+  const portsOf = (row: number) => {
+    const [client, server] = ports(row)
+    return (client << 16) | server
+  }
+  const words = { rows: rows.map(portsOf), few: few.map(portsOf) }
+  let found = 0
+  for (const [name, chosen, lookedUp] of [
+    ['any of them', rows, words.rows],
+    ['the same 1,000', few, words.few],
+  ] as const) {
+    chosen.forEach((row, i) => {
+      packets.set(local, i * PACKET + 12)
+      packets.set(remotes[(row * 31) & 16_383]!, i * PACKET + 16)
+    })
+    rounds(`flows: lookup by 5-tuple, ${name}`, LOOKUPS, (i) => {
+      if (table.find(view, i * PACKET + 12, i * PACKET + 16, 4, 6, lookedUp[i]!) === chosen[i]) found++
+    })
+    const slots = chosen.map((row) => row)
+    const generationsOf = chosen.map((row) => table.get(row, Row.generation))
+    rounds(`flows: lookup by flow ID, ${name}`, LOOKUPS, (i) => {
+      if (table.resolve(slots[i]!, generationsOf[i]!, chosen[i]! % PEERS) === chosen[i]) found++
+    })
+  }
+  if (found !== 2 * 2 * 2 * ROUNDS * LOOKUPS) throw new Error(`found ${found}`)
+  const released = each(ENTRIES, (row) => table.release(row))
+  report('flows: release of all', { 'cpu us': released.cpu, 'p50 us': at(released.times, 0.5), 'p99 us': at(released.times, 0.99) })
+}
+
+console.log(`${ENTRIES} entries; the clock takes ${(clock * 1e6).toFixed(0)} ns, which is subtracted; ${ROUNDS} rounds of ${LOOKUPS} lookups`)
+services()
+globalThis.gc?.()
+flows()
+console.log(JSON.stringify({ entries: ENTRIES, results }))

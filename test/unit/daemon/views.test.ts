@@ -1,0 +1,192 @@
+import { test, type Test } from 'tap'
+import { exposeRequestShape, responseShapes } from '../../../daemon/control/protocol.js'
+import {
+  flowCounts,
+  flowView,
+  hostsView,
+  hostView,
+  metricsSample,
+  pathsView,
+  peersUp,
+  serviceView,
+  statusView,
+} from '../../../daemon/views.js'
+import type { FlowSnapshot } from '../../../lib/flow/flow-snapshot.js'
+import { SELF } from '../../../lib/path/peers.js'
+import { monotonicNow } from '../../../daemon/packet-loop.js'
+import { RigNetwork } from './rig.js'
+import { row } from './socket-tables.js'
+
+const web = exposeRequestShape.parse({
+  name: 'web',
+  ports: [{ protocol: 'tcp', port: 80, local: 8080 }],
+  weight: 3,
+  priority: 1,
+})
+
+async function pair(t: Test, tags: readonly string[] = []) {
+  const network = new RigNetwork(t)
+  const h1 = await network.create()
+  const h2 = await network.join(h1, 'h2', tags)
+  return { network, h1, h2 }
+}
+
+const snapshot = (changes: Partial<FlowSnapshot>): FlowSnapshot => ({
+  id: '00000001000000ff',
+  remoteId: undefined,
+  state: 'established',
+  role: 'initiator',
+  protocol: 'tcp',
+  family: 4,
+  local: Uint8Array.of(198, 18, 0, 1),
+  remote: Uint8Array.of(198, 18, 128, 9),
+  localPort: 40_000,
+  remotePort: 80,
+  dialledPort: 80,
+  clientPort: 40_000,
+  peer: SELF,
+  service: undefined,
+  since: monotonicNow() / 1000 - 10,
+  lastOut: monotonicNow() / 1000 - 4,
+  lastIn: monotonicNow() / 1000 - 2,
+  packetsOut: 1,
+  bytesOut: 2,
+  packetsIn: 3,
+  bytesIn: 4,
+  bindingSequence: 0,
+  ...changes,
+})
+
+test('the status of a lone host', async (t) => {
+  const h1 = await new RigNetwork(t).create()
+  const status = statusView(h1.viewed)
+  t.match(status, {
+    state: 'ready',
+    pid: process.pid,
+    network: { name: 'home', id: h1.identity.trust.network },
+    host: { name: 'h1', id: h1.host.id, tags: [], issuer: true },
+    zone: 'svc.internal',
+    addresses: { self: { v4: '198.18.0.1' }, dns: { v4: '198.18.0.53' }, pool: '198.18.0.0/15' },
+    tun: { name: 'caracal0', mtu: 1420, up: true },
+    listen: ['192.0.2.1:7474'],
+    locators: ['192.0.2.1:7474'],
+    dns: { mode: 'none', detail: 'names are not wired in' },
+    sessions: { up: 0, known: 0 },
+    services: { local: 0, known: 0 },
+    flows: { open: 0, tcp: 0, udp: 0, icmp: 0, capacity: 256 },
+  })
+  t.ok(status.uptimeMs >= 1_000)
+  t.strictSame(responseShapes.status.parse(status), status, 'as the control socket promises it')
+  const before = { ...h1.viewed, linkReport: undefined, resolver: undefined, state: 'starting' as const }
+  t.match(statusView(before), { state: 'starting', tun: { up: false }, dns: { detail: '' } })
+})
+
+test('hosts: itself first, then by name, with their sessions', async (t) => {
+  const { network, h1, h2 } = await pair(t, ['web'])
+  t.match(
+    hostsView(h1.viewed).find(({ id }) => id === h2.host.id),
+    { name: 'h2', state: /down|connecting/, session: null },
+  )
+  await network.connect()
+  await network.until(() => h1.host.peers.rttMs[1]! > 0)
+  const hosts = hostsView(h1.viewed)
+  t.match(hosts, [
+    { name: 'h1', self: true, state: 'self', locators: ['192.0.2.1:7474'], session: null, rttMs: null },
+    {
+      name: 'h2',
+      self: false,
+      state: 'up',
+      tags: ['web'],
+      locators: ['192.0.2.2:7474'],
+      session: { aead: 'chacha20-poly1305', lanes: 1, remote: '192.0.2.2:7474' },
+    },
+  ])
+  t.ok(hosts[1]!.rttMs! > 0)
+  t.ok(hosts[1]!.membershipExpiresAt! > Date.now() / 1000)
+  t.strictSame(responseShapes.hosts.parse({ hosts }), { hosts })
+  t.match(statusView(h1.viewed).sessions, { up: 1, known: 1 })
+  t.strictSame(peersUp(h1.viewed), [h1.host.peers.indexOf(h2.host.id)])
+  t.match(pathsView(h1.viewed), [
+    { host: 'h2', local: '192.0.2.1:7474', remote: '192.0.2.2:7474', state: 'proven', inUse: true },
+  ])
+  h2.host.leave(monotonicNow())
+  h2.loop.wake()
+  await network.until(() => peersUp(h1.viewed).length === 0)
+  t.match(hostView(h1.viewed, h2.host.id), { state: 'down', session: null })
+  t.strictSame(pathsView(h1.viewed), [])
+})
+
+test('a service with an instance here and one elsewhere', async (t) => {
+  const { network, h1, h2 } = await pair(t)
+  await network.connect()
+  h1.listening('tcp', row('0.0.0.0', 8080))
+  const service = await h1.expose(web)
+  h2.listening('tcp')
+  await h2.expose(web)
+  await network.until(() => h1.host.catalogue.get(service)?.instances.length === 2)
+  const view = serviceView(h1.viewed, h1.host.catalogue.get(service)!, new Map([[`${service}/${h2.host.id}`, 7]]))
+  t.match(view, { name: 'web', id: service, dialled: { v4: /^198\./, v6: /^fd/ }, served: { v4: /^198\./, v6: /^fd/ } })
+  const byHost = new Map(view.instances.map((instance) => [instance.host, instance]))
+  t.match(byHost.get('h1'), {
+    self: true,
+    state: 'up',
+    flows: 0,
+    weight: 3,
+    priority: 1,
+    rttMs: 0,
+    ports: [{ protocol: 'tcp', port: 80, local: 8080 }],
+    health: { kind: 'none', detail: '' },
+  })
+  t.match(byHost.get('h2'), { self: false, state: 'unhealthy', flows: 7 })
+  t.match(statusView(h1.viewed).services, { local: 1, known: 1 })
+  const own = serviceView(h2.viewed, h2.host.catalogue.get(service)!, new Map())
+  t.match(own.instances.find(({ self }) => self)?.health, { detail: 'nothing listens on TCP port 8080' })
+  const services = { services: [view, own] }
+  t.strictSame(responseShapes.services.parse(services), services)
+})
+
+test('a flow, seen from either end', async (t) => {
+  const { network, h1, h2 } = await pair(t)
+  await network.connect()
+  const service = await h1.expose(web)
+  const peer = h1.host.peers.indexOf(h2.host.id)
+  const client = flowView(h1.viewed, snapshot({ peer, service }))
+  t.match(client, {
+    role: 'client',
+    client: 'h1',
+    service: 'web',
+    instance: 'h2',
+    source: '198.18.0.1:40000',
+    destination: '198.18.128.9:80',
+  })
+  t.ok(
+    client.ageMs >= 10_000 && client.idleMs >= 2_000 && client.idleMs < 3_500,
+    'idle since the last packet of either way',
+  )
+  const ends = {
+    local: Uint8Array.of(198, 19, 0, 2),
+    localPort: 8080,
+    remote: Uint8Array.of(198, 19, 128, 3),
+    remotePort: 40_000,
+  }
+  t.match(flowView(h1.viewed, snapshot({ ...ends, role: 'acceptor', peer, service })), {
+    role: 'server',
+    client: 'h2',
+    instance: 'h1',
+    source: '198.19.128.3:40000',
+    destination: '198.19.0.2:8080',
+  })
+  t.match(flowView(h1.viewed, snapshot({ peer: -1, service, state: 'opening' })), { instance: null })
+  t.match(flowView(h1.viewed, snapshot({ protocol: 'icmp' })), { client: 'h1', instance: 'h1', service: null })
+  t.strictSame(flowCounts(h1.viewed), new Map())
+})
+
+test('what metrics are made of', async (t) => {
+  const h1 = await new RigNetwork(t).create()
+  h1.listening('tcp')
+  await h1.expose(web)
+  const sample = metricsSample(h1.viewed)
+  t.match(sample, { services: { local: 1, unhealthy: 1 }, sessions: { up: 0 }, loopDelay: { p99Ms: 2 } })
+  t.notOk(Object.keys(sample.counters).some((name) => name.startsWith('directory')))
+  t.ok(sample.startedAt < Date.now() / 1000 && sample.startedAt > Date.now() / 1000 - 60)
+})
