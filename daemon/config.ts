@@ -269,7 +269,13 @@ const fileShape = z.strictObject({
 /** Keys that the file may have at a path. */
 function keysAt(path: readonly PropertyKey[]): readonly string[] {
   if (path.length === 0) return Object.keys(fileShape.shape)
-  const shapes = { tun: tunShape, offload: offloadShape, discovery: discoveryShape, services: serviceShape, policy: policyShape }
+  const shapes = {
+    tun: tunShape,
+    offload: offloadShape,
+    discovery: discoveryShape,
+    services: serviceShape,
+    policy: policyShape,
+  }
   const found = Object.entries(shapes).find(([key]) => key === path[0])?.[1]
   return found === undefined ? [] : Object.keys(found.shape)
 }

@@ -1,7 +1,7 @@
 import { networkInterfaces } from 'node:os'
 import ipaddr from 'ipaddr.js'
 import { FlowTable } from '../lib/flow/flow-table.js'
-import { Host, type HostEvents } from '../lib/host/host.js'
+import { Host, OFFERS_MAX, type HostEvents } from '../lib/host/host.js'
 import { TrafficTap } from '../lib/host/traffic-tap.js'
 import type { Locator } from '../lib/path/locator.js'
 import { formatLocator, parseLocator } from '../lib/path/locator.js'
@@ -64,6 +64,7 @@ export class Daemon {
   readonly #undo: (() => Promise<void> | void)[] = []
   #locators: readonly Locator[] = []
   #mappings: Promise<void> = Promise.resolve()
+  #mappingsLost = false
   #rememberTimer: NodeJS.Timeout | undefined
   #requestStop: (reason: string) => void = () => undefined
   /** Resolves with why the daemon is to end. */
@@ -277,6 +278,7 @@ export class Daemon {
       host,
       tun,
       underlay,
+      fault: (error) => log.error({ error }, 'a batch of packets could not be handled'),
       failed: (error) => {
         log.error({ error }, 'the packet loop failed')
         if (late.daemon === undefined) return
@@ -303,7 +305,12 @@ export class Daemon {
     const look = setInterval(() => this.#lookForLocators(), LOOK_MS)
     this.#undo.push(() => clearInterval(look))
     const restored = await instances.restored()
-    for (const request of restored) await this.expose(request, false)
+    for (const request of restored) {
+      // One that cannot be offered any more must not keep the daemon, and all others, down.
+      await this.expose(request, false).catch((error: unknown) => {
+        log.error({ service: request.name, error }, 'a service that was exposed before is not offered any more')
+      })
+    }
     for (const request of config.services) await this.expose(request, true)
     instances.start()
     this.#undo.push(() => instances.stop())
@@ -324,7 +331,7 @@ export class Daemon {
 
   async #openNames(): Promise<void> {
     const { host, config, zone } = this
-    const resolve = zoneResolver(zoneSources(host, this.names, zone), () => this.#mappings, Date.now)
+    const resolve = zoneResolver(zoneSources(host, this.names, zone), () => this.#mappingsWritten(), Date.now)
     const dns = new DnsServer(resolve)
     this.#undo.push(() => dns.close())
     const servers: string[] = []
@@ -391,13 +398,16 @@ export class Daemon {
   async expose(request: ExposeRequest, configured: boolean): Promise<readonly string[]> {
     const { host, instances, link } = this
     const service = this.serviceId(request.name)
+    if (!host.mayOffer(service)) {
+      throw new CaracalError('CARACAL_E_BUSY', `this host offers ${OFFERS_MAX} services, which is as many as it may`, 'unexpose some, or use another host')
+    }
     // The served addresses first: health is judged by where packets will go.
     const served = host.addresses.host(service)
     await link.addLocal(served.map(formatAddress))
     const instance = await instances.add(service, request, configured)
     if (!configured) await instances.save()
     this.#publish(instance)
-    await this.#mappings
+    await this.#mappingsWritten()
     if (instance.health === 'up') return instance.detail === '' ? [] : [instance.detail]
     return [`${instance.detail}: registered as unhealthy`]
   }
@@ -440,7 +450,19 @@ export class Daemon {
   writeMappings(): void {
     const bytes = Buffer.from(JSON.stringify(this.host.addresses.exportMappings()))
     this.#mappings = this.files.write(MAPPINGS_FILE, bytes)
-    this.#mappings.catch((error: unknown) => this.log.error({ error }, 'address mappings could not be written'))
+    this.#mappings.catch((error: unknown) => {
+      this.#mappingsLost = true
+      this.log.error({ error }, 'address mappings could not be written')
+    })
+  }
+
+  /** Resolves when the mappings are on disk; what could not be written before is tried again. */
+  #mappingsWritten(): Promise<void> {
+    if (this.#mappingsLost) {
+      this.#mappingsLost = false
+      this.writeMappings()
+    }
+    return this.#mappings
   }
 
   saveTrust(): void {

@@ -8,6 +8,9 @@ import type { Underlay } from './underlay.js'
 const ROUNDS = 8
 /** Timers set by what a batch has begun are noticed within this. */
 const NOTICE_MS = 5
+/** More faults than this, within this time, are no single packet's doing. */
+const FAULTS_MAX = 20
+const FAULTS_WITHIN_MS = 10_000
 
 /** Monotonic ms, the `now` of everything in lib. */
 export const monotonicNow = (): number => performance.now()
@@ -45,13 +48,17 @@ export class PacketLoop {
   #timer: NodeJS.Timeout | undefined
   #dueAt = Infinity
   #stopped = false
+  #faults = 0
+  #faultsSince = -Infinity
 
   constructor(
     private readonly components: {
       readonly host: Driven
       readonly tun: TunDevice
       readonly underlay: Underlay
-      /** The TUN device is gone, or something unforeseen was thrown. */
+      /** Something unforeseen was thrown over one batch, which is lost; the loop goes on. */
+      readonly fault: (error: unknown) => void
+      /** The TUN device is gone, or faults do not end: the loop has stopped. */
       readonly failed: (error: unknown) => void
     },
   ) {}
@@ -115,7 +122,13 @@ export class PacketLoop {
     try {
       work()
     } catch (error) {
-      if (systemCode(error) === 'CARACAL_E_GONE') this.stop()
+      const now = monotonicNow()
+      if (now - this.#faultsSince > FAULTS_WITHIN_MS) {
+        this.#faultsSince = now
+        this.#faults = 0
+      }
+      if (systemCode(error) !== 'CARACAL_E_GONE' && ++this.#faults <= FAULTS_MAX) return this.components.fault(error)
+      this.stop()
       this.components.failed(error)
     }
   }

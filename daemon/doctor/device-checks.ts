@@ -59,7 +59,7 @@ function switchingOn(...settings: readonly string[]): string {
   return `take ${several} out of the configuration, then start the daemon again`
 }
 
-const TSO_COST = 'bulk transfers run at about six tenths of the throughput, and cost half as much processor time again'
+const TSO_COST = 'bulk transfers run at six tenths of the throughput at best'
 const USO_COST = 'many small datagrams cost more processor time'
 
 /** @param wanted what is set; the rest of what is missing is not supported */
@@ -84,7 +84,7 @@ export function checkOffloads({ name: tun, offloads }: TunReport, wanted: Offloa
 }
 
 const GSO_COST = 'bulk transfers run at about a quarter of the throughput'
-const GRO_COST = 'bulk transfers run at about two fifths of the throughput'
+const GRO_COST = 'bulk transfers run at about half of the throughput'
 
 /** @param wanted what is set; the rest of what is missing is not supported */
 export function checkUdpOffloads(sockets: readonly SocketReport[], wanted: OffloadSetting): DoctorCheck {
@@ -120,7 +120,8 @@ export function checkUdpOffloads(sockets: readonly SocketReport[], wanted: Offlo
 
 /** Less makes bulk transfers lose frames, and these be sent again. */
 const BUFFER_ENOUGH = 1 << 22
-const BUFFER_COST = 'bulk transfers lose frames and send them again, and run at about nine tenths of the throughput'
+const BUFFER_COST =
+  'bulk transfers lose frames and send them again: nine tenths of the throughput at best, half of it on a busy host'
 
 /** @param wanted bytes that are set */
 export async function checkUdpBuffers(
@@ -143,10 +144,7 @@ export async function checkUdpBuffers(
     remedies.push(switchingOn(setting))
   }
   const reached = Math.min(wanted, BUFFER_ENOUGH)
-  const limits = [
-    ...(receive < reached ? ['net/core/rmem_max'] : []),
-    ...(send < reached ? ['net/core/wmem_max'] : []),
-  ]
+  const limits = [...(receive < reached ? ['net/core/rmem_max'] : []), ...(send < reached ? ['net/core/wmem_max'] : [])]
   for (const path of limits) {
     reasons.push(`${path.replaceAll('/', '.')} is ${(await read(path))?.trim() ?? 'not known'}`)
   }

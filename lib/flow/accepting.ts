@@ -1,9 +1,10 @@
 // The acceptor's side: an OPEN becomes a flow towards a server here. The same OPEN twice is the same flow; the server's first answer carries our flow
 // ID back (ACCEPT), and so does each one after it until the initiator has used that ID.
 
+import { SELF } from '../path/peers.js'
 import { INNER_HEADER, Protocol, SERVICE_ID_LENGTH } from '../wire/constants.js'
 import type { DropReason } from '../wire/drop.js'
-import { serviceId } from '../wire/ids.js'
+import { serviceId, type ServiceId } from '../wire/ids.js'
 import { innerProtocol } from '../wire/inner.js'
 import { namesService, NotHereCode, OpenFrame, readOpen } from '../wire/open.js'
 import type { ParsedPacket } from '../wire/packet.js'
@@ -22,6 +23,8 @@ export class Accepting {
   readonly #core: FlowCore
   readonly #sender: FrameSender
   readonly #open = new OpenFrame()
+  /** Numbers of services that were opened here, by the last word of their IDs, which is a hash. */
+  readonly #served = new Map<number, number>()
   /** Of the last OPEN that {@link open} took: where its first segment begins. */
   segmentOffset = 0
 
@@ -49,11 +52,11 @@ export class Accepting {
       this.#core.drop('bad-frame')
       return -1
     }
-    const service = namesService(open)
-      ? serviceId(data.slice(open.serviceOffset, open.serviceOffset + SERVICE_ID_LENGTH))
-      : undefined
+    const service = namesService(open) ? this.#service(data, view, open.serviceOffset) : undefined
     const endpoint = env.localEndpoint(peer, service, protocol, open.dialledPort)
     if (typeof endpoint === 'string') return this.#refuse(peer, open, endpoint)
+    // One peer must leave room for the others.
+    if (peer !== SELF && this.#core.accepted(peer) >= options.acceptedShare * table.capacity) return this.#refuse(peer, open, 'flow-table-full')
     if (this.#core.halfOpen(peer) >= options.halfOpenPerPeer) return this.#refuse(peer, open, 'flow-table-full')
     const remote = env.addresses.peer(env.peers.hostId(peer), endpoint.family)
     const clientPort = this.#clientPort(endpoint, remote, protocol, open.clientPort)
@@ -63,12 +66,15 @@ export class Accepting {
     table.set(row, Row.peer, peer)
     table.set(row, Row.remoteSlot, open.slot)
     table.set(row, Row.remoteGeneration, open.generation)
-    table.set(row, Row.service, this.#core.services.number(service))
+    const number = this.#core.services.number(service)
+    if (service !== undefined) this.#served.set(serviceKey(view, open.serviceOffset), number)
+    table.set(row, Row.service, number)
     table.set(row, Row.dialled, (open.dialledPort << 16) | open.clientPort)
     table.set(row, Row.since, seconds(now))
     table.set(row, Row.lastIn, seconds(now))
     table.set(row, Row.confirmed, seconds(now))
     table.flag(row, FlowFlag.acceptor)
+    this.#core.countAccepted(peer)
     if (protocol === Protocol.tcp) table.set(row, Row.initial, view.getInt32(open.segmentOffset))
     table.linkRemote(row)
     this.#core.setState(row, FlowState.halfOpen)
@@ -102,6 +108,17 @@ export class Accepting {
       NotHereCode.refused,
     )
     this.#core.release(row)
+  }
+
+  /** The service ID at `at`, as text that is there already if it can be. */
+  #service(data: Uint8Array, view: DataView, at: number): ServiceId {
+    const { services } = this.#core
+    const number = this.#served.get(serviceKey(view, at))
+    if (number !== undefined && isAt(services.bytes(number), data, at)) {
+      const known = services.service(number)
+      if (known !== undefined) return known
+    }
+    return serviceId(data.slice(at, at + SERVICE_ID_LENGTH))
   }
 
   /** An OPEN that was here before: a repeated SYN, which the server's kernel gets again, or another datagram. */
@@ -158,6 +175,15 @@ function isFirst(data: Uint8Array, at: number, end: number, protocol: number): b
   if (protocol === Protocol.icmp) return end - at >= 8 && data[at] === 8
   if (protocol !== Protocol.tcp || end - at < TCP_WIRE_HEADER) return false
   return (data[at + 9]! & (TcpFlag.syn | TcpFlag.ack | TcpFlag.rst | TcpFlag.fin)) === TcpFlag.syn
+}
+
+function serviceKey(view: DataView, at: number): number {
+  return view.getInt32(at + SERVICE_ID_LENGTH - 4)
+}
+
+function isAt(bytes: Uint8Array, data: Uint8Array, at: number): boolean {
+  for (let i = 0; i < bytes.length; i++) if (bytes[i] !== data[at + i]) return false
+  return true
 }
 
 function codeOf(reason: DropReason): NotHereCode {

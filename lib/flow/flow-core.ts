@@ -15,6 +15,7 @@ export class FlowCore {
   readonly answers: AnswerLimit
   readonly peers: PeerTable
   readonly #halfOpen: Int32Array
+  readonly #accepted: Int32Array
 
   constructor(
     readonly table: FlowTable,
@@ -24,6 +25,7 @@ export class FlowCore {
     this.answers = new AnswerLimit(options.answersPerSecond, options.answersBurst)
     this.peers = env.peers
     this.#halfOpen = new Int32Array(env.peers.capacity)
+    this.#accepted = new Int32Array(env.peers.capacity)
   }
 
   drop(reason: DropReason, packet?: Uint8Array): void {
@@ -34,6 +36,16 @@ export class FlowCore {
   /** Flows of the peer that servers here have not answered. */
   halfOpen(peer: number): number {
     return this.#halfOpen[peer]!
+  }
+
+  /** Flows here that the peer began. */
+  accepted(peer: number): number {
+    return this.#accepted[peer]!
+  }
+
+  /** A flow of the peer was accepted; {@link release} takes it off again. */
+  countAccepted(peer: number): void {
+    this.#accepted[peer]!++
   }
 
   /** Sets the state of a flow and keeps count of half-open ones. The row's peer must be set. */
@@ -51,6 +63,7 @@ export class FlowCore {
     const state = this.table.get(row, Row.state)
     if (state === FlowState.halfOpen) this.#halfOpen[this.table.get(row, Row.peer)]!--
     if (state === FlowState.established) this.ended(row)
+    if (this.table.has(row, FlowFlag.acceptor)) this.#accepted[this.table.get(row, Row.peer)]!--
     this.table.release(row)
   }
 

@@ -20,6 +20,8 @@ export interface FlowOptions {
   readonly unconfirmedTimeout: number
   /** Half-open flows that one peer may have here. */
   readonly halfOpenPerPeer: number
+  /** Part of the table that flows begun by one peer may take. */
+  readonly acceptedShare: number
   /** Packets and bytes waiting for a session, per peer and in all, and how long they may. */
   readonly waitingPackets: number
   readonly waitingBytes: number
@@ -57,6 +59,7 @@ export const defaultFlowOptions: FlowOptions = {
   halfOpenTimeout: 30_000,
   unconfirmedTimeout: 120_000,
   halfOpenPerPeer: 16_384,
+  acceptedShare: 0.5,
   waitingPackets: 256,
   waitingBytes: 512 * 1024,
   waitingBytesTotal: 16 * 1024 * 1024,

@@ -34,7 +34,11 @@ import { Waiting } from './waiting.js'
 
 /** Frames to ourselves never touch a path. */
 const SELF_ROOM = 65_535 + 256
+/** Any segment with the longest header of its own that a frame gives it. */
+const FRAME_MAX = HEADROOM + INNER_HEADER + SELF_ROOM
 const OWN_HOP_LIMIT = 64
+/** Where what follows the inner header begins in a frame that is being built. */
+const BODY = HEADROOM + INNER_HEADER
 
 /** A frame to this host itself. Owned by the queue. */
 export interface LoopbackFrame {
@@ -62,6 +66,10 @@ export class FrameSender {
   /** Frames to this host itself; taken out by the engine. */
   readonly loopback: LoopbackFrame[] = []
   readonly #core: FlowCore
+  /** The frame that is being built, HEADROOM in front of it. Free again when it is sent: whoever keeps it takes a copy. */
+  readonly #bytes = new Uint8Array(FRAME_MAX)
+  readonly #view = viewOf(this.#bytes)
+  readonly #open = new OpenFrame()
   #pieceId = 0
 
   constructor(core: FlowCore) {
@@ -86,7 +94,7 @@ export class FrameSender {
   }
 
   open(peer: number, details: OpenDetails, segment: Segment, now: number): void {
-    const frame = new OpenFrame()
+    const frame = this.#open
     frame.slot = details.slot
     frame.generation = details.generation >>> 0
     const { services } = this.#core
@@ -96,10 +104,10 @@ export class FrameSender {
     frame.flags = details.flags
     frame.clientPort = details.clientPort
     frame.dialledPort = details.dialledPort
-    const bytes = newFrame(OPEN_HEADER + segment.bytes.length, Kind.open | segment.checksum, segment, 0, 0)
-    writeOpen(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
-    bytes.set(segment.bytes, HEADROOM + INNER_HEADER + OPEN_HEADER)
-    this.#send(peer, bytes, segment.trafficClass, details.slot, details.generation, now)
+    const length = this.#begin(OPEN_HEADER + segment.bytes.length, Kind.open | segment.checksum, segment, 0, 0)
+    writeOpen(this.#bytes, this.#view, BODY, frame)
+    this.#bytes.set(segment.bytes, BODY + OPEN_HEADER)
+    this.#send(peer, length, segment.trafficClass, details.slot, details.generation, now)
   }
 
   /** The acceptor's packet, or nothing, with its flow ID. */
@@ -107,16 +115,16 @@ export class FrameSender {
     const { table } = this.#core
     const base = row * ROW_WORDS
     const inner = segment ?? { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: table.protocol(row) }
-    const bytes = newFrame(
+    const length = this.#begin(
       ACCEPT_HEADER + (segment?.bytes.length ?? 0),
       Kind.accept | (segment?.checksum ?? 0),
       inner,
       table.words[base + Row.remoteSlot]!,
       table.words[base + Row.remoteGeneration]!,
     )
-    writeAccept(viewOf(bytes), HEADROOM + INNER_HEADER, row, table.words[base + Row.generation]!)
-    if (segment !== undefined) bytes.set(segment.bytes, HEADROOM + INNER_HEADER + ACCEPT_HEADER)
-    this.#sendFor(row, bytes, inner.trafficClass, now)
+    writeAccept(this.#view, BODY, row, table.words[base + Row.generation]!)
+    if (segment !== undefined) this.#bytes.set(segment.bytes, BODY + ACCEPT_HEADER)
+    this.#sendFor(row, length, inner.trafficClass, now)
   }
 
   /** A packet of an established flow. */
@@ -127,17 +135,17 @@ export class FrameSender {
   /** As {@link data} to this same host; `gsoSize`: payload bytes of a segment of a super-packet, else 0. */
   dataToSelf(row: number, segment: Segment, gsoSize: number): void {
     const gsoKind = gsoSize === 0 ? Gso.none : segment.protocol === Protocol.tcp ? Gso.tcp : Gso.udp
-    this.loopback.push({ bytes: this.#data(row, segment), gsoSize, gsoKind })
+    this.loopback.push({ bytes: this.#copy(this.#data(row, segment)), gsoSize, gsoKind })
   }
 
-  #data(row: number, segment: Segment): Uint8Array {
+  #data(row: number, segment: Segment): number {
     const { words } = this.#core.table
     const base = row * ROW_WORDS
     const slot = words[base + Row.remoteSlot]!
     const generation = words[base + Row.remoteGeneration]!
-    const bytes = newFrame(segment.bytes.length, Kind.data | segment.checksum, segment, slot, generation)
-    bytes.set(segment.bytes, HEADROOM + INNER_HEADER)
-    return bytes
+    const length = this.#begin(segment.bytes.length, Kind.data | segment.checksum, segment, slot, generation)
+    this.#bytes.set(segment.bytes, BODY)
+    return length
   }
 
   /** Answer to an OPEN, named by the initiator's flow ID. */
@@ -158,16 +166,10 @@ export class FrameSender {
   }
 
   #notHere(peer: number, slot: number, generation: number, frame: NotHereFrame): void {
-    const bytes = newFrame(
-      NOT_HERE_HEADER,
-      Kind.notHere,
-      { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 },
-      slot,
-      generation,
-    )
-    writeNotHere(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
+    const length = this.#begin(NOT_HERE_HEADER, Kind.notHere, OWN, slot, generation)
+    writeNotHere(this.#bytes, this.#view, BODY, frame)
     this.#core.counters.notHereSent++
-    this.#sendNow(peer, bytes, 0)
+    this.#sendNow(peer, this.#bytes, length, 0)
   }
 
   /** Ends a flow at the other end. `slot`, `generation`: our flow ID; `remote…`: the other end's, 0 while not known. */
@@ -183,10 +185,9 @@ export class FrameSender {
     frame.slot = slot
     frame.generation = generation >>> 0
     frame.code = code
-    const inner = { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 }
-    const bytes = newFrame(CLOSE_HEADER, Kind.close, inner, remoteSlot, remoteGeneration)
-    writeClose(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
-    this.#sendNow(peer, bytes, 0)
+    const length = this.#begin(CLOSE_HEADER, Kind.close, OWN, remoteSlot, remoteGeneration)
+    writeClose(this.#bytes, this.#view, BODY, frame)
+    this.#sendNow(peer, this.#bytes, length, 0)
   }
 
   /** {@link close} of a flow in the table. */
@@ -206,60 +207,60 @@ export class FrameSender {
   icmpError(row: number, frame: IcmpErrorFrame): void {
     const { table } = this.#core
     const base = row * ROW_WORDS
-    const length = ICMP_ERROR_HEADER + Math.min(frame.quoteLength, ICMP_QUOTE_MAX)
     const inner = { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: table.protocol(row) }
-    const bytes = newFrame(
-      length,
+    const length = this.#begin(
+      ICMP_ERROR_HEADER + Math.min(frame.quoteLength, ICMP_QUOTE_MAX),
       Kind.icmpError,
       inner,
       table.words[base + Row.remoteSlot]!,
       table.words[base + Row.remoteGeneration]!,
     )
-    writeIcmpErrorFrame(bytes, viewOf(bytes), HEADROOM + INNER_HEADER, frame)
-    this.#sendNow(table.words[base + Row.peer]!, bytes, 0)
+    writeIcmpErrorFrame(this.#bytes, this.#view, BODY, frame)
+    this.#sendNow(table.words[base + Row.peer]!, this.#bytes, length, 0)
   }
 
   /** A frame whose body is given, about no flow in particular. */
   plain(peer: number, kind: Kind, body: Uint8Array): void {
-    const bytes = newFrame(body.length, kind, { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 }, 0, 0)
-    bytes.set(body, HEADROOM + INNER_HEADER)
-    this.#sendNow(peer, bytes, 0)
+    const length = this.#begin(body.length, kind, OWN, 0, 0)
+    this.#bytes.set(body, BODY)
+    this.#sendNow(peer, this.#bytes, length, 0)
   }
 
   /** Sends what waited for the peer and is still `wanted`. */
   flush(peer: number, wanted: (slot: number, generation: number) => boolean): void {
     if (!this.connected(peer)) return
     for (const frame of this.waiting.take(peer)) {
-      if (wanted(frame.slot, frame.generation)) this.#sendNow(peer, frame.bytes, frame.trafficClass)
+      if (!wanted(frame.slot, frame.generation)) continue
+      this.#sendNow(peer, frame.bytes, frame.bytes.length - HEADROOM, frame.trafficClass)
     }
   }
 
-  #sendFor(row: number, bytes: Uint8Array, trafficClass: number, now: number): void {
+  #sendFor(row: number, length: number, trafficClass: number, now: number): void {
     const { words } = this.#core.table
     const base = row * ROW_WORDS
-    this.#send(words[base + Row.peer]!, bytes, trafficClass, row, words[base + Row.generation]!, now)
+    this.#send(words[base + Row.peer]!, length, trafficClass, row, words[base + Row.generation]!, now)
   }
 
-  /** `bytes` has HEADROOM in front. */
-  #send(peer: number, bytes: Uint8Array, trafficClass: number, slot: number, generation: number, now: number): void {
+  /** Sends the frame that was built, or keeps it until there is a session. */
+  #send(peer: number, length: number, trafficClass: number, slot: number, generation: number, now: number): void {
     if (this.connected(peer)) {
-      this.#sendNow(peer, bytes, trafficClass)
+      this.#sendNow(peer, this.#bytes, length, trafficClass)
       return
     }
-    this.waiting.add(peer, { bytes, trafficClass, slot, generation, since: now })
+    this.waiting.add(peer, { bytes: this.#copy(length), trafficClass, slot, generation, since: now })
     this.#core.env.wantSession(peer, now)
   }
 
-  #sendNow(peer: number, bytes: Uint8Array, trafficClass: number): void {
+  /** `bytes` has HEADROOM in front, and `length` bytes behind it. They are the caller's again afterwards. */
+  #sendNow(peer: number, bytes: Uint8Array, length: number, trafficClass: number): void {
     if (peer === SELF) {
-      this.loopback.push({ bytes, gsoSize: 0, gsoKind: Gso.none })
+      this.loopback.push({ bytes: bytes.slice(0, HEADROOM + length), gsoSize: 0, gsoKind: Gso.none })
       return
     }
     const { env, counters } = this.#core
-    const length = bytes.length - HEADROOM
     const room = this.room(peer)
     if (length <= room) {
-      env.sendFrame(peer, bytes.subarray(HEADROOM), trafficClass)
+      env.sendFrame(peer, bytes.subarray(HEADROOM, HEADROOM + length), trafficClass)
       return
     }
     const pieces = piecesNeeded(length, room)
@@ -274,6 +275,17 @@ export class FrameSender {
       counters.piecesOut++
     }
   }
+
+  /** Begins a frame whose body, from BODY on, has `length` bytes. Returns the frame's own length. */
+  #begin(length: number, kind: number, inner: InnerFields, slot: number, generation: number): number {
+    const { trafficClass, hopLimit, protocol } = inner
+    writeInnerHeader(this.#view, HEADROOM, slot, generation, kind, trafficClass, hopLimit, protocol)
+    return INNER_HEADER + length
+  }
+
+  #copy(length: number): Uint8Array {
+    return this.#bytes.slice(0, HEADROOM + length)
+  }
 }
 
 interface InnerFields {
@@ -282,13 +294,8 @@ interface InnerFields {
   readonly protocol: number
 }
 
-/** HEADROOM, an inner header, and `length` bytes to be filled. */
-function newFrame(length: number, kind: number, inner: InnerFields, slot: number, generation: number): Uint8Array {
-  const bytes = new Uint8Array(HEADROOM + INNER_HEADER + length)
-  const { trafficClass, hopLimit, protocol } = inner
-  writeInnerHeader(viewOf(bytes), HEADROOM, slot, generation, kind, trafficClass, hopLimit, protocol)
-  return bytes
-}
+/** Of frames that carry no packet. */
+const OWN: InnerFields = { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 }
 
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

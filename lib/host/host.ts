@@ -22,7 +22,7 @@ import { Directory, directoryDefaults, type DirectoryOptions } from '../service/
 import type { RecordChange } from '../service/host-records.js'
 import type { SequenceSource } from '../service/own-records.js'
 import { allowAll, type Policy } from '../service/policy.js'
-import { CLAIMS_MAX, recordKey, TAGS_MAX, type AddressClaim, type Registration } from '../service/registration.js'
+import { recordKey, TAGS_MAX, type Registration } from '../service/registration.js'
 import { networkPrefix } from '../service/service-id.js'
 import { ServiceTable } from '../service/service-table.js'
 import { MemberTrust } from '../service/trust.js'
@@ -45,6 +45,7 @@ import { INNER_HEADER, Kind } from '../wire/constants.js'
 import { DropCounters, type DropReason } from '../wire/drop.js'
 import { fromHex, hostId, toHex, type HostId, type ServiceId } from '../wire/ids.js'
 import { innerKind, writeInnerHeader } from '../wire/inner.js'
+import { Claims } from './claims.js'
 import { Channel, ControlChannel } from './control-channel.js'
 import { DataPath, type HostIo } from './data-path.js'
 import { HostEnvironment, type LocalEndpoints } from './host-environment.js'
@@ -137,14 +138,11 @@ export class Host implements SessionSink {
   /** Set while somebody looks at dropped packets. */
   wantsDrops = false
   readonly #c: HostComponents
+  readonly #claims: Claims
   /** Peer by codec seal slot, for the accounting of what was sent. */
   readonly #sealPeer = new Int32Array(65_536).fill(-1)
   #datagrams: DatagramBatch | undefined
   #tickAt = -Infinity
-  #settle = true
-  #claimRecords = 0
-  /** Own claims have changed since they were published. */
-  #claimsStale = true
   #leaving = false
   #servicesChanged = false
   #wasSynced = false
@@ -198,12 +196,21 @@ export class Host implements SessionSink {
       },
     )
     const tagsOf = (host: HostId) => this.members.member(host)?.tags
-    this.catalogue = new ServiceCatalogue({ network, self: this.id }, { primitives, tagsOf, table: this.table })
+    this.catalogue = new ServiceCatalogue({ network, self: this.id }, { primitives, tagsOf, table: this.table, memberSince: (host) => this.members.member(host)?.notBefore ?? 0 })
     this.addresses = new Addresses(
       { network, self: this.id, pool: trust.profile.ipv4Pool },
       { hasher: primitives, mappingChanged: () => events.mappingChanged() },
     )
     if (options.mappings !== undefined) this.addresses.importMappings(options.mappings)
+    this.#claims = new Claims({
+      self: this.id,
+      directory: this.directory,
+      catalogue: this.catalogue,
+      addresses: this.addresses,
+      members: this.members,
+      wallNow,
+      localChanged: () => events.localAddressesChanged(),
+    })
     this.choice = new InstanceChoice(choiceDefaults, {
       random,
       condition: (host) => this.#condition(host),
@@ -317,10 +324,10 @@ export class Host implements SessionSink {
     const registration: Registration = { kind: 'registration', ...offer, epoch: 0, load: 0 }
     const name = { kind: 'name' as const, service: offer.service, name: offer.name, since: wall, tags, hosts: [] }
     this.addresses.claimService(offer.service, wall)
-    this.#claimsStale = true
+    this.#claims.ownChanged()
     const served = this.addresses.host(offer.service)
     this.directory.publish([{ payload: registration }, ...(claimed ? [] : [{ payload: name }])], now)
-    this.#settleAddresses(now)
+    this.#claims.settle(now)
     this.#c.events.localAddressesChanged()
     this.dataPath.flush(now)
     return served
@@ -334,8 +341,8 @@ export class Host implements SessionSink {
       now,
     )
     this.addresses.releaseService(service)
-    this.#claimsStale = true
-    this.#settleAddresses(now)
+    this.#claims.ownChanged()
+    this.#claims.settle(now)
     this.dataPath.flush(now)
   }
 
@@ -426,8 +433,9 @@ export class Host implements SessionSink {
       if (status === OPENED) {
         const peer = this.sessions.transportSeen(desc[base + Open.lane]!, now)
         if (peer < 0) continue
-        this.prober.heard(peer, datagrams.addresses, record, now)
-        if (innerKind(open.data, desc[base + Open.offset]!) !== Kind.empty) this.sessions.dataReceived(peer, now)
+        const kind = innerKind(open.data, desc[base + Open.offset]!)
+        this.prober.heard(peer, datagrams.addresses, record, now, kind !== Kind.probe && kind !== Kind.probeEcho)
+        if (kind !== Kind.empty) this.sessions.dataReceived(peer, now)
       } else if (status === CLEAR) {
         const address = datagrams.addresses.slice(record, record + ADDRESS_RECORD)
         const reason = this.sessions.receive(
@@ -665,14 +673,11 @@ export class Host implements SessionSink {
 
   #recordChanged(change: RecordChange): void {
     const payload = change.record?.payload ?? change.before?.payload
-    if (payload?.kind === 'claims') {
-      this.addresses.setClaims(change.host, claimsIn(this.directory, change.host))
-      this.#settle = true
-    }
     if (payload?.kind === 'locators') this.#offerPaths(this.peers.indexOf(change.host))
     if (this.catalogue.apply(change)) this.#servicesChanged = true
+    this.#claims.recordChanged(change)
     if (change.before === undefined || payload?.kind === 'locators') this.#tickAt = Math.min(this.#tickAt, this.#now)
-    if (this.#settle) this.#tickAt = Math.min(this.#tickAt, this.#now)
+    if (this.#claims.due) this.#tickAt = Math.min(this.#tickAt, this.#now)
   }
 
   #revoked(): void {
@@ -702,30 +707,7 @@ export class Host implements SessionSink {
   #tick(now: number): void {
     this.#tickAt = now + TICK_MS
     this.neighbours.known(this.directory.hosts(), now)
-    if (this.#settle) this.#settleAddresses(now)
-  }
-
-  /** Brings the address book in line with everybody's claims, and our claims with it. */
-  #settleAddresses(now: number): void {
-    this.#settle = false
-    const { claims, local } = this.addresses.settle(Math.floor(this.#c.wallNow()))
-    if (claims || this.#claimsStale) this.#publishClaims(now)
-    if (local) this.#c.events.localAddressesChanged()
-  }
-
-  #publishClaims(now: number): void {
-    this.#claimsStale = false
-    const own = this.addresses.ownClaims()
-    const records = []
-    for (let i = 0; i < own.length; i += CLAIMS_MAX) {
-      const claims = own.slice(i, i + CLAIMS_MAX)
-      records.push({ payload: { kind: 'claims' as const, claims }, number: i / CLAIMS_MAX })
-    }
-    if (records.length > 0) this.directory.publish(records, now)
-    const gone = []
-    for (let n = records.length; n < this.#claimRecords; n++) gone.push(recordKey({ kind: 'claims', claims: [] }, n))
-    if (gone.length > 0) this.directory.withdraw(gone, now)
-    this.#claimRecords = records.length
+    if (this.#claims.due) this.#claims.settle(now)
   }
 
   #condition(host: HostId): HostCondition {
@@ -750,10 +732,6 @@ export class Host implements SessionSink {
     const payload = this.directory.record(host, 'locators')?.payload
     return payload?.kind === 'locators' ? payload.locators : []
   }
-}
-
-function claimsIn(directory: Directory, host: HostId): AddressClaim[] {
-  return directory.recordsOf(host).flatMap(({ payload }) => (payload.kind === 'claims' ? payload.claims : []))
 }
 
 function viewOf(bytes: Uint8Array): DataView {

@@ -44,6 +44,8 @@ interface Path {
   /** Probes not yet echoed, newest last; at most PENDING, so that a round trip longer than the interval is still measured. */
   pending: { readonly token: Uint8Array; readonly sentAt: number }[]
   sentAt: number
+  /** When the peer last sent anything but probes and echoes from there. */
+  trafficAt: number
 }
 
 interface Watch {
@@ -61,6 +63,8 @@ interface Watch {
 
 const TOKEN = 16
 const PENDING = 8
+/** An echo that takes longer than two round trips and this is overdue. */
+const OVERDUE_MS = 20
 
 /**
  * Proves paths and watches peers. A path is proven by our own probe and its echo, nothing else; frames go only to proven paths, except
@@ -117,8 +121,9 @@ export class PathProber {
   /**
    * An authenticated frame came from the record at `offset`. Called once a batch entry; allocates nothing when the address is the
    * one in use. An unknown address is challenged with a probe of about the size of what came: never more than three times the bytes.
+   * `traffic`: it was no probe or echo, so the peer itself prefers to send from there.
    */
-  heard(peer: number, records: Uint8Array, offset: number, now: number): void {
+  heard(peer: number, records: Uint8Array, offset: number, now: number, traffic = true): void {
     const { peers } = this.components
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
@@ -128,7 +133,9 @@ export class PathProber {
     const current = peers.addressSlot[peer]!
     if (current >= 0 && peers.addresses.matches(current, records, offset)) return
     const path = this.#path(peer, watch, records, offset)
-    if (path !== undefined && now - path.sentAt >= this.#options.activeIntervalMs) this.#probe(peer, path, now)
+    if (path === undefined) return
+    if (traffic) path.trafficAt = now
+    if (now - path.sentAt >= this.#options.activeIntervalMs) this.#probe(peer, path, now)
   }
 
   /** Our probe came back from the record at `offset`. */
@@ -146,7 +153,19 @@ export class PathProber {
     path.provenAt = now
     const current = watch.paths.find((p) => p.slot === peers.addressSlot[peer])
     if (current === path) peers.rttMs[peer] = path.rttMs
-    else if (current === undefined || sentAt >= current.provenAt) this.#use(peer, watch, path, now)
+    else if (current === undefined) this.#use(peer, watch, path, now)
+    else if (sentAt >= current.provenAt && this.#isBetter(path, current, sentAt, now)) this.#use(peer, watch, path, now)
+  }
+
+  /** Of two paths that work the one in use stays, for frames overtake each other on every change: unless it is silent, or the peer has left it. */
+  #isBetter(path: Path, current: Path, sentAt: number, now: number): boolean {
+    return path.trafficAt >= sentAt - this.#options.activeIntervalMs || this.#silent(current, now)
+  }
+
+  /** Whether an echo of the path is overdue. */
+  #silent(path: Path, now: number): boolean {
+    const first = path.pending[0]
+    return first !== undefined && now - first.sentAt > 2 * path.rttMs + OVERDUE_MS
   }
 
   /** Address slot of the record at `offset` among the peer's paths, for an answer to where something came from; -1: not watched, or too many. */
@@ -283,7 +302,7 @@ export class PathProber {
     }
     const slot = addresses.acquire(records.subarray(offset, offset + ADDRESS_RECORD))
     if (slot < 0) return undefined
-    const path: Path = { slot, provenAt: 0, rttMs: 0, pending: [], sentAt: -Infinity }
+    const path: Path = { slot, provenAt: 0, rttMs: 0, pending: [], sentAt: -Infinity, trafficAt: -Infinity }
     watch.paths.push(path)
     return path
   }

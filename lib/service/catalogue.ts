@@ -51,6 +51,8 @@ export interface CatalogueComponents {
   readonly primitives: Primitives
   /** Tags of a member; undefined: no member (any more). */
   readonly tagsOf: (host: HostId) => readonly string[] | undefined
+  /** Wall time since which the host is a member, s. */
+  readonly memberSince?: (host: HostId) => number
   readonly table: ServiceTable
 }
 
@@ -207,9 +209,9 @@ export class ServiceCatalogue {
   }
 
   #review(service: Service): void {
-    const { tagsOf, table } = this.#components
+    const { tagsOf, memberSince, table } = this.#components
     const claims = [...service.claims].map(([host, claim]) => ({ host, claim }))
-    const owner = ownerOf(service.name.text, this.#rules, claims, tagsOf)
+    const owner = ownerOf(service.name.text, this.#rules, claims, tagsOf, memberSince)
     const instances: Instance[] = []
     const conflicts: Conflict[] = []
     for (const [host, registration] of [...service.registrations].sort(([a], [b]) => (a < b ? -1 : 1))) {

@@ -50,24 +50,27 @@ const UNBOUNDED = { minPriority: 0, maxWeight: RANK_MAX } as const
 
 /**
  * Whose the name is: by the most specific rule, else by the oldest claim (ties by host ID) of a host that is covered by its own claim, else nobody's,
- * which every member may register. `tagsOf`: undefined for hosts that are no members.
+ * which every member may register. `tagsOf`: undefined for hosts that are no members. `memberSince`: wall time, s; a host can have claimed nothing before it was
+ * a member, whatever it says.
  */
 export function ownerOf(
   name: string,
   rules: readonly NameRule[],
   claims: readonly { readonly host: HostId; readonly claim: NameClaim }[],
   tagsOf: (host: HostId) => readonly string[] | undefined,
+  memberSince: (host: HostId) => number = () => 0,
 ): NameOwner {
   let best: NameRule | undefined
   for (const rule of rules)
     if (covers(rule.name, name) && (best === undefined || depth(rule.name) > depth(best.name))) best = rule
   if (best !== undefined) return { by: 'authority', ...best }
-  let first: { host: HostId; claim: NameClaim } | undefined
+  let first: { host: HostId; claim: NameClaim; since: number } | undefined
   for (const one of claims) {
     const tags = tagsOf(one.host)
     if (tags === undefined || !belongs(one.claim, one.host, tags)) continue
-    const earlier = first === undefined || one.claim.since < first.claim.since
-    if (earlier || (one.claim.since === first?.claim.since && one.host < first.host)) first = one
+    const since = Math.max(one.claim.since, memberSince(one.host))
+    const earlier = first === undefined || since < first.since
+    if (earlier || (since === first?.since && one.host < first.host)) first = { ...one, since }
   }
   if (first === undefined) return { by: 'nobody', tags: [], hosts: [], ...UNBOUNDED }
   const { host, claim } = first

@@ -72,17 +72,22 @@ function rig(t: Test, tun = new FakeTun()) {
   const failures: unknown[] = []
   const underlay = new Underlay([network.open(A)])
   const other = new Underlay([network.open(B)])
+  const faults: unknown[] = []
+  const fault = (error: unknown) => {
+    faults.push(error)
+    host.look()
+  }
   const failed = (error: unknown) => {
     failures.push(error)
     host.look()
   }
-  const loop = new PacketLoop({ host, tun, underlay, failed })
+  const loop = new PacketLoop({ host, tun, underlay, fault, failed })
   t.teardown(() => loop.stop())
   const send = (bytes: Uint8Array) => {
     other.sendOne(bytes, encodeLocator(A))
     network.deliver()
   }
-  return { host, tun, loop, failures, send }
+  return { host, tun, loop, faults, failures, send }
 }
 
 test('packets of both devices reach the host', async (t) => {
@@ -163,14 +168,14 @@ test('a deadline that a packet has set is noticed', async (t) => {
 })
 
 test('what is thrown reaches the owner, and the loop goes on', async (t) => {
-  const { host, tun, loop, failures } = rig(t)
+  const { host, tun, loop, faults, failures } = rig(t)
   loop.start()
   const problem = new Error('from a packet')
   host.onTun = () => {
     throw problem
   }
   tun.fromKernel(Uint8Array.of(1))
-  t.strictSame(failures, [problem])
+  t.strictSame(faults, [problem])
   host.onTun = () => undefined
   tun.fromKernel(Uint8Array.of(1))
   t.equal(host.packets, 2)
@@ -179,8 +184,21 @@ test('what is thrown reaches the owner, and the loop goes on', async (t) => {
     throw new Error('from a timer')
   }
   loop.wake()
-  await host.until(() => failures.length === 2)
-  t.match(failures[1], { message: 'from a timer' })
+  await host.until(() => faults.length === 2)
+  t.match(faults[1], { message: 'from a timer' })
+  t.same(failures, [])
+})
+
+test('faults that do not end stop the loop', async (t) => {
+  const { host, tun, loop, faults, failures } = rig(t)
+  loop.start()
+  host.onTun = () => {
+    throw new Error('again')
+  }
+  for (let i = 0; i < 100; i++) tun.fromKernel(Uint8Array.of(1))
+  t.ok(faults.length >= 10 && faults.length < 100, `${faults.length} batches were given up`)
+  t.match(failures, [{ message: 'again' }])
+  t.equal(host.packets, faults.length + 1, 'nothing is read any more')
 })
 
 test('a device that is gone ends the loop', async (t) => {

@@ -185,6 +185,7 @@ export class Rig {
       host: this.host,
       tun: this.tun,
       underlay: this.underlay,
+      fault: (error) => this.failures.push(error),
       failed: (error) => this.failures.push(error),
     })
     t.teardown(() => {

@@ -1,0 +1,232 @@
+// What a new flow costs, and what packets cost with many flows and many peers. Run by hand: node --expose-gc dist/test/bench/flows.js [FLOWS]
+//
+// Two real hosts with real sessions and the native codec, joined by memory: no sockets, no TUN, no kernel. Counted is the processor time of the whole process (garbage
+// collection included) while it is inside a host; the programs' packets are made, and answered, outside of that.
+
+import { Row } from '../../lib/flow/flow-table.js'
+import { loadSodium } from '../../lib/crypto/sodium.js'
+import { PACKET_WORDS } from '../../lib/wire/batch.js'
+import { HostWorld, locatorOf } from '../sim/host-world.js'
+import { ACK, PSH, SYN, tcpPacket } from '../unit/flow/packets.js'
+import { FarEnds } from './far-ends.js'
+import { MemoryLink, type MemoryHost } from './memory-link.js'
+
+const FLOWS = Number(process.argv[2] ?? 100_000)
+const PACKETS = 200_000
+const ROUNDS = 5
+const BATCH = 64
+const PORTS = [80, 81, 82, 83, 84, 85, 86, 87]
+const CLIENT_PORTS = 50_000
+const PAYLOAD = 64
+const VNET = 10
+const IP = VNET
+const TCP = VNET + 20
+const results: Record<string, number> = {}
+
+function report(what: string, figures: Record<string, number>): void {
+  for (const [name, value] of Object.entries(figures)) results[`${what}: ${name}`] = Number(value.toFixed(3))
+  const text = Object.entries(figures).map(([name, value]) => `${name} ${Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(2)}`)
+  console.log(`${what.padEnd(48)} ${text.join('   ')}`)
+}
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!
+
+/** Packets of programs, made from templates into a host's TUN buffer. */
+class Program {
+  constructor(
+    readonly host: MemoryHost,
+    readonly template: Uint8Array,
+  ) {}
+
+  begin(): void {
+    const { tunIn } = this.host.host.dataPath
+    tunIn.count = 0
+    tunIn.used = 2
+  }
+
+  /** Position of the packet in the TUN's buffer, for what differs. */
+  add(): number {
+    const { tunIn } = this.host.host.dataPath
+    const offset = tunIn.used
+    tunIn.data.set(this.template, offset)
+    tunIn.desc[tunIn.count * PACKET_WORDS] = offset
+    tunIn.desc[tunIn.count * PACKET_WORDS + 1] = this.template.length
+    tunIn.count++
+    tunIn.used = ((offset + this.template.length + 1) & ~3) + 2
+    return offset
+  }
+
+  send(): void {
+    const { host, link } = this.host
+    link.counted(() => host.tunRead(link.now))
+  }
+}
+
+/** A kernel with a server that answers every SYN; and no other. Returns how many there were. */
+function answer(server: MemoryHost, program: Program): number {
+  const { written } = server
+  const { tunIn } = server.host.dataPath
+  let answered = 0
+  for (let next = 0; next < written.count;) {
+    program.begin()
+    for (; next < written.count && tunIn.count < BATCH; next++) {
+      const from = written.desc[next * 4]!
+      if ((written.data[from + TCP + 13]! & SYN) === 0) continue
+      const at = program.add()
+      for (let i = 0; i < 4; i++) {
+        tunIn.data[at + IP + 12 + i] = written.data[from + IP + 16 + i]!
+        tunIn.data[at + IP + 16 + i] = written.data[from + IP + 12 + i]!
+      }
+      tunIn.view.setUint16(at + TCP, written.view.getUint16(from + TCP + 2))
+      tunIn.view.setUint16(at + TCP + 2, written.view.getUint16(from + TCP))
+      tunIn.view.setUint32(at + TCP + 8, (written.view.getUint32(from + TCP + 4) + 1) >>> 0)
+      answered++
+    }
+    if (tunIn.count > 0) program.send()
+  }
+  written.clear()
+  return answered
+}
+
+const world = new HostWorld(await loadSodium(), 7, { realCrypto: true })
+const capacity = 4 * FLOWS + 10_000
+const anywhere = Uint8Array.of(0, 0, 0, 0)
+
+async function twoHosts(): Promise<void> {
+  const link = new MemoryLink(world)
+  const client = link.add({ flowCapacity: capacity })
+  const server = link.add({ flowCapacity: capacity })
+  client.host.neighbours.hint(server.id, locatorOf(server.address), link.now)
+  const service = server.offer({ name: 'web', ports: PORTS })
+  link.until(() => client.host.directory.synced && client.host.catalogue.byName('web') !== undefined)
+  const dialled = client.host.addresses.dialledAddress({ kind: 'service', service }, 4)
+  if (dialled === undefined) throw new Error('no address')
+  const self = client.host.addresses.self(4)
+  const common = { family: 4 as const, source: self, destination: dialled, ports: [1, 1] as const, partial: true }
+  const syn = new Program(client, tcpPacket({ ...common, flags: SYN, mss: 1460 }))
+  const ack = new Program(client, tcpPacket({ ...common, flags: ACK }))
+  // Pushed, so that each is a packet of its own to the end: nothing is coalesced with one flow and more with many.
+  const data = new Program(client, tcpPacket({ ...common, flags: ACK | PSH, payload: new Array<number>(PAYLOAD).fill(7) }))
+  const stub = new Program(server, tcpPacket({ ...common, source: anywhere, destination: anywhere, flags: SYN | ACK, mss: 1460 }))
+
+  const address = (program: Program, flow: number): number => {
+    const { tunIn } = client.host.dataPath
+    const at = program.add()
+    tunIn.view.setUint16(at + TCP, 10_000 + (flow % CLIENT_PORTS))
+    tunIn.view.setUint16(at + TCP + 2, PORTS[Math.floor(flow / CLIENT_PORTS) % PORTS.length]!)
+    return at
+  }
+  let open = 0
+  const frames = () => client.framesSent + server.framesSent
+
+  /** Opens so many flows; µs of processor time until the client's SYN-ACK, and of its acknowledgement. */
+  const openFlows = (count: number) => {
+    const times = { setUp: 0, acknowledge: 0, frames: 0, framesBack: 0, timers: 0 }
+    for (const end = open + count; open < end;) {
+      const first = open
+      syn.begin()
+      for (; open < end && open < first + BATCH; open++) {
+        const at = address(syn, open)
+        client.host.dataPath.tunIn.view.setUint32(at + TCP + 4, (open * 7919) >>> 0)
+      }
+      link.spent = 0
+      const sent = client.framesSent
+      const back = server.framesSent
+      syn.send()
+      link.deliver(server)
+      const answered = answer(server, stub)
+      link.deliver(client)
+      times.setUp += link.spent
+      times.frames += client.framesSent - sent
+      times.framesBack += server.framesSent - back
+      if (answered !== open - first || client.written.count !== open - first) {
+        throw new Error(`${open - first} SYNs, ${answered} answered, ${client.written.count} answers`)
+      }
+      client.written.clear()
+      link.spent = 0
+      ack.begin()
+      for (let flow = first; flow < open; flow++) {
+        const at = address(ack, flow)
+        client.host.dataPath.tunIn.view.setUint32(at + TCP + 4, (flow * 7919 + 1) >>> 0)
+      }
+      ack.send()
+      link.deliver(server)
+      times.acknowledge += link.spent
+      server.written.clear()
+      link.spent = 0
+      link.pass(2)
+      times.timers += link.spent
+      client.written.clear()
+      server.written.clear()
+    }
+    return times
+  }
+
+  /** Sends so many packets over all open flows in turn; µs of processor time at both ends, a packet. */
+  const traffic = (count: number): number => {
+    let flow = 0
+    let arrived = 0
+    link.spent = 0
+    for (let sent = 0; sent < count; sent += BATCH) {
+      data.begin()
+      for (let i = 0; i < BATCH; i++) {
+        flow = (flow + 7_919) % open
+        address(data, flow)
+      }
+      data.send()
+      link.deliver(server)
+      arrived += server.written.count
+      server.written.clear()
+    }
+    const { spent } = link
+    link.pass(1)
+    client.written.clear()
+    server.written.clear()
+    const sent = Math.ceil(count / BATCH) * BATCH
+    if (arrived !== sent) throw new Error(`${arrived} of ${sent} packets arrived`)
+    return spent / sent
+  }
+
+  // Code that runs for the first time is not what is measured.
+  openFlows(1)
+  traffic(50_000)
+  const single = median(Array.from({ length: ROUNDS }, () => traffic(PACKETS)))
+  openFlows(999)
+  const thousand = median(Array.from({ length: ROUNDS }, () => traffic(PACKETS)))
+  openFlows(9_000)
+  globalThis.gc?.()
+  const before = process.memoryUsage()
+  const rounds: ReturnType<typeof openFlows>[] = []
+  for (let round = 0; round < ROUNDS; round++) rounds.push(openFlows(Math.floor((FLOWS - 10_000) / ROUNDS)))
+  globalThis.gc?.()
+  const after = process.memoryUsage()
+  const many = median(Array.from({ length: ROUNDS }, () => traffic(PACKETS)))
+  const made = Math.floor((FLOWS - 10_000) / ROUNDS)
+  const per = (pick: (times: ReturnType<typeof openFlows>) => number) => median(rounds.map((times) => pick(times) / made))
+  report('flow set-up, SYN to SYN-ACK, both ends', {
+    'us cpu': per((t) => t.setUp),
+    'a cpu second': 1e6 / per((t) => t.setUp),
+    'frames there': per((t) => t.frames),
+    'frames back': per((t) => t.framesBack),
+  })
+  report('with the acknowledgement and the timers', {
+    'us cpu': per((t) => t.setUp + t.acknowledge + t.timers),
+    'a cpu second': 1e6 / per((t) => t.setUp + t.acknowledge + t.timers),
+    'us of the timers': per((t) => t.timers),
+  })
+  report(`memory with ${open} flows, both ends`, {
+    'MB of heap': after.heapUsed / 1e6,
+    'bytes of heap a flow': (after.heapUsed - before.heapUsed) / (open - 10_000),
+    'bytes of table a flow and end': client.host.flows.table.bytes.length / client.host.flows.table.capacity,
+    'MB resident': after.rss / 1e6,
+  })
+  report(`${PAYLOAD} B, one way, both ends, us cpu a packet`, { '1 flow': single, '1,000 flows': thousand, [`${open} flows`]: many })
+  if (client.host.flows.table.get(0, Row.peer) < 0 || frames() === 0) throw new Error('nothing was opened')
+}
+
+await twoHosts()
+for (const peers of [1, 100, 1_000]) {
+  const ends = new FarEnds(new MemoryLink(world), peers)
+  const { inward, outward } = ends.run(PACKETS / 2, ROUNDS, PAYLOAD)
+  report(`1,000 flows with ${peers} peers, one end, us cpu`, { 'to the peers': inward.out, 'a frame from the peers': outward.in })
+}
+console.log(JSON.stringify({ flows: FLOWS, results }))
