@@ -169,8 +169,7 @@ export class Admission implements JoinAuthority {
   #locatorsOfHosts(): MemberLocator[] {
     const { directory } = this.#c.hosts()
     return directory.hosts().flatMap((host) => {
-      const payload = directory.record(host, 'locators')?.payload
-      const first = payload?.kind === 'locators' ? payload.locators[0] : undefined
+      const [first] = directory.locatorsOf(host)
       return first === undefined ? [] : [{ host, locator: formatLocator(first) }]
     })
   }

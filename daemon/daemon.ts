@@ -1,7 +1,9 @@
 import { networkInterfaces } from 'node:os'
 import ipaddr from 'ipaddr.js'
 import { FlowTable } from '../lib/flow/flow-table.js'
-import { Host, OFFERS_MAX, type HostEvents } from '../lib/host/host.js'
+import { Host } from '../lib/host/host.js'
+import type { HostEvents } from '../lib/host/host-options.js'
+import { OFFERS_MAX } from '../lib/host/offers.js'
 import { TrafficTap } from '../lib/host/traffic-tap.js'
 import type { Locator } from '../lib/path/locator.js'
 import { formatLocator, parseLocator } from '../lib/path/locator.js'
@@ -96,7 +98,9 @@ export class Daemon {
       addresses: host.addresses,
       names: this.names,
       local: (family) => {
-        const own = [...this.#locators, ...underlay.locals].find(({ address }) => address.includes(':') === (family === 6))
+        const own = [...this.#locators, ...underlay.locals].find(
+          ({ address }) => address.includes(':') === (family === 6),
+        )
         return own === undefined ? undefined : formatLocator(own)
       },
       wallMs: (now) => clockOffset + now,
@@ -129,7 +133,8 @@ export class Daemon {
   serviceId(text: string): ServiceId {
     const suffix = `.${this.zone}`
     const name = parseServiceName(text.endsWith(suffix) ? text.slice(0, -suffix.length) : text)
-    if ('problem' in name) throw new CaracalError('CARACAL_E_NAME', name.problem, 'choose a name such as web or api.shop')
+    if ('problem' in name)
+      throw new CaracalError('CARACAL_E_NAME', name.problem, 'choose a name such as web or api.shop')
     return serviceIdOf(name, this.identity.trust.network, this.primitives)
   }
 
@@ -153,7 +158,8 @@ export class Daemon {
   async #replaceServices(before: Config, after: Config): Promise<void> {
     for (const { name } of before.services) {
       const instance = this.instances.get(this.serviceId(name))
-      if (instance?.configured === true && !after.services.some((one) => one.name === name)) await this.unexpose(instance)
+      if (instance?.configured === true && !after.services.some((one) => one.name === name))
+        await this.unexpose(instance)
     }
     for (const request of after.services) await this.expose(request, true)
   }
@@ -226,7 +232,14 @@ export class Daemon {
       changed: (instance) => daemonOf().#instanceChanged(instance),
       now: monotonicNow,
     })
-    const admission = new Admission({ identity, primitives, files, locators: () => late.daemon?.locators ?? [], hosts: () => daemonOf().host, log })
+    const admission = new Admission({
+      identity,
+      primitives,
+      files,
+      locators: () => late.daemon?.locators ?? [],
+      hosts: () => daemonOf().host,
+      log,
+    })
     const issuer = new JoinIssuer({
       primitives,
       hostKey,
@@ -271,7 +284,12 @@ export class Daemon {
         `create the network with another pool (setting pool), or remove that ${kind}`,
       )
     }
-    const tun = new NativeTun({ ...config.tun, offload: config.offload.tun, vnetHeader: config.offload.vnetHeader, up: false })
+    const tun = new NativeTun({
+      ...config.tun,
+      offload: config.offload.tun,
+      vnetHeader: config.offload.vnetHeader,
+      up: false,
+    })
     undo.push(() => tun.close())
     io.tun = tun
     const loop = new PacketLoop({
@@ -287,7 +305,22 @@ export class Daemon {
       },
     })
     undo.push(() => loop.stop())
-    const daemon = new Daemon(options, config, log, primitives, files, identity, underlay, host, instances, admission, tun, link, loop, codec.aeads)
+    const daemon = new Daemon(
+      options,
+      config,
+      log,
+      primitives,
+      files,
+      identity,
+      underlay,
+      host,
+      instances,
+      admission,
+      tun,
+      link,
+      loop,
+      codec.aeads,
+    )
     late.daemon = daemon
     return daemon
   }
@@ -341,7 +374,11 @@ export class Daemon {
       try {
         await dns.listen(address)
       } catch (error) {
-        throw new CaracalError('CARACAL_E_DNS', `the name server cannot listen on ${address} (${messageOf(error)})`, 'is port 53 taken by another program?')
+        throw new CaracalError(
+          'CARACAL_E_DNS',
+          `the name server cannot listen on ${address} (${messageOf(error)})`,
+          'is port 53 taken by another program?',
+        )
       }
       servers.push(address)
     }
@@ -388,7 +425,8 @@ export class Daemon {
         host.neighbours.hint(id, locator, monotonicNow())
         this.loop.wake()
       },
-      problem: (interfaceName, error) => log.warn({ interface: interfaceName, error }, 'multicast DNS does not work here'),
+      problem: (interfaceName, error) =>
+        log.warn({ interface: interfaceName, error }, 'multicast DNS does not work here'),
     })
     discovery.start()
     this.#undo.push(() => discovery.stop())
@@ -399,7 +437,11 @@ export class Daemon {
     const { host, instances, link } = this
     const service = this.serviceId(request.name)
     if (!host.mayOffer(service)) {
-      throw new CaracalError('CARACAL_E_BUSY', `this host offers ${OFFERS_MAX} services, which is as many as it may`, 'unexpose some, or use another host')
+      throw new CaracalError(
+        'CARACAL_E_BUSY',
+        `this host offers ${OFFERS_MAX} services, which is as many as it may`,
+        'unexpose some, or use another host',
+      )
     }
     // The served addresses first: health is judged by where packets will go.
     const served = host.addresses.host(service)
@@ -444,7 +486,9 @@ export class Daemon {
 
   localAddressesChanged(): void {
     const wanted = this.host.addresses.localAddresses().map(({ address }) => formatAddress(address))
-    void this.link.addLocal(wanted).catch((error: unknown) => this.log.error({ error }, 'served addresses could not be set'))
+    void this.link
+      .addLocal(wanted)
+      .catch((error: unknown) => this.log.error({ error }, 'served addresses could not be set'))
   }
 
   writeMappings(): void {
@@ -487,9 +531,12 @@ export class Daemon {
   }
 
   async #remember(): Promise<void> {
-    const peers = this.host.neighbours
-      .remembered()
-      .map(({ host, locators }) => ({ host, locators: locators.map(({ address, port }) => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`)) }))
+    const peers = this.host.neighbours.remembered().map(({ host, locators }) => ({
+      host,
+      locators: locators.map(({ address, port }) =>
+        address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`,
+      ),
+    }))
     await this.files.write(PEERS_FILE, Buffer.from(JSON.stringify(peers))).catch((error: unknown) => {
       this.log.error({ error }, 'known hosts could not be written')
     })

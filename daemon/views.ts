@@ -154,8 +154,7 @@ export function hostView(daemon: Viewed, id: HostId): HostInfo {
   const now = monotonicNow()
   const info = peer > 0 ? host.sessions.info(peer, now) : undefined
   const liveness = peer > 0 ? host.prober.liveness(peer) : undefined
-  const record = host.directory.record(id, 'locators')?.payload
-  const locators = self ? daemon.locators : record?.kind === 'locators' ? record.locators : []
+  const locators = self ? daemon.locators : host.directory.locatorsOf(id)
   const heard = host.prober.heardAt(peer)
   const state = self
     ? 'self'

@@ -23,7 +23,9 @@ const request = get(process.argv[2]!, { agent: false }, (response) => {
     const lines = text.split('\n').slice(0, -1)
     const whole = stream ? lines.every((line, i) => line === String(i)) : true
     const host = response.headers['x-host']
-    console.log(JSON.stringify({ host, bytes, hash: hash.digest('hex'), longestGapMs: longestGap, lines: lines.length, whole }))
+    console.log(
+      JSON.stringify({ host, bytes, hash: hash.digest('hex'), longestGapMs: longestGap, lines: lines.length, whole }),
+    )
   })
   response.on('error', fail)
 })

@@ -80,7 +80,9 @@ async function play(lab: Lab, print: (line: string) => void): Promise<void> {
     print('')
     print(`h1 opens a stream with a line every 5 ms, and in its middle loses its address ${lab.host('h1').address}:`)
     const stream = await moveUnderStream(lab, `${url}/stream?for=${STREAM_MS}`)
-    print(`  ${stream.lines} of ${STREAM_MS / 5} lines arrived, ${stream.whole ? 'in order, none missing' : 'NOT WHOLE'}`)
+    print(
+      `  ${stream.lines} of ${STREAM_MS / 5} lines arrived, ${stream.whole ? 'in order, none missing' : 'NOT WHOLE'}`,
+    )
     print(`  longest gap ${stream.longestGapMs.toFixed(1)} ms; the program noticed nothing`)
     if (!stream.whole || stream.lines !== STREAM_MS / 5) {
       throw new CaracalError('CARACAL_E_LAB', 'the stream did not survive the move', 'see `caracal doctor`')
@@ -93,7 +95,8 @@ async function play(lab: Lab, print: (line: string) => void): Promise<void> {
     const rest = new Set<string>()
     for (let i = 0; i < 4; i++) rest.add((await fetch(lab, `${url}/body`)).host)
     print(`  new connections go to ${[...rest].join(', ')}`)
-    if (rest.has(stream.host)) throw new CaracalError('CARACAL_E_LAB', `${stream.host} was still chosen after it had left`)
+    if (rest.has(stream.host))
+      throw new CaracalError('CARACAL_E_LAB', `${stream.host} was still chosen after it had left`)
   } finally {
     for (const server of servers) server.kill('SIGKILL')
   }

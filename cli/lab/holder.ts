@@ -68,7 +68,11 @@ export function runInside(holder: Holder, script: string): string {
   const result = spawnSync(words[0]!, words.slice(1), { env: labEnvironment(), encoding: 'utf8' })
   if (result.status === 0) return result.stdout
   const why = (result.stderr || result.error?.message || '').trim()
-  throw new CaracalError('CARACAL_E_LAB', `the lab could not be set up (${why})`, 'run `caracal doctor`, or `caracal lab down` and try again')
+  throw new CaracalError(
+    'CARACAL_E_LAB',
+    `the lab could not be set up (${why})`,
+    'run `caracal doctor`, or `caracal lab down` and try again',
+  )
 }
 
 function ready(child: ChildProcess): Promise<void> {

@@ -56,7 +56,8 @@ export class Accepting {
     const endpoint = env.localEndpoint(peer, service, protocol, open.dialledPort)
     if (typeof endpoint === 'string') return this.#refuse(peer, open, endpoint)
     // One peer must leave room for the others.
-    if (peer !== SELF && this.#core.accepted(peer) >= options.acceptedShare * table.capacity) return this.#refuse(peer, open, 'flow-table-full')
+    if (peer !== SELF && this.#core.accepted(peer) >= options.acceptedShare * table.capacity)
+      return this.#refuse(peer, open, 'flow-table-full')
     if (this.#core.halfOpen(peer) >= options.halfOpenPerPeer) return this.#refuse(peer, open, 'flow-table-full')
     const remote = env.addresses.peer(env.peers.hostId(peer), endpoint.family)
     const clientPort = this.#clientPort(endpoint, remote, protocol, open.clientPort)

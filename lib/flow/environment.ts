@@ -51,7 +51,12 @@ export interface FlowEnvironment {
    * Instances for a new flow in the order they are to be tried; a reason when there is none or policy forbids;
    * 'hold' when a DELAY rule says that the answer may still come: `FlowEngine.release` asks again. protocol 1 stands for echo of both families.
    */
-  candidates(target: DialledTarget, protocol: number, port: number, now: number): readonly Candidate[] | DropReason | 'hold'
+  candidates(
+    target: DialledTarget,
+    protocol: number,
+    port: number,
+    now: number,
+  ): readonly Candidate[] | DropReason | 'hold'
   /** How a try ended, for choice and health: 'refused' by the server's kernel, 'silent' after its time. */
   outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', now: number): void
   /** A flow that this host's programs had to an instance, once answered, is over. For choice: how many there are. */

@@ -349,7 +349,8 @@ export class FlowTable {
   /** Another local address, read at `offset` in the row's family; it is not part of the index, so the row stays where it is. */
   setLocal(row: number, view: DataView, offset: number): void {
     const base = row * ROW_WORDS + Row.local
-    for (let i = 0; i < (this.family(row) === 4 ? 1 : 4); i++) this.words[base + i] = view.getInt32(offset + 4 * i, true)
+    for (let i = 0; i < (this.family(row) === 4 ? 1 : 4); i++)
+      this.words[base + i] = view.getInt32(offset + 4 * i, true)
   }
 
   /** Position in `bytes` of the row's local or remote address, in network order. */

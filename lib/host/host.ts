@@ -4,30 +4,23 @@
 //   underlay ──▶ DataPath ─┬▶ FlowEngine ──▶ TUN                      peers    ◀──▶ SessionTable, PathProber, Neighbours
 //                          └▶ handshakes, probes, control messages
 
-import type { FrameCodec } from '../crypto/codec.js'
-import type { HostKey } from '../crypto/host-key.js'
-import type { Primitives } from '../crypto/primitives.js'
-import type { TrustStore } from '../crypto/trust.js'
 import { FlowEngine } from '../flow/flow-engine.js'
 import { Generations } from '../flow/flow-id.js'
-import type { FlowOptions } from '../flow/flow-options.js'
 import { FlowTable } from '../flow/flow-table.js'
 import { decodeLocator, locatorRecord, type Locator } from '../path/locator.js'
 import { PeerTable } from '../path/peers.js'
-import { PathProber, type Liveness, type ProberOptions } from '../path/prober.js'
-import { Addresses, type SavedMappings } from '../service/addresses.js'
+import { PathProber, type Liveness } from '../path/prober.js'
+import { Addresses } from '../service/addresses.js'
 import { ServiceCatalogue } from '../service/catalogue.js'
-import { choiceDefaults, InstanceChoice, type HostCondition } from '../service/choice.js'
-import { Directory, directoryDefaults, type DirectoryOptions } from '../service/directory.js'
+import { choiceDefaults, InstanceChoice } from '../service/choice.js'
+import { Directory, directoryDefaults } from '../service/directory.js'
 import type { RecordChange } from '../service/host-records.js'
-import type { SequenceSource } from '../service/own-records.js'
 import { allowAll, type Policy } from '../service/policy.js'
-import { recordKey, TAGS_MAX, type Registration } from '../service/registration.js'
 import { networkPrefix } from '../service/service-id.js'
 import { ServiceTable } from '../service/service-table.js'
 import { MemberTrust } from '../service/trust.js'
 import type { Established, LostReason, SessionSink } from '../session/session-sink.js'
-import { SessionTable, type JoinResponder, type SessionOptions } from '../session/session-table.js'
+import { SessionTable } from '../session/session-table.js'
 import {
   ADDRESS_RECORD,
   CLEAR,
@@ -43,77 +36,25 @@ import {
 } from '../wire/batch.js'
 import { INNER_HEADER, Kind } from '../wire/constants.js'
 import { DropCounters, type DropReason } from '../wire/drop.js'
-import { fromHex, hostId, toHex, type HostId, type ServiceId } from '../wire/ids.js'
-import { innerKind, writeInnerHeader } from '../wire/inner.js'
+import { fromHex, hostId, type HostId, type ServiceId } from '../wire/ids.js'
+import { innerKind } from '../wire/inner.js'
 import { Claims } from './claims.js'
+import { conditionOf } from './condition.js'
 import { Channel, ControlChannel } from './control-channel.js'
-import { DataPath, type HostIo } from './data-path.js'
-import { HostEnvironment, type LocalEndpoints } from './host-environment.js'
-import { Neighbours, type NeighboursOptions } from './neighbours.js'
-
-export interface HostComponents {
-  readonly primitives: Primitives
-  readonly codec: FrameCodec
-  readonly hostKey: HostKey
-  /** With a membership of this host. */
-  readonly trust: TrustStore
-  readonly io: HostIo
-  readonly events: HostEvents
-  readonly endpoints: LocalEndpoints
-  /** Memory of the flow table: FlowTable.bytesFor(flowCapacity) bytes, zeroed. */
-  readonly flowMemory: ArrayBufferLike
-  /** Seconds since the epoch. */
-  readonly wallNow: () => number
-  /** Uniform in [0, 1). */
-  readonly random: () => number
-  readonly nextStamp: () => bigint
-  readonly sequence: SequenceSource
-  readonly issuer?: JoinResponder
-}
-
-export interface HostOptions {
-  readonly flowCapacity: number
-  readonly peerCapacity?: number
-  readonly session?: SessionOptions
-  readonly prober?: Partial<ProberOptions>
-  readonly flow?: Partial<FlowOptions>
-  readonly directory?: Partial<DirectoryOptions>
-  readonly neighbours?: Partial<NeighboursOptions>
-  /** Address mappings of before a restart. */
-  readonly mappings?: SavedMappings | undefined
-}
-
-/** What the process around the host wants to know. Called from inside the host's methods. */
-export interface HostEvents {
-  /** Address mappings changed: to disk before they are told to anybody. */
-  mappingChanged(): void
-  /** The kernel's local addresses are to be brought in line with Addresses.localAddresses. */
-  localAddressesChanged(): void
-  /** A host's session came up or ended, its liveness changed, or its frames go another way. */
-  peer(host: HostId, what: 'up' | 'lost' | 'failed' | 'moved' | Liveness, detail: string): void
-  /** The revocation list grew: to disk. */
-  revocationsChanged(): void
-  /** A packet was dropped; only while `wantsDrops`. Bytes are only valid during the call. */
-  dropped(reason: DropReason, packet: Uint8Array | undefined): void
-  /** A locator of a host was proven: worth remembering over a restart. */
-  remember(): void
-}
-
-/** What a host publishes about one of its services. */
-export type Offer = Pick<Registration, 'service' | 'name' | 'ports' | 'priority' | 'weight' | 'state' | 'move'>
+import { DataPath } from './data-path.js'
+import { HostEnvironment } from './host-environment.js'
+import { Farewells } from './farewells.js'
+import type { HostComponents, HostOptions } from './host-options.js'
+import { Neighbours } from './neighbours.js'
+import { Offers, OFFERS_MAX, type Offer } from './offers.js'
+import { CONTROL_CLASS, ownFrame } from './own-frames.js'
+import { Pings } from './pings.js'
 
 const PROBE_TOKEN = 16
 const TICK_MS = 1_000
-/** How long a host that leaves waits for its last messages to arrive before it says farewell all the same. */
-const FAREWELL_MS = 100
-const PINGS_MAX = 1_024
-/** Services that a host may offer: with their names and addresses they fit the records that it may publish. */
-export const OFFERS_MAX = 100
 /** Key of the rule that holds first packets until the directory is whole. */
 const UNSYNCED = 'unsynced'
 const PEERS = 4_096
-/** Traffic class of the host's own frames: CS6, network control. */
-const CONTROL_CLASS = 0xc0
 const NO_BYTES = new Uint8Array(0)
 
 export class Host implements SessionSink {
@@ -139,6 +80,7 @@ export class Host implements SessionSink {
   wantsDrops = false
   readonly #c: HostComponents
   readonly #claims: Claims
+  readonly #offers: Offers
   /** Peer by codec seal slot, for the accounting of what was sent. */
   readonly #sealPeer = new Int32Array(65_536).fill(-1)
   #datagrams: DatagramBatch | undefined
@@ -146,10 +88,8 @@ export class Host implements SessionSink {
   #leaving = false
   #servicesChanged = false
   #wasSynced = false
-  /** Peers to be told that this host leaves, and when at the latest. */
-  readonly #farewells = new Set<number>()
-  #farewellAt = Infinity
-  readonly #pings = new Map<string, { peer: number; sentAt: number; answered: (rttMs: number) => void }>()
+  readonly #farewells: Farewells
+  readonly #pings = new Pings()
 
   constructor(components: HostComponents, options: HostOptions) {
     const { primitives, codec, hostKey, trust, random, wallNow, events } = components
@@ -186,6 +126,7 @@ export class Host implements SessionSink {
     this.prober = new PathProber({ peers: this.peers, randomBytes, sink: this }, options.prober)
     const epoch = new DataView(primitives.randomBytes(4).buffer).getUint32(0) | 1
     this.control = new ControlChannel({ peers: this.peers, epoch: epoch >>> 0, sink: this })
+    this.#farewells = new Farewells(this.peers, this.control)
     this.directory = new Directory(
       { ...directoryDefaults, ...options.directory },
       { trust: this.members, hasher: primitives, sequence: components.sequence, random },
@@ -196,7 +137,10 @@ export class Host implements SessionSink {
       },
     )
     const tagsOf = (host: HostId) => this.members.member(host)?.tags
-    this.catalogue = new ServiceCatalogue({ network, self: this.id }, { primitives, tagsOf, table: this.table, memberSince: (host) => this.members.member(host)?.notBefore ?? 0 })
+    this.catalogue = new ServiceCatalogue(
+      { network, self: this.id },
+      { primitives, tagsOf, table: this.table, memberSince: (host) => this.members.member(host)?.notBefore ?? 0 },
+    )
     this.addresses = new Addresses(
       { network, self: this.id, pool: trust.profile.ipv4Pool },
       { hasher: primitives, mappingChanged: () => events.mappingChanged() },
@@ -211,9 +155,17 @@ export class Host implements SessionSink {
       wallNow,
       localChanged: () => events.localAddressesChanged(),
     })
+    this.#offers = new Offers({
+      self: this.id,
+      directory: this.directory,
+      addresses: this.addresses,
+      members: this.members,
+      claims: this.#claims,
+      wallNow,
+    })
     this.choice = new InstanceChoice(choiceDefaults, {
       random,
-      condition: (host) => this.#condition(host),
+      condition: (host) => conditionOf(host, this, this.#now),
       openFlows: (service, host) => this.environment.openFlows(service, host),
     })
     this.environment = new HostEnvironment({
@@ -240,7 +192,7 @@ export class Host implements SessionSink {
         self: this.id,
         peers: this.peers,
         connect: (peer, addresses, now) => this.sessions.connect(peer, addresses, now),
-        locatorsOf: (host) => this.#locatorsOf(host),
+        locatorsOf: (host) => this.directory.locatorsOf(host),
         excluded: (host) => this.members.isRevoked(host),
         random,
       },
@@ -264,7 +216,7 @@ export class Host implements SessionSink {
     this.#now = now
     this.dataPath.wireRead(now)
     this.control.flush(now)
-    if (this.#farewells.size > 0) this.#sayFarewell(now)
+    if (this.#farewells.dueAt < Infinity) this.#farewells.say(now)
     this.dataPath.flush(now)
   }
 
@@ -277,7 +229,7 @@ export class Host implements SessionSink {
       this.flows.nextTimeout(),
       this.neighbours.nextTimeout(),
       this.#tickAt,
-      this.#farewellAt,
+      this.#farewells.dueAt,
     )
   }
 
@@ -292,7 +244,7 @@ export class Host implements SessionSink {
     this.#noticeSync()
     if (this.#servicesChanged) this.#release(now)
     this.neighbours.handleTimeout(now)
-    if (now >= this.#farewellAt) this.#sayFarewell(now)
+    if (now >= this.#farewells.dueAt) this.#farewells.say(now)
     this.dataPath.flush(now)
   }
 
@@ -300,10 +252,7 @@ export class Host implements SessionSink {
 
   /** Whether the service is offered already, or there is room for one more. */
   mayOffer(service: ServiceId): boolean {
-    if (this.directory.record(this.id, `service/${service}`) !== undefined) return true
-    return (
-      this.directory.recordsOf(this.id).filter(({ payload }) => payload.kind === 'registration').length < OFFERS_MAX
-    )
+    return this.#offers.has(service) || this.#offers.room
   }
 
   /**
@@ -313,21 +262,7 @@ export class Host implements SessionSink {
   offer(offer: Offer, now: number): readonly [Uint8Array, Uint8Array] {
     if (!this.mayOffer(offer.service)) throw new RangeError(`a host may offer ${OFFERS_MAX} services`)
     this.#now = now
-    const wall = Math.floor(this.#c.wallNow())
-    const known = this.directory.record(
-      this.id,
-      recordKey({ kind: 'name', service: offer.service, name: offer.name, since: 0, tags: [], hosts: [] }),
-    )
-    const claimed = known?.payload.kind === 'name' && known.lifetime > 0
-    // The first claim keeps the name for hosts that share a tag with this one; where there are no tags, for every member.
-    const tags = (this.members.member(this.id)?.tags ?? []).slice(0, TAGS_MAX)
-    const registration: Registration = { kind: 'registration', ...offer, epoch: 0, load: 0 }
-    const name = { kind: 'name' as const, service: offer.service, name: offer.name, since: wall, tags, hosts: [] }
-    this.addresses.claimService(offer.service, wall)
-    this.#claims.ownChanged()
-    const served = this.addresses.host(offer.service)
-    this.directory.publish([{ payload: registration }, ...(claimed ? [] : [{ payload: name }])], now)
-    this.#claims.settle(now)
+    const served = this.#offers.publish(offer, now)
     this.#c.events.localAddressesChanged()
     this.dataPath.flush(now)
     return served
@@ -336,13 +271,7 @@ export class Host implements SessionSink {
   /** Takes an offer back; open flows go on. */
   withdraw(service: ServiceId, name: string, now: number): void {
     this.#now = now
-    this.directory.withdraw(
-      [`service/${service}`, recordKey({ kind: 'name', service, name, since: 0, tags: [], hosts: [] })],
-      now,
-    )
-    this.addresses.releaseService(service)
-    this.#claims.ownChanged()
-    this.#claims.settle(now)
+    this.#offers.withdraw(service, name, now)
     this.dataPath.flush(now)
   }
 
@@ -362,13 +291,13 @@ export class Host implements SessionSink {
 
   /** One round trip to the peer, outside the regular probes; `answered` is called with its ms, or never. Undefined: no session. */
   ping(peer: number, now: number, answered: (rttMs: number) => void): { cancel(): void } | undefined {
-    if (this.peers.sealSlot[peer]! < 0 || this.#pings.size >= PINGS_MAX) return undefined
+    if (this.peers.sealSlot[peer]! < 0) return undefined
     const token = this.#c.primitives.randomBytes(PROBE_TOKEN)
-    const key = toHex(token)
-    this.#pings.set(key, { peer, sentAt: now, answered })
-    this.#sendProbe(Kind.probe, peer, this.peers.addressSlot[peer]!, token)
+    const ping = this.#pings.add(peer, token, now, answered)
+    if (ping === undefined) return undefined
+    this.dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
     this.dataPath.flush(now)
-    return { cancel: () => this.#pings.delete(key) }
+    return ping
   }
 
   /** Leaves the network for now: withdraws what is offered, ends all flows, tells the peers. Returns the number of flows. */
@@ -377,27 +306,11 @@ export class Host implements SessionSink {
     this.#now = now
     this.#leaving = true
     const open = [...this.flows.flows()].length
-    const keys = this.directory.recordsOf(this.id).filter(({ payload }) => payload.kind === 'registration')
-    this.directory.withdraw(
-      keys.map(({ key }) => key),
-      now,
-    )
+    this.directory.withdraw(this.#offers.registered(), now)
     this.flows.closeAll(now)
-    for (let peer = 1; peer < this.peers.size; peer++) if (this.peers.sealSlot[peer]! >= 0) this.#farewells.add(peer)
-    this.#farewellAt = now + FAREWELL_MS
-    this.#sayFarewell(now)
+    this.#farewells.begin(now)
     this.dataPath.flush(now)
     return open
-  }
-
-  /** Messages have no order, and after a farewell none is heard: it goes out when the others have arrived, or their time is up. */
-  #sayFarewell(now: number): void {
-    for (const peer of this.#farewells) {
-      if (now < this.#farewellAt && this.control.pendingFor(peer)) continue
-      this.#farewells.delete(peer)
-      if (this.peers.sealSlot[peer]! >= 0) this.control.send(peer, Channel.farewell, NO_BYTES, now)
-    }
-    if (this.#farewells.size === 0) this.#farewellAt = Infinity
   }
 
   /** Revocations were added to the trust store by hand. */
@@ -505,15 +418,13 @@ export class Host implements SessionSink {
   }
 
   proveAlive(peer: number): void {
-    const frame = new Uint8Array(INNER_HEADER)
-    writeInnerHeader(viewOf(frame), 0, 0, 0, Kind.empty, 0, 0, 0)
-    this.dataPath.frameTo(peer, this.peers.addressSlot[peer]!, frame, CONTROL_CLASS)
+    this.dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
   }
 
   // ---- ProberSink ----
 
   sendProbe(peer: number, addressSlot: number, token: Uint8Array): void {
-    this.#sendProbe(Kind.probe, peer, addressSlot, token)
+    this.dataPath.frameTo(peer, addressSlot, ownFrame(Kind.probe, token), CONTROL_CLASS)
     this.sessions.dataSent(peer, this.#now)
   }
 
@@ -540,10 +451,7 @@ export class Host implements SessionSink {
   // ---- ControlSink ----
 
   sendControl(peer: number, message: Uint8Array): boolean {
-    const frame = new Uint8Array(INNER_HEADER + message.length)
-    writeInnerHeader(viewOf(frame), 0, 0, 0, Kind.control, 0, 0, 0)
-    frame.set(message, INNER_HEADER)
-    return this.#sendFrame(peer, frame, CONTROL_CLASS)
+    return this.#sendFrame(peer, ownFrame(Kind.control, message), CONTROL_CLASS)
   }
 
   message(peer: number, channel: number, body: Uint8Array, now: number): void {
@@ -617,13 +525,6 @@ export class Host implements SessionSink {
     return true
   }
 
-  #sendProbe(kind: number, peer: number, addressSlot: number, token: Uint8Array): void {
-    const frame = new Uint8Array(INNER_HEADER + PROBE_TOKEN)
-    writeInnerHeader(viewOf(frame), 0, 0, 0, kind, 0, 0, 0)
-    frame.set(token.subarray(0, PROBE_TOKEN), INNER_HEADER)
-    this.dataPath.frameTo(peer, addressSlot, frame, CONTROL_CLASS)
-  }
-
   /** A frame that is not the flow layer's. */
   #other(batch: OpenBatch, entry: number, peer: number, now: number): void {
     const base = entry * OPEN_WORDS
@@ -638,10 +539,17 @@ export class Host implements SessionSink {
         return this.#afterwards(() => this.control.receive(peer, body, now))
       case Kind.probe:
         if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
-        return this.#sendProbe(Kind.probeEcho, peer, this.prober.slotOf(peer, records, record), body)
+        this.dataPath.frameTo(
+          peer,
+          this.prober.slotOf(peer, records, record),
+          ownFrame(Kind.probeEcho, body.subarray(0, PROBE_TOKEN)),
+          CONTROL_CLASS,
+        )
+        return
       case Kind.probeEcho:
         if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
-        if (!this.#pinged(peer, body, now)) this.prober.echoed(peer, body, records, record, now)
+        if (!this.#pings.answered(peer, body.subarray(0, PROBE_TOKEN), now))
+          this.prober.echoed(peer, body, records, record, now)
         return
       default:
         this.drop('bad-frame')
@@ -659,16 +567,6 @@ export class Host implements SessionSink {
     this.#servicesChanged = false
     if (this.directory.synced) this.table.delete(networkPrefix(this.#c.trust.network), UNSYNCED)
     this.#inFlows(() => this.flows.release(now))
-  }
-
-  #pinged(peer: number, body: Uint8Array, now: number): boolean {
-    if (this.#pings.size === 0) return false
-    const key = toHex(body.subarray(0, PROBE_TOKEN))
-    const ping = this.#pings.get(key)
-    if (ping === undefined || ping.peer !== peer) return false
-    this.#pings.delete(key)
-    ping.answered(now - ping.sentAt)
-    return true
   }
 
   #recordChanged(change: RecordChange): void {
@@ -710,30 +608,12 @@ export class Host implements SessionSink {
     if (this.#claims.due) this.#claims.settle(now)
   }
 
-  #condition(host: HostId): HostCondition {
-    if (host === this.id) return { liveness: 'alive', age: 0, rtt: 0 }
-    const peer = this.peers.indexOf(host)
-    const state = peer < 0 ? undefined : this.prober.liveness(peer)
-    if (state === undefined) return { liveness: 'unknown', age: Infinity, rtt: 0 }
-    const age = this.#now - (this.prober.heardAt(peer) ?? -Infinity)
-    return { liveness: state === 'doubtful' ? 'suspect' : state, age, rtt: this.peers.rttMs[peer]! }
-  }
-
   /** What the peer's records say about where it is are paths to fall back to. */
   #offerPaths(peer: number): void {
     if (peer <= 0) return
-    for (const locator of this.#locatorsOf(this.peers.hostId(peer))) {
+    for (const locator of this.directory.locatorsOf(this.peers.hostId(peer))) {
       const record = locatorRecord(locator)
       if (record !== undefined) this.prober.candidate(peer, record, this.#now)
     }
   }
-
-  #locatorsOf(host: HostId): readonly Locator[] {
-    const payload = this.directory.record(host, 'locators')?.payload
-    return payload?.kind === 'locators' ? payload.locators : []
-  }
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }

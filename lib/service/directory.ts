@@ -17,6 +17,7 @@ import {
   type DirectoryMessage,
   type SummaryEntry,
 } from '../wire/directory-message.js'
+import type { Locator } from '../path/locator.js'
 import { CONTROL_MESSAGE_MAX } from '../wire/constants.js'
 import type { HostId } from '../wire/ids.js'
 import { bundlesOf, type BundleParts } from './bundles.js'
@@ -218,6 +219,11 @@ export class Directory {
   }
   record(host: HostId, key: string): SignedRecord | undefined {
     return this.#set(host)?.get(key)
+  }
+  /** Where the host says that it can be reached. */
+  locatorsOf(host: HostId): readonly Locator[] {
+    const payload = this.record(host, 'locators')?.payload
+    return payload?.kind === 'locators' ? payload.locators : []
   }
   /** ms since the host signed its newest heartbeat, as far as we were told; undefined: none known. */
   age(host: HostId, now: number): number | undefined {

@@ -113,7 +113,13 @@ export function packetBatch(bytes: number, packets: number): PacketBatch {
 export function datagramBatch(datagrams: number): DatagramBatch {
   const data = new Uint8Array(datagrams * 65_536)
   const addresses = new Uint8Array(datagrams * ADDRESS_RECORD)
-  return { data, view: new DataView(data.buffer), desc: new Int32Array(datagrams * DATAGRAM_WORDS), addresses, count: 0 }
+  return {
+    data,
+    view: new DataView(data.buffer),
+    desc: new Int32Array(datagrams * DATAGRAM_WORDS),
+    addresses,
+    count: 0,
+  }
 }
 /** A SealBatch over bytes that its owner already has. */
 export function sealBatch(data: Uint8Array, entries: number): SealBatch {

@@ -48,10 +48,21 @@ async function web(net: Fixture, host: string, weight: number) {
 }
 
 const logged = (net: Fixture, host: string) =>
-  readFileSync(join(net.folder, host, 'access.log'), 'utf8').trimEnd().split('\n').filter(Boolean).length
+  readFileSync(join(net.folder, host, 'access.log'), 'utf8')
+    .trimEnd()
+    .split('\n')
+    .filter(Boolean).length
 
 const dial = async (net: Fixture, count: number, every: number) => {
-  const { out, err } = await net.run('h1', [process.execPath, '-e', dialler, 'web.svc.internal', '80', String(count), String(every)])
+  const { out, err } = await net.run('h1', [
+    process.execPath,
+    '-e',
+    dialler,
+    'web.svc.internal',
+    '80',
+    String(count),
+    String(every),
+  ])
   if (err !== '') throw new Error(err)
   return attempts.parse(JSON.parse(out))
 }

@@ -75,7 +75,11 @@ test('garbage changes nothing', async (t) => {
   await net.knows('h1', 'stream', ['h2'])
 
   const pcap = join(net.folder, 'frames.pcap')
-  const tcpdump = await net.start('h2', ['tcpdump', '--immediate-mode', '-U', '-n', '-i', 'eth0', '-w', pcap, 'udp port 7474'], /listening on/)
+  const tcpdump = await net.start(
+    'h2',
+    ['tcpdump', '--immediate-mode', '-U', '-n', '-i', 'eth0', '-w', pcap, 'udp port 7474'],
+    /listening on/,
+  )
   const child = net.lab.spawn('h1', [process.execPath, '-e', reader], { stdio: ['pipe', 'pipe', 'inherit'] })
   t.teardown(() => child.kill('SIGKILL'))
   let printed = ''
@@ -93,7 +97,9 @@ test('garbage changes nothing', async (t) => {
     return Number(/VmRSS:\s+(\d+)/.exec(text)?.[1]) / 1024
   }
   const [h1, h2] = [net.lab.host('h1').address, net.lab.host('h2').address]
-  const dns = (await net.run('h1', "sed -n 's/^nameserver \\([0-9.]*\\).*/\\1/p' /etc/resolv.conf")).out.trim().split('\n')[0]!
+  const dns = (await net.run('h1', "sed -n 's/^nameserver \\([0-9.]*\\).*/\\1/p' /etc/resolv.conf")).out
+    .trim()
+    .split('\n')[0]!
 
   const halves: number[] = []
   for (const seed of [1, 2]) {
@@ -122,7 +128,11 @@ test('garbage changes nothing', async (t) => {
   t.equal(whole, 'true', `the live flow went on whole: ${lines} lines`)
   t.ok(Number(lines) > 5_000, 'and did not stand still')
   t.notMatch(printed, /error|end/)
-  t.equal((await net.run('h1', 'dig +short +time=2 +tries=1 stream.svc.internal')).out.split('.')[0], '198', 'the name server answers')
+  t.equal(
+    (await net.run('h1', 'dig +short +time=2 +tries=1 stream.svc.internal')).out.split('.')[0],
+    '198',
+    'the name server answers',
+  )
 })
 
 const total = (drops: Record<string, number>) => Object.values(drops).reduce((sum, n) => sum + n, 0)
@@ -149,7 +159,12 @@ print('done')`
 /** A control message far over the limit, half a line, and no JSON at all. */
 async function oversized(net: Fixture): Promise<void> {
   const path = net.lab.path('h1', 'control.sock')
-  for (const text of [`${'x'.repeat(10_000_000)}\n`, '{"op":', '\u0000\u0001 nonsense\n', `{"a":${'['.repeat(5_000)}\n`]) {
+  for (const text of [
+    `${'x'.repeat(10_000_000)}\n`,
+    '{"op":',
+    '\u0000\u0001 nonsense\n',
+    `{"a":${'['.repeat(5_000)}\n`,
+  ]) {
     await new Promise<void>((resolve) => {
       const socket = connect(path, () => socket.end(text))
       socket.on('error', () => resolve()).on('close', () => resolve())

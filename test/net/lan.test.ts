@@ -39,7 +39,12 @@ test('a LAN without a default route', async (t) => {
     await net.start('h2', [process.execPath, '-e', echo('udp4', 9002, 'two')], /ready/)
     await net.start('h2', [process.execPath, '-e', echo('udp6', 9003, 'three')], /ready/)
     await net.start('h2', [process.execPath, '-e', echo('udp6', 9004, 'four')], /ready/)
-    for (const [name, port] of [['one', 9001], ['two', 9002], ['three', 9003], ['four', 9004]] as const) {
+    for (const [name, port] of [
+      ['one', 9001],
+      ['two', 9002],
+      ['three', 9003],
+      ['four', 9004],
+    ] as const) {
       t.equal((await net.caracal('h2', 'expose', name, '--udp', `7:${port}`)).code, 0)
     }
     const names = ['one', 'two', 'three', 'four']
@@ -47,7 +52,14 @@ test('a LAN without a default route', async (t) => {
     const expected = names.map((name) => `${name} hello`)
     for (const family of ['udp4', 'udp6']) {
       for (const host of ['h1', 'h2']) {
-        const { out, err } = await net.run(host, [process.execPath, '-e', ask, family, '7', ...names.map((n) => `${n}.svc.internal`)])
+        const { out, err } = await net.run(host, [
+          process.execPath,
+          '-e',
+          ask,
+          family,
+          '7',
+          ...names.map((n) => `${n}.svc.internal`),
+        ])
         t.same(JSON.parse(out), expected, `${family} from ${host} ${err}`)
       }
     }

@@ -38,7 +38,11 @@ test('unmodified programs by name', async (t) => {
   )
   await net.start('h2', ['nginx', '-c', conf, '-p', net.folder], /start worker process/)
   await net.start('h2', ['iperf3', '-s', '--forceflush'], /listening/i)
-  await net.start('h2', ['redis-server', '--port', '6379', '--protected-mode', 'no', '--save', '', '--dir', net.folder], /Ready to accept/)
+  await net.start(
+    'h2',
+    ['redis-server', '--port', '6379', '--protected-mode', 'no', '--save', '', '--dir', net.folder],
+    /Ready to accept/,
+  )
   const exposed = [
     ['web', '--tcp', '80:8080'],
     ['web6', '--tcp', '80:8086'],
@@ -49,7 +53,8 @@ test('unmodified programs by name', async (t) => {
   for (const words of exposed) t.equal((await net.caracal('h2', 'expose', ...words)).code, 0, `expose ${words[0]}`)
   for (const [name] of exposed) await net.knows('h1', name!, ['h2'])
 
-  const download = (options: string, url: string) => net.run('h1', `curl -sS -f --max-time 60 ${options} ${url} | sha256sum`)
+  const download = (options: string, url: string) =>
+    net.run('h1', `curl -sS -f --max-time 60 ${options} ${url} | sha256sum`)
 
   await t.test('nginx: 1 MB and 100 MB, IPv4 and IPv6', async (t) => {
     for (const name of ['small', 'large']) {

@@ -27,7 +27,9 @@ test('the demo runs without root', async (t) => {
   const script = `mount -t tmpfs -o mode=755 tmpfs /mnt && mknod -m 666 /mnt/tun c 10 200 && mount --bind /mnt/tun /dev/net/tun &&
     exec setpriv --reuid=nobody --regid=nogroup --clear-groups env -i HOME=/tmp PATH="$PATH" sh -c '${demo}'`
   const child = asRoot
-    ? spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', script], { stdio: ['ignore', 'pipe', 'pipe'] })
+    ? spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', script], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      })
     : spawn('sh', ['-c', demo], { stdio: ['ignore', 'pipe', 'pipe'] })
   t.teardown(() => child.kill('SIGKILL'))
   const { code, out, err } = await collect(child)

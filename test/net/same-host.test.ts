@@ -68,8 +68,14 @@ test('nothing of the overlay leaves by the default route', async (t) => {
   await net.knows('h1', 'web', ['h2'])
   const file = join(net.folder, 'leak.pcap')
   const filter = 'net 198.18.0.0/15 or (ip6 and net fd00::/8)'
-  const tcpdump = await net.start('h1', ['tcpdump', '--immediate-mode', '-U', '-n', '-i', 'eth0', '-w', file, filter], /listening on/)
-  const address = (await net.run('h1', 'dig +short web.svc.internal A; dig +short web.svc.internal AAAA')).out.trim().split('\n')
+  const tcpdump = await net.start(
+    'h1',
+    ['tcpdump', '--immediate-mode', '-U', '-n', '-i', 'eth0', '-w', file, filter],
+    /listening on/,
+  )
+  const address = (await net.run('h1', 'dig +short web.svc.internal A; dig +short web.svc.internal AAAA')).out
+    .trim()
+    .split('\n')
   t.equal(address.length, 2)
   t.equal((await net.run('h1', 'curl -sS -o /dev/null --max-time 5 http://web.svc.internal/x')).code, 0)
   // A program that goes on sending to the same addresses while the daemon dies and after its death.
@@ -77,7 +83,11 @@ test('nothing of the overlay leaves by the default route', async (t) => {
     const id = setInterval(() => { s4.send('in clear', 53, '${address[0]}', () => {}); s6.send('in clear', 53, '${address[1]}', () => {}) }, 5); console.log('sending')`
   await net.start('h1', [process.execPath, '-e', sender], /sending/)
   await net.lab.stopDaemon('h1', 'SIGKILL')
-  t.not((await net.run('h1', `curl -sS -o /dev/null --max-time 2 http://${address[0]}/x`)).code, 0, 'no service without a daemon')
+  t.not(
+    (await net.run('h1', `curl -sS -o /dev/null --max-time 2 http://${address[0]}/x`)).code,
+    0,
+    'no service without a daemon',
+  )
   t.not((await net.run('h1', `curl -g -sS -o /dev/null --max-time 2 'http://[${address[1]}]/x'`)).code, 0)
   const ended = new Promise((resolve) => tcpdump.once('exit', resolve))
   tcpdump.kill('SIGINT')

@@ -11,7 +11,11 @@ const PLAINTEXT = 'the quick brown caracal leaps over the lazy network'
 
 async function capture(net: Fixture, host: string, device: string, name: string) {
   const file = join(net.folder, name)
-  const child = await net.start(host, ['tcpdump', '--immediate-mode', '-U', '-n', '-s', '0', '-i', device, '-w', file], /listening on/)
+  const child = await net.start(
+    host,
+    ['tcpdump', '--immediate-mode', '-U', '-n', '-s', '0', '-i', device, '-w', file],
+    /listening on/,
+  )
   const stop = async () => {
     const ended = new Promise((resolve) => child.once('exit', resolve))
     child.kill('SIGINT')
@@ -67,7 +71,12 @@ test('a stranger gets no packet, while a member is served', async (t) => {
   await heard.stop()
   const { out } = await net.run('stranger', [
     'tcpdump',
-    ...['-n', '-r', heard.file, `udp and src port 7474 and (src host ${net.lab.host('h1').address} or src host ${net.lab.host('h2').address})`],
+    ...[
+      '-n',
+      '-r',
+      heard.file,
+      `udp and src port 7474 and (src host ${net.lab.host('h1').address} or src host ${net.lab.host('h2').address})`,
+    ],
   ])
   t.equal(out, '', 'no daemon of ours sent the stranger anything')
 })

@@ -1,6 +1,6 @@
 import { test } from 'tap'
 import { loadSodium } from '../../lib/crypto/sodium.js'
-import { OFFERS_MAX } from '../../lib/host/host.js'
+import { OFFERS_MAX } from '../../lib/host/offers.js'
 import { HostWorld } from './host-world.js'
 
 const sodium = await loadSodium()

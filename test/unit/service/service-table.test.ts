@@ -83,7 +83,9 @@ test('thousands of prefixes, each with several rules, agree with a plain list', 
   const table = new ServiceTable()
   const random = seeded(9)
   const pick = (n: number) => Math.floor(random() * n)
-  const prefixes = Array.from({ length: 3_000 }, () => exactPrefix(serviceId(Uint8Array.from({ length: 32 }, () => pick(256)))))
+  const prefixes = Array.from({ length: 3_000 }, () =>
+    exactPrefix(serviceId(Uint8Array.from({ length: 32 }, () => pick(256)))),
+  )
   const plain = new Map<ServicePrefix, Map<string, { priority: number; hits: number }>>()
   for (let i = 0; i < 40_000; i++) {
     const prefix = prefixes[pick(prefixes.length)]!

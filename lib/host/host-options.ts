@@ -1,0 +1,65 @@
+// What a host is made of, what can be chosen about it, and what it tells the process around it.
+
+import type { FrameCodec } from '../crypto/codec.js'
+import type { HostKey } from '../crypto/host-key.js'
+import type { Primitives } from '../crypto/primitives.js'
+import type { TrustStore } from '../crypto/trust.js'
+import type { FlowOptions } from '../flow/flow-options.js'
+import type { Liveness, ProberOptions } from '../path/prober.js'
+import type { SavedMappings } from '../service/addresses.js'
+import type { DirectoryOptions } from '../service/directory.js'
+import type { SequenceSource } from '../service/own-records.js'
+import type { JoinResponder, SessionOptions } from '../session/session-table.js'
+import type { DropReason } from '../wire/drop.js'
+import type { HostId } from '../wire/ids.js'
+import type { HostIo } from './data-path.js'
+import type { LocalEndpoints } from './host-environment.js'
+import type { NeighboursOptions } from './neighbours.js'
+
+export interface HostComponents {
+  readonly primitives: Primitives
+  readonly codec: FrameCodec
+  readonly hostKey: HostKey
+  /** With a membership of this host. */
+  readonly trust: TrustStore
+  readonly io: HostIo
+  readonly events: HostEvents
+  readonly endpoints: LocalEndpoints
+  /** Memory of the flow table: FlowTable.bytesFor(flowCapacity) bytes, zeroed. */
+  readonly flowMemory: ArrayBufferLike
+  /** Seconds since the epoch. */
+  readonly wallNow: () => number
+  /** Uniform in [0, 1). */
+  readonly random: () => number
+  readonly nextStamp: () => bigint
+  readonly sequence: SequenceSource
+  readonly issuer?: JoinResponder
+}
+
+export interface HostOptions {
+  readonly flowCapacity: number
+  readonly peerCapacity?: number
+  readonly session?: SessionOptions
+  readonly prober?: Partial<ProberOptions>
+  readonly flow?: Partial<FlowOptions>
+  readonly directory?: Partial<DirectoryOptions>
+  readonly neighbours?: Partial<NeighboursOptions>
+  /** Address mappings of before a restart. */
+  readonly mappings?: SavedMappings | undefined
+}
+
+/** What the process around the host wants to know. Called from inside the host's methods. */
+export interface HostEvents {
+  /** Address mappings changed: to disk before they are told to anybody. */
+  mappingChanged(): void
+  /** The kernel's local addresses are to be brought in line with Addresses.localAddresses. */
+  localAddressesChanged(): void
+  /** A host's session came up or ended, its liveness changed, or its frames go another way. */
+  peer(host: HostId, what: 'up' | 'lost' | 'failed' | 'moved' | Liveness, detail: string): void
+  /** The revocation list grew: to disk. */
+  revocationsChanged(): void
+  /** A packet was dropped; only while `wantsDrops`. Bytes are only valid during the call. */
+  dropped(reason: DropReason, packet: Uint8Array | undefined): void
+  /** A locator of a host was proven: worth remembering over a restart. */
+  remember(): void
+}
