@@ -5,94 +5,37 @@
 
 import { Row } from '../../lib/flow/flow-table.js'
 import { loadSodium } from '../../lib/crypto/sodium.js'
-import { PACKET_WORDS } from '../../lib/wire/batch.js'
 import { HostWorld, locatorOf } from '../sim/host-world.js'
 import { ACK, PSH, SYN, tcpPacket } from '../unit/flow/packets.js'
 import { FarEnds } from './far-ends.js'
-import { MemoryLink, type MemoryHost } from './memory-link.js'
+import { MemoryLink } from './memory-link.js'
+import { answer, BATCH, Program, TCP } from './program.js'
 
 const FLOWS = Number(process.argv[2] ?? 100_000)
 const PACKETS = 200_000
 const ROUNDS = 5
-const BATCH = 64
 const PORTS = [80, 81, 82, 83, 84, 85, 86, 87]
 const CLIENT_PORTS = 50_000
 const PAYLOAD = 64
-const VNET = 10
-const IP = VNET
-const TCP = VNET + 20
 const results: Record<string, number> = {}
 
 function report(what: string, figures: Record<string, number>): void {
   for (const [name, value] of Object.entries(figures)) results[`${what}: ${name}`] = Number(value.toFixed(3))
-  const text = Object.entries(figures).map(([name, value]) => `${name} ${Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(2)}`)
+  const text = Object.entries(figures).map(
+    ([name, value]) => `${name} ${Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(2)}`,
+  )
   console.log(`${what.padEnd(48)} ${text.join('   ')}`)
 }
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!
 
-/** Packets of programs, made from templates into a host's TUN buffer. */
-class Program {
-  constructor(
-    readonly host: MemoryHost,
-    readonly template: Uint8Array,
-  ) {}
-
-  begin(): void {
-    const { tunIn } = this.host.host.dataPath
-    tunIn.count = 0
-    tunIn.used = 2
-  }
-
-  /** Position of the packet in the TUN's buffer, for what differs. */
-  add(): number {
-    const { tunIn } = this.host.host.dataPath
-    const offset = tunIn.used
-    tunIn.data.set(this.template, offset)
-    tunIn.desc[tunIn.count * PACKET_WORDS] = offset
-    tunIn.desc[tunIn.count * PACKET_WORDS + 1] = this.template.length
-    tunIn.count++
-    tunIn.used = ((offset + this.template.length + 1) & ~3) + 2
-    return offset
-  }
-
-  send(): void {
-    const { host, link } = this.host
-    link.counted(() => host.tunRead(link.now))
-  }
-}
-
-/** A kernel with a server that answers every SYN; and no other. Returns how many there were. */
-function answer(server: MemoryHost, program: Program): number {
-  const { written } = server
-  const { tunIn } = server.host.dataPath
-  let answered = 0
-  for (let next = 0; next < written.count;) {
-    program.begin()
-    for (; next < written.count && tunIn.count < BATCH; next++) {
-      const from = written.desc[next * 4]!
-      if ((written.data[from + TCP + 13]! & SYN) === 0) continue
-      const at = program.add()
-      for (let i = 0; i < 4; i++) {
-        tunIn.data[at + IP + 12 + i] = written.data[from + IP + 16 + i]!
-        tunIn.data[at + IP + 16 + i] = written.data[from + IP + 12 + i]!
-      }
-      tunIn.view.setUint16(at + TCP, written.view.getUint16(from + TCP + 2))
-      tunIn.view.setUint16(at + TCP + 2, written.view.getUint16(from + TCP))
-      tunIn.view.setUint32(at + TCP + 8, (written.view.getUint32(from + TCP + 4) + 1) >>> 0)
-      answered++
-    }
-    if (tunIn.count > 0) program.send()
-  }
-  written.clear()
-  return answered
-}
-
-const world = new HostWorld(await loadSodium(), 7, { realCrypto: true })
+const sodium = await loadSodium()
+const world = new HostWorld(sodium, 7, { realCrypto: true })
+const newLink = () => new MemoryLink(world, (length) => sodium.randomBytes(length))
 const capacity = 4 * FLOWS + 10_000
 const anywhere = Uint8Array.of(0, 0, 0, 0)
 
 async function twoHosts(): Promise<void> {
-  const link = new MemoryLink(world)
+  const link = newLink()
   const client = link.add({ flowCapacity: capacity })
   const server = link.add({ flowCapacity: capacity })
   client.host.neighbours.hint(server.id, locatorOf(server.address), link.now)
@@ -105,8 +48,14 @@ async function twoHosts(): Promise<void> {
   const syn = new Program(client, tcpPacket({ ...common, flags: SYN, mss: 1460 }))
   const ack = new Program(client, tcpPacket({ ...common, flags: ACK }))
   // Pushed, so that each is a packet of its own to the end: nothing is coalesced with one flow and more with many.
-  const data = new Program(client, tcpPacket({ ...common, flags: ACK | PSH, payload: new Array<number>(PAYLOAD).fill(7) }))
-  const stub = new Program(server, tcpPacket({ ...common, source: anywhere, destination: anywhere, flags: SYN | ACK, mss: 1460 }))
+  const data = new Program(
+    client,
+    tcpPacket({ ...common, flags: ACK | PSH, payload: new Array<number>(PAYLOAD).fill(7) }),
+  )
+  const stub = new Program(
+    server,
+    tcpPacket({ ...common, source: anywhere, destination: anywhere, flags: SYN | ACK, mss: 1460 }),
+  )
 
   const address = (program: Program, flow: number): number => {
     const { tunIn } = client.host.dataPath
@@ -201,7 +150,8 @@ async function twoHosts(): Promise<void> {
   const after = process.memoryUsage()
   const many = median(Array.from({ length: ROUNDS }, () => traffic(PACKETS)))
   const made = Math.floor((FLOWS - 10_000) / ROUNDS)
-  const per = (pick: (times: ReturnType<typeof openFlows>) => number) => median(rounds.map((times) => pick(times) / made))
+  const per = (pick: (times: ReturnType<typeof openFlows>) => number) =>
+    median(rounds.map((times) => pick(times) / made))
   report('flow set-up, SYN to SYN-ACK, both ends', {
     'us cpu': per((t) => t.setUp),
     'a cpu second': 1e6 / per((t) => t.setUp),
@@ -219,14 +169,20 @@ async function twoHosts(): Promise<void> {
     'bytes of table a flow and end': client.host.flows.table.bytes.length / client.host.flows.table.capacity,
     'MB resident': after.rss / 1e6,
   })
-  report(`${PAYLOAD} B, one way, both ends, us cpu a packet`, { '1 flow': single, '1,000 flows': thousand, [`${open} flows`]: many })
+  report(`${PAYLOAD} B, one way, both ends, us cpu a packet`, {
+    '1 flow': single,
+    '1,000 flows': thousand,
+    [`${open} flows`]: many,
+  })
   if (client.host.flows.table.get(0, Row.peer) < 0 || frames() === 0) throw new Error('nothing was opened')
 }
 
 await twoHosts()
 for (const peers of [1, 100, 1_000]) {
-  const ends = new FarEnds(new MemoryLink(world), peers)
-  const { inward, outward } = ends.run(PACKETS / 2, ROUNDS, PAYLOAD)
-  report(`1,000 flows with ${peers} peers, one end, us cpu`, { 'to the peers': inward.out, 'a frame from the peers': outward.in })
+  const figures = new FarEnds(newLink(), peers).run(PACKETS / 2, ROUNDS, PAYLOAD)
+  report(`1,000 flows, ${peers} peers, one end, us cpu`, {
+    'a packet to the peers': figures.out,
+    'a frame from them': figures.in,
+  })
 }
 console.log(JSON.stringify({ flows: FLOWS, results }))

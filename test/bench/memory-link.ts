@@ -1,9 +1,11 @@
-// Two or more real hosts in one process, joined by memory instead of sockets, with the native codec. Only what happens inside the hosts is counted.
+// Real hosts in one process, joined by memory instead of sockets, with the native codec. Counted is the processor time inside the hosts and of the copies between them; asking the
+// clock is subtracted.
 
 import { codecAddon, NativeCodec } from '../../daemon/native-codec.js'
 import { HostKey } from '../../lib/crypto/host-key.js'
 import { FlowTable } from '../../lib/flow/flow-table.js'
-import { Host, type HostOptions } from '../../lib/host/host.js'
+import { Host } from '../../lib/host/host.js'
+import type { HostOptions } from '../../lib/host/host-options.js'
 import type { HostId, ServiceId } from '../../lib/wire/ids.js'
 import {
   ADDRESS_RECORD,
@@ -79,7 +81,7 @@ export class MemoryHost {
     this.#served = served
     this.host = new Host(
       {
-        primitives: world.primitives,
+        primitives: { ...world.primitives, randomBytes: link.randomBytes },
         codec: new NativeCodec(codecAddon()),
         hostKey: this.key,
         trust: world.trust(this.key.id, `h${number}`),
@@ -127,12 +129,20 @@ export class MemoryHost {
     const service = this.link.world.service(name)
     this.#served.set(service, ports)
     const mappings = ports.map((port) => ({ protocol: 'tcp' as const, port, localPort: port }))
-    const offer = { service, name, ports: mappings, priority: 100, weight: 100, state: 'up' as const, move: 'drain' as const }
+    const offer = {
+      service,
+      name,
+      ports: mappings,
+      priority: 100,
+      weight: 100,
+      state: 'up' as const,
+      move: 'drain' as const,
+    }
     this.host.offer(offer, this.link.now)
     return service
   }
 
-  /** What the device does before {@link Host.wireRead}: up to eight datagrams; false: there were none. */
+  /** What the device does before {@link Host.wireRead}: up to eight datagrams, from `from` on. Returns the first that is left. */
   fillWire(from: number): number {
     const { incoming } = this
     const { wireIn } = this.host.dataPath
@@ -162,7 +172,12 @@ export class MemoryHost {
   #sendFrames(runs: FrameRuns, addresses: Uint8Array): void {
     for (let i = 0; i < runs.count; i++) {
       const base = i * RUN_WORDS
-      const [offset, length, stride, slot] = [runs.desc[base]!, runs.desc[base + 1]!, runs.desc[base + 2]!, runs.desc[base + 3]!]
+      const [offset, length, stride, slot] = [
+        runs.desc[base]!,
+        runs.desc[base + 1]!,
+        runs.desc[base + 2]!,
+        runs.desc[base + 3]!,
+      ]
       this.framesSent += Math.ceil(length / Math.max(1, stride))
       const to = this.link.at(addresses, slot * ADDRESS_RECORD)
       if (to !== undefined) to.incoming.add(runs.data, offset, length, stride, this.number)
@@ -183,7 +198,19 @@ export class MemoryLink {
   /** µs of processor time inside the hosts since {@link start}. */
   spent = 0
 
-  constructor(readonly world: HostWorld) {}
+  /** What asking for the processor time costs, µs. */
+  #clock = 0
+
+  constructor(
+    readonly world: HostWorld,
+    /** As a daemon's; the world's own are made of its seed, slowly. */
+    readonly randomBytes: (length: number) => Uint8Array,
+  ) {
+    const count = 20_000
+    for (let i = 0; i < count; i++) this.counted(() => undefined)
+    this.#clock = this.spent / count
+    this.spent = 0
+  }
 
   add(options: HostOptions): MemoryHost {
     const host = new MemoryHost(this, this.hosts.length, options)
@@ -208,7 +235,7 @@ export class MemoryLink {
     const before = process.cpuUsage()
     work()
     const { user, system } = process.cpuUsage(before)
-    this.spent += user + system
+    this.spent += user + system - this.#clock
   }
 
   /** Lets a host read what has come for it; true: there was something. */
@@ -216,10 +243,12 @@ export class MemoryLink {
     const { count } = to.incoming
     if (count === 0) return false
     // The host may send to itself or be answered meanwhile: only what is there now.
-    for (let next = 0; next < to.incoming.count;) {
-      next = to.fillWire(next)
-      this.counted(() => to.host.wireRead(this.now))
-    }
+    this.counted(() => {
+      for (let next = 0; next < to.incoming.count;) {
+        next = to.fillWire(next)
+        to.host.wireRead(this.now)
+      }
+    })
     to.incoming.clear()
     return true
   }

@@ -117,7 +117,7 @@ test('thousands of prefixes, each with several rules, agree with a plain list', 
   t.strictSame([...table.entries()], [])
 })
 
-test('thousands of prefixes of of any length agree with a plain search', async (t) => {
+test('thousands of prefixes of any length agree with a plain search', async (t) => {
   const table = new ServiceTable()
   const random = seeded(5)
   const masked = ({ id, length }: ServicePrefix): string =>
