@@ -11,7 +11,8 @@ for (const entry of Object.values(lock.packages)) {
     const key = `node_modules/${name}`
     if (key in lock.packages) continue
     const [, os, cpu] = platforms.exec(name) ?? []
-    if (!os) throw new Error(`${name} is missing and its name does not tell its platform: add it to package-lock.json by hand`)
+    if (!os)
+      throw new Error(`${name} is missing and its name does not tell its platform: add it to package-lock.json by hand`)
     lock.packages[key] = { version, cpu: [cpu], license: 'MIT', optional: true, os: [os] }
     added++
   }
