@@ -2,7 +2,7 @@ import { loadSodium } from '../lib/crypto/sodium.js'
 import type { DaemonOptions } from './config.js'
 import { Daemon } from './daemon.js'
 import { createLog } from './log.js'
-import { withNodeVerify } from './node-primitives.js'
+import { withNodeCrypto } from './node-primitives.js'
 import { checkPrivilege } from './privilege.js'
 import { ServiceManager } from './service-manager.js'
 
@@ -14,7 +14,7 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
   checkPrivilege()
   const log = createLog(options.config.log)
   const manager = ServiceManager.fromEnvironment(process.env, { log })
-  const primitives = withNodeVerify(await loadSodium())
+  const primitives = withNodeCrypto(await loadSodium())
   // A signal during the start is remembered, and ends the daemon when it is up.
   let early: NodeJS.Signals | undefined
   let stop = (signal: NodeJS.Signals): void => {

@@ -1,4 +1,4 @@
-import { createPublicKey, verify, type KeyObject } from 'node:crypto'
+import { createPublicKey, randomFillSync, verify, type KeyObject } from 'node:crypto'
 import type { Primitives } from '../lib/crypto/primitives.js'
 import { toHex } from '../lib/wire/ids.js'
 
@@ -6,11 +6,15 @@ const KEYS_MAX = 4096
 /** SubjectPublicKeyInfo of an Ed25519 key up to the key itself (RFC 8410). */
 const SPKI = Buffer.from('302a300506032b6570032100', 'hex')
 
-/** The same primitives with Ed25519 verification by node:crypto, faster where many signatures of the same hosts are checked. */
-export function withNodeVerify(primitives: Primitives): Primitives {
+/**
+ * The same primitives with what node:crypto does faster: Ed25519 verification where many signatures of the same hosts are checked, and randomness, for which
+ * libsodium in Node calls the system once for every four bytes.
+ */
+export function withNodeCrypto(primitives: Primitives): Primitives {
   const keys = new Map<string, KeyObject>()
   return {
     ...primitives,
+    randomBytes: (length) => randomFillSync(new Uint8Array(length)),
     ed25519Verify(signature, message, publicKey) {
       if (signature.length !== 64 || publicKey.length !== 32) return false
       const id = toHex(publicKey)

@@ -1,6 +1,6 @@
 import { test } from 'tap'
 import { z } from 'zod'
-import { withNodeVerify } from '../../../daemon/node-primitives.js'
+import { withNodeCrypto } from '../../../daemon/node-primitives.js'
 import type { Primitives } from '../../../lib/crypto/primitives.js'
 import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { utf8 } from '../../../lib/wire/bytes.js'
@@ -57,7 +57,7 @@ const Ed25519 = z.object({
 
 for (const [name, primitives] of [
   ['libsodium', sodium],
-  ['node:crypto', withNodeVerify(sodium)],
+  ['node:crypto', withNodeCrypto(sodium)],
 ] satisfies [string, Primitives][])
   test(`ed25519 verification by ${name}`, (t) => {
     // RFC 8032, section 7.1, test 2.
