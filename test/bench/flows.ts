@@ -4,6 +4,7 @@
 // collection included) while it is inside a host; the programs' packets are made, and answered, outside of that.
 
 import { Row } from '../../lib/flow/flow-table.js'
+import { withNodeCrypto } from '../../daemon/node-primitives.js'
 import { loadSodium } from '../../lib/crypto/sodium.js'
 import { HostWorld, locatorOf } from '../sim/host-world.js'
 import { ACK, PSH, SYN, tcpPacket } from '../unit/flow/packets.js'
@@ -28,7 +29,7 @@ function report(what: string, figures: Record<string, number>): void {
 }
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!
 
-const sodium = await loadSodium()
+const sodium = withNodeCrypto(await loadSodium())
 const world = new HostWorld(sodium, 7, { realCrypto: true })
 const newLink = () => new MemoryLink(world, (length) => sodium.randomBytes(length))
 const capacity = 4 * FLOWS + 10_000
