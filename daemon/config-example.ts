@@ -60,7 +60,7 @@ discovery:
   mdns: true
   # Only on these interfaces; none named: on all.
   interfaces: []
-  # Where to look for hosts besides those known: ADDR:PORT.
+  # Tried for every known host, besides where it says it is: ADDR:PORT.
   peers: []
 
 # Exposed from the start (reloadable). Ports: PORT or PORT:LOCAL, one or a list. Health: none, tcp or http:/path.

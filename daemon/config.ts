@@ -80,7 +80,7 @@ export interface Config {
     readonly mdns: boolean
     /** Interfaces for mDNS; empty: all. */
     readonly interfaces: readonly string[]
-    /** Where to look for hosts besides those known. */
+    /** Tried for every known host, besides where it says it is. */
     readonly peers: readonly Locator[]
   }
   /** Exposed from the start. Reloadable. */

@@ -1,5 +1,3 @@
-import { networkInterfaces } from 'node:os'
-import ipaddr from 'ipaddr.js'
 import { FlowTable } from '../lib/flow/flow-table.js'
 import { Host } from '../lib/host/host.js'
 import type { HostEvents } from '../lib/host/host-options.js'
@@ -14,8 +12,7 @@ import { JoinIssuer } from '../lib/session/join-issuer.js'
 import type { AeadName } from '../lib/crypto/codec.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
 import type { Tap, TapPoint } from '../lib/host/tap.js'
-import { hostId, type HostId, type ServiceId } from '../lib/wire/ids.js'
-import { z } from 'zod'
+import type { HostId, ServiceId } from '../lib/wire/ids.js'
 import { Admission } from './admission.js'
 import { compareConfigs, loadConfig, type Config, type DaemonOptions } from './config.js'
 import { ControlHandlersOfDaemon } from './control-handlers.js'
@@ -32,10 +29,12 @@ import { CaracalError, messageOf } from './errors.js'
 import { openIdentity, stateFile, type Identity } from './identity.js'
 import { Instances, type Instance } from './instances.js'
 import { joinNetwork } from './joining.js'
+import { KnownHosts } from './known-hosts.js'
 import { LinkSetup, type LinkReport } from './link.js'
 import type { Log } from './log.js'
 import { Names, zoneResolver, zoneSources } from './names.js'
 import { codecAddon, NativeCodec } from './native-codec.js'
+import { ownLocators } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
 import { StateDirectory } from './state-files.js'
@@ -43,13 +42,9 @@ import { NativeTun } from './tun.js'
 import { Underlay } from './underlay.js'
 
 const FLOW_CAPACITY = 262_144
-const PEERS_FILE = 'peers'
 const MAPPINGS_FILE = 'addresses'
 const LOOK_MS = 5_000
 const FAREWELL_MS = 300
-const REMEMBER_MS = 2_000
-
-const savedPeers = z.array(z.object({ host: z.string().regex(/^[0-9a-f]{64}$/), locators: z.array(z.string()) }))
 
 export const wallNow = (): number => Date.now() / 1000
 
@@ -58,6 +53,7 @@ export class Daemon {
   readonly startedAt = monotonicNow()
   readonly loopDelay = new EventLoopDelay()
   readonly names: Names
+  readonly knownHosts: KnownHosts
   /** What `caracal dump` listens to. */
   readonly tap: TrafficTap
   state: 'starting' | 'ready' | 'closing' = 'starting'
@@ -67,7 +63,6 @@ export class Daemon {
   #locators: readonly Locator[] = []
   #mappings: Promise<void> = Promise.resolve()
   #mappingsLost = false
-  #rememberTimer: NodeJS.Timeout | undefined
   #requestStop: (reason: string) => void = () => undefined
   /** Resolves with why the daemon is to end. */
   readonly stopRequested = new Promise<string>((resolve) => (this.#requestStop = resolve))
@@ -90,6 +85,7 @@ export class Daemon {
     readonly aeads: readonly AeadName[],
   ) {
     this.names = new Names(host)
+    this.knownHosts = new KnownHosts({ files, remembered: () => host.neighbours.remembered(), log })
     let clockOffset = 0
     this.tap = new TrafficTap({
       flows: host.flows,
@@ -224,7 +220,7 @@ export class Daemon {
       peer: (host, what, detail) => daemonOf().#peerEvent(host, what, detail),
       revocationsChanged: () => daemonOf().saveTrust(),
       dropped: (reason, packet) => late.daemon?.tap.dropped(reason, packet),
-      remember: () => daemonOf().#rememberSoon(),
+      remember: () => daemonOf().knownHosts.changed(),
     }
     const instances: Instances = new Instances({
       state: files,
@@ -393,22 +389,19 @@ export class Daemon {
 
   async #restorePeers(): Promise<void> {
     const { host, identity, config } = this
-    const now = monotonicNow()
-    const saved = (await this.files.read(PEERS_FILE, (bytes) => savedPeers.safeParse(parseJson(bytes)).data)) ?? []
-    for (const { host: id, locators } of saved.toReversed()) {
-      for (const text of locators.toReversed()) {
-        const locator = parseLocator(text)
-        if (locator !== undefined) host.neighbours.hint(hostId(id), locator, now)
-      }
-    }
-    for (const { host: id, locator: text } of identity.joined?.locators ?? []) {
+    const told = (identity.joined?.locators ?? []).flatMap(({ host: id, locator: text }) => {
       const locator = parseLocator(text)
-      if (locator !== undefined) host.neighbours.hint(id, locator, now)
+      return locator === undefined ? [] : [{ host: id, locators: [locator] }]
+    })
+    const known = [...(await this.knownHosts.read()), ...told]
+    const now = monotonicNow()
+    // Proven hosts stand last and come first, should there be no room for all; of a host's locators the one hinted last is tried first.
+    for (const { host: id, locators } of known.toReversed()) {
+      for (const locator of [...config.discovery.peers, ...locators.toReversed()])
+        host.neighbours.hint(id, locator, now)
     }
-    if (saved.length === 0 && identity.joined === undefined && config.discovery.peers.length === 0) {
-      // Nobody to ask: what this host knows is all there is.
-      host.directory.markSynced()
-    }
+    // With nobody to ask, what this host knows is all there is.
+    if (known.length === 0) host.directory.markSynced()
   }
 
   #startDiscovery(): void {
@@ -521,45 +514,9 @@ export class Daemon {
     this.loop.wake()
   }
 
-  #rememberSoon(): void {
-    if (this.#rememberTimer !== undefined) return
-    this.#rememberTimer = setTimeout(() => {
-      this.#rememberTimer = undefined
-      void this.#remember()
-    }, REMEMBER_MS)
-    this.#rememberTimer.unref()
-  }
-
-  async #remember(): Promise<void> {
-    const peers = this.host.neighbours.remembered().map(({ host, locators }) => ({
-      host,
-      locators: locators.map(({ address, port }) =>
-        address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`,
-      ),
-    }))
-    await this.files.write(PEERS_FILE, Buffer.from(JSON.stringify(peers))).catch((error: unknown) => {
-      this.log.error({ error }, 'known hosts could not be written')
-    })
-  }
-
   /** This host's underlay addresses, published when they change. */
   #lookForLocators(): void {
-    const found: Locator[] = []
-    for (const { address: bound, port } of this.underlay.locals) {
-      const wildcard = bound === '0.0.0.0' || bound === '::'
-      if (!wildcard) {
-        found.push({ address: bound, port })
-        continue
-      }
-      for (const [name, addresses] of Object.entries(networkInterfaces())) {
-        if (name === this.config.tun.name) continue
-        for (const { address, family, internal } of addresses ?? []) {
-          const mine = (family === 'IPv6') === bound.includes(':')
-          if (!internal && mine && !isOfLink(address)) found.push({ address, port })
-        }
-      }
-    }
-    const locators = found.slice(0, 12)
+    const locators = ownLocators(this.underlay.locals, this.config.tun.name)
     const text = (list: readonly Locator[]) => list.map(({ address, port }) => `${address} ${port}`).join()
     if (text(locators) === text(this.#locators)) return
     this.#locators = locators
@@ -582,12 +539,11 @@ export class Daemon {
   }
 
   async #close(): Promise<void> {
-    clearTimeout(this.#rememberTimer)
     // Before the device goes, whose end is not to be taken for a failure.
     this.loop.stop()
     if (this.state === 'closing') {
       this.saveTrust()
-      await this.#remember()
+      await this.knownHosts.write()
     }
     for (const action of this.#undo.reverse()) {
       try {
@@ -598,12 +554,6 @@ export class Daemon {
     }
     this.#undo.length = 0
   }
-}
-
-/** Link-local addresses are of no use to others without the interface. */
-function isOfLink(address: string): boolean {
-  const range = ipaddr.parse(address.replace(/%.*$/, '')).range()
-  return range === 'linkLocal'
 }
 
 function parseJson(bytes: Uint8Array): unknown {

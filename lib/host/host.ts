@@ -16,7 +16,6 @@ import { choiceDefaults, InstanceChoice } from '../service/choice.js'
 import { Directory, directoryDefaults } from '../service/directory.js'
 import type { RecordChange } from '../service/host-records.js'
 import { allowAll, type Policy } from '../service/policy.js'
-import { networkPrefix } from '../service/service-id.js'
 import { ServiceTable } from '../service/service-table.js'
 import { MemberTrust } from '../service/trust.js'
 import type { Established, LostReason, SessionSink } from '../session/session-sink.js'
@@ -49,11 +48,10 @@ import { Neighbours } from './neighbours.js'
 import { Offers, OFFERS_MAX, type Offer } from './offers.js'
 import { CONTROL_CLASS, ownFrame } from './own-frames.js'
 import { Pings } from './pings.js'
+import { SyncHold } from './sync-hold.js'
 
 const PROBE_TOKEN = 16
 const TICK_MS = 1_000
-/** Key of the rule that holds first packets until the directory is whole. */
-const UNSYNCED = 'unsynced'
 const PEERS = 4_096
 const NO_BYTES = new Uint8Array(0)
 
@@ -86,8 +84,7 @@ export class Host implements SessionSink {
   #datagrams: DatagramBatch | undefined
   #tickAt = -Infinity
   #leaving = false
-  #servicesChanged = false
-  #wasSynced = false
+  readonly #syncHold: SyncHold
   readonly #farewells: Farewells
   readonly #pings = new Pings()
 
@@ -199,8 +196,7 @@ export class Host implements SessionSink {
       options.neighbours,
     )
     this.addresses.claimPeer(Math.floor(wallNow()))
-    // Until the directory is whole, a name that is not in it may still come: its first packets wait.
-    this.table.set(networkPrefix(network), UNSYNCED, { action: { kind: 'delay' }, priority: 65_535, weight: 0 })
+    this.#syncHold = new SyncHold(this.table, network)
   }
 
   // ---- What comes in ----
@@ -241,8 +237,7 @@ export class Host implements SessionSink {
     this.directory.handleTimeout(now)
     this.#inFlows(() => this.flows.handleTimeout(now))
     if (now >= this.#tickAt) this.#tick(now)
-    this.#noticeSync()
-    if (this.#servicesChanged) this.#release(now)
+    this.#release(now)
     this.neighbours.handleTimeout(now)
     if (now >= this.#farewells.dueAt) this.#farewells.say(now)
     this.dataPath.flush(now)
@@ -556,23 +551,18 @@ export class Host implements SessionSink {
     }
   }
 
-  #noticeSync(): void {
-    if (this.#wasSynced || !this.directory.synced) return
-    this.#wasSynced = true
-    this.#servicesChanged = true
-  }
-
   /** First packets that wait for a service are tried again, and refused once nothing more is to come. */
   #release(now: number): void {
-    this.#servicesChanged = false
-    if (this.directory.synced) this.table.delete(networkPrefix(this.#c.trust.network), UNSYNCED)
+    this.#syncHold.look(this.directory.synced)
+    if (!this.#syncHold.due) return
+    this.#syncHold.due = false
     this.#inFlows(() => this.flows.release(now))
   }
 
   #recordChanged(change: RecordChange): void {
     const payload = change.record?.payload ?? change.before?.payload
     if (payload?.kind === 'locators') this.#offerPaths(this.peers.indexOf(change.host))
-    if (this.catalogue.apply(change)) this.#servicesChanged = true
+    if (this.catalogue.apply(change)) this.#syncHold.due = true
     this.#claims.recordChanged(change)
     if (change.before === undefined || payload?.kind === 'locators') this.#tickAt = Math.min(this.#tickAt, this.#now)
     if (this.#claims.due) this.#tickAt = Math.min(this.#tickAt, this.#now)

@@ -1,0 +1,28 @@
+import { networkInterfaces } from 'node:os'
+import ipaddr from 'ipaddr.js'
+import type { Locator } from '../lib/path/locator.js'
+import { LOCATORS_MAX } from '../lib/service/registration.js'
+
+/** Where others can reach sockets bound to `locals`: a wildcard stands for every address of its family but those of the own TUN, of loopback and of a single link. */
+export function ownLocators(locals: readonly Locator[], tun: string): Locator[] {
+  const found: Locator[] = []
+  for (const { address: bound, port } of locals) {
+    if (bound !== '0.0.0.0' && bound !== '::') {
+      found.push({ address: bound, port })
+      continue
+    }
+    for (const [name, addresses] of Object.entries(networkInterfaces())) {
+      if (name === tun) continue
+      for (const { address, family, internal } of addresses ?? []) {
+        const mine = (family === 'IPv6') === bound.includes(':')
+        if (!internal && mine && !isOfLink(address)) found.push({ address, port })
+      }
+    }
+  }
+  return found.slice(0, LOCATORS_MAX)
+}
+
+/** Link-local addresses are of no use to others without the interface. */
+function isOfLink(address: string): boolean {
+  return ipaddr.parse(address.replace(/%.*$/, '')).range() === 'linkLocal'
+}
