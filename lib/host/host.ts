@@ -213,6 +213,7 @@ export class Host implements SessionSink {
     this.dataPath.wireRead(now)
     this.control.flush(now)
     if (this.#farewells.dueAt < Infinity) this.#farewells.say(now)
+    this.#release(now)
     this.dataPath.flush(now)
   }
 
