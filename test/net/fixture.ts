@@ -43,7 +43,12 @@ export class Fixture {
   }
 
   async down(): Promise<void> {
-    for (const child of this.#children) child.kill('SIGKILL')
+    for (const child of this.#children) {
+      child.kill('SIGKILL')
+      // What the program itself had started may hold on to its output.
+      child.stdout?.destroy()
+      child.stderr?.destroy()
+    }
     await this.lab.down()
     rmSync(this.folder, { recursive: true, force: true })
   }

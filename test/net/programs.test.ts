@@ -29,14 +29,15 @@ test('unmodified programs by name', async (t) => {
   const conf = join(net.folder, 'nginx.conf')
   writeFileSync(
     conf,
-    `daemon off; user root; pid ${join(net.folder, 'nginx.pid')}; error_log stderr notice;
+    `daemon off; master_process off; user root; pid ${join(net.folder, 'nginx.pid')}; error_log stderr notice;
      events { }
      http { access_log ${join(net.folder, 'access.log')};
        server { listen 8080; root ${site}; }
        server { listen [::]:8086 ipv6only=on; root ${site}; }
        server { listen 127.0.0.1:8087; root ${site}; } }`,
   )
-  await net.start('h2', ['nginx', '-c', conf, '-p', net.folder], /start worker process/)
+  await net.start('h2', ['nginx', '-c', conf, '-p', net.folder])
+  await net.listening('h2', 8080)
   await net.start('h2', ['iperf3', '-s', '--forceflush'], /listening/i)
   await net.start(
     'h2',
