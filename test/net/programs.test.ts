@@ -92,7 +92,7 @@ test('unmodified programs by name', async (t) => {
   await t.test('large datagrams and pings cross whole', async (t) => {
     for (const size of [56, 1372, 4000, 20000]) {
       for (const family of ['-4', '-6']) {
-        const { code, out } = await net.run('h1', `ping ${family} -n -c 3 -i 0.05 -W 2 -s ${size} web.svc.internal`)
+        const { code, out } = await net.run('h1', `ping ${family} -n -c 3 -i 0.05 -w 5 -s ${size} web.svc.internal`)
         t.equal(code, 0, `ping ${family} -s ${size}: ${out.split('\n').at(-3)}`)
         t.match(out, /3 received/, 'all of them')
       }
@@ -101,7 +101,7 @@ test('unmodified programs by name', async (t) => {
 
   await t.test('ping of a service, of an instance, of a host', async (t) => {
     for (const name of ['web.svc.internal', 'web.at.h2.svc.internal', 'h2.host.svc.internal', 'h1.host.svc.internal']) {
-      const { code, out } = await net.run('h1', `ping -n -c 2 -i 0.05 -W 2 ${name}`)
+      const { code, out } = await net.run('h1', `ping -n -c 2 -i 0.05 -w 5 ${name}`)
       t.equal(code, 0, `${name} ${out}`)
     }
     const { code } = await net.run('h1', 'curl -sS --max-time 5 http://h2.host.svc.internal:8080/small')
