@@ -45,6 +45,10 @@ offload:
   # Bytes of each UDP socket's buffer to receive, and to send, ${BUFFER_MIN} or more. Root may go above the system's limits (net.core.rmem_max, net.core.wmem_max).
   buffers: ${BUFFER_BYTES}
 
+# Who moves packets: a thread of its own (own), or the one that also serves the control socket and DNS (main), which saves some memory.
+loop:
+  thread: own
+
 # IPv4 addresses inside this host that stand for services and hosts. Choose another when it clashes with a network in use here.
 pool: 198.18.0.0/15
 

@@ -45,6 +45,12 @@ export interface OffloadSetting {
   readonly bufferBytes: number
 }
 
+/** How packets are moved. */
+export interface LoopSetting {
+  /** own: by a thread that does nothing else; main: by the one that also serves programs and people, which saves some memory. */
+  readonly thread: 'own' | 'main'
+}
+
 /** What one rule of the policy allows. */
 export interface PolicySetting {
   /** Tags of the asking host; empty: any member. */
@@ -70,6 +76,7 @@ export interface Config {
   /** What this host may offer in handshakes; ChaCha20-Poly1305 is always among them. Order means nothing. */
   readonly aead: readonly AeadName[]
   readonly offload: OffloadSetting
+  readonly loop: LoopSetting
   readonly tun: { readonly name: string; readonly mtu: number }
   /** IPv4 network of dialled, served, peer and self addresses, `ADDR/BITS`. */
   readonly pool: string
@@ -223,6 +230,7 @@ const offloadShape = z.strictObject({
   gro: z.boolean().default(true),
   buffers: z.number().int().min(BUFFER_MIN).max(BUFFER_MAX).default(BUFFER_BYTES),
 })
+const loopShape = z.strictObject({ thread: z.enum(['own', 'main']).default('own') })
 const discoveryShape = z.strictObject({
   mdns: z.boolean().default(true),
   interfaces: z.array(tunName).default([]),
@@ -255,6 +263,7 @@ const fileShape = z.strictObject({
     ]),
   aead: aeads,
   offload: offloadShape.prefault({}),
+  loop: loopShape.prefault({}),
   tun: tunShape.prefault({}),
   pool: pool.default('198.18.0.0/15'),
   zone: zoneName.default('svc.internal'),
@@ -272,6 +281,7 @@ function keysAt(path: readonly PropertyKey[]): readonly string[] {
   const shapes = {
     tun: tunShape,
     offload: offloadShape,
+    loop: loopShape,
     discovery: discoveryShape,
     services: serviceShape,
     policy: policyShape,
@@ -306,6 +316,7 @@ export function loadConfig(sources: ConfigSources): Config {
     listen: option('--listen', z.array(underlayAddress).min(1), options.listen) ?? settings.listen,
     aead: settings.aead,
     offload: { ...offload, vnetHeader, bufferBytes },
+    loop: settings.loop,
     tun: { ...settings.tun, name: option('--tun', tunName, options.tun) ?? settings.tun.name },
     pool: settings.pool,
     zone: settings.zone,

@@ -16,14 +16,10 @@ import type { HostId, ServiceId } from '../lib/wire/ids.js'
 import { Admission } from './admission.js'
 import { compareConfigs, loadConfig, type Config, type DaemonOptions } from './config.js'
 import { ControlHandlersOfDaemon } from './control-handlers.js'
-import { ControlServer } from './control/server.js'
 import type { ExposeRequest } from './control/protocol.js'
 import { CounterFile } from './counter-file.js'
 import { EventLoopDelay } from './event-loop.js'
-import { Metrics } from './metrics.js'
 import { metricsSample } from './views.js'
-import { Discovery } from './discovery.js'
-import { DnsServer } from './dns/dns-server.js'
 import { applyResolverSettings, type ResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError, messageOf } from './errors.js'
 import { openIdentity, stateFile, type Identity } from './identity.js'
@@ -37,6 +33,8 @@ import { codecAddon, NativeCodec } from './native-codec.js'
 import { ownLocators } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
+import type { DaemonSummary, RunningDaemon } from './running.js'
+import type { Servers } from './servers.js'
 import { StateDirectory } from './state-files.js'
 import { NativeTun } from './tun.js'
 import { Underlay } from './underlay.js'
@@ -49,7 +47,7 @@ const FAREWELL_MS = 300
 export const wallNow = (): number => Date.now() / 1000
 
 /** Everything that a running daemon consists of. Made by {@link Daemon.start}, ended by {@link stop}. */
-export class Daemon {
+export class Daemon implements RunningDaemon {
   readonly startedAt = monotonicNow()
   readonly loopDelay = new EventLoopDelay()
   readonly names: Names
@@ -83,6 +81,7 @@ export class Daemon {
     readonly loop: PacketLoop,
     /** What this host offers in handshakes. */
     readonly aeads: readonly AeadName[],
+    readonly servers: Servers,
   ) {
     this.names = new Names(host)
     this.knownHosts = new KnownHosts({ files, remembered: () => host.neighbours.remembered(), log })
@@ -109,6 +108,10 @@ export class Daemon {
     })
   }
 
+  get summary(): DaemonSummary {
+    const { identity, host } = this
+    return { network: identity.trust.profile.name, name: identity.membership.name, id: host.id }
+  }
   get zone(): string {
     return this.identity.trust.profile.zone
   }
@@ -166,10 +169,10 @@ export class Daemon {
   }
 
   /** Brings everything up; what had been done is undone when something fails. */
-  static async start(options: DaemonOptions, log: Log, primitives: Primitives): Promise<Daemon> {
+  static async start(options: DaemonOptions, log: Log, primitives: Primitives, servers: Servers): Promise<Daemon> {
     const undo: (() => Promise<void> | void)[] = []
     try {
-      const daemon = await Daemon.#build(options, log, primitives, undo)
+      const daemon = await Daemon.#build(options, log, primitives, servers, undo)
       daemon.#undo.push(...undo)
       undo.length = 0
       try {
@@ -188,6 +191,7 @@ export class Daemon {
     options: DaemonOptions,
     log: Log,
     primitives: Primitives,
+    servers: Servers,
     undo: (() => Promise<void> | void)[],
   ): Promise<Daemon> {
     const { config } = options
@@ -316,13 +320,14 @@ export class Daemon {
       link,
       loop,
       codec.aeads,
+      servers,
     )
     late.daemon = daemon
     return daemon
   }
 
   async #open(): Promise<void> {
-    const { config, log, host, link, instances, loop } = this
+    const { config, log, host, link, instances, loop, servers } = this
     host.policy = policyOf(config.policy)
     this.#undo.push(() => link.teardown())
     this.linkReport = await link.setup()
@@ -343,16 +348,12 @@ export class Daemon {
     for (const request of config.services) await this.expose(request, true)
     instances.start()
     this.#undo.push(() => instances.stop())
-    this.#startDiscovery()
+    await this.#startDiscovery()
     this.#undo.push(() => this.loopDelay.stop())
-    if (config.metrics !== undefined) {
-      const metrics = new Metrics({ listen: config.metrics }, { read: () => metricsSample(this), log })
-      this.#undo.push(() => metrics.stop())
-      await metrics.start()
-    }
-    const handlers = new ControlHandlersOfDaemon(this)
-    const server = await ControlServer.start({ path: config.socket, group: config.group }, { handlers, log })
-    this.#undo.push(() => server.close())
+    if (config.metrics !== undefined)
+      this.#undo.push(await servers.metrics(config.metrics, async () => metricsSample(this)))
+    const socket = { path: config.socket, group: config.group }
+    this.#undo.push(await servers.control(socket, new ControlHandlersOfDaemon(this)))
     await this.files.release()
     this.state = 'ready'
     log.info({ zone: this.zone, dns: this.resolver?.description }, 'names are served')
@@ -361,25 +362,12 @@ export class Daemon {
   async #openNames(): Promise<void> {
     const { host, config, zone } = this
     const resolve = zoneResolver(zoneSources(host, this.names, zone), () => this.#mappingsWritten(), Date.now)
-    const dns = new DnsServer(resolve)
-    this.#undo.push(() => dns.close())
-    const servers: string[] = []
-    for (const family of [4, 6] as const) {
-      if (family === 6 && this.linkReport?.ipv6 !== true) continue
-      const address = formatAddress(dnsAddress(host.addresses.plan, family))
-      try {
-        await dns.listen(address)
-      } catch (error) {
-        throw new CaracalError(
-          'CARACAL_E_DNS',
-          `the name server cannot listen on ${address} (${messageOf(error)})`,
-          'is port 53 taken by another program?',
-        )
-      }
-      servers.push(address)
-    }
+    const addresses = ([4, 6] as const)
+      .filter((family) => family === 4 || this.linkReport?.ipv6 === true)
+      .map((family) => formatAddress(dnsAddress(host.addresses.plan, family)))
+    this.#undo.push(await this.servers.names(addresses, resolve))
     try {
-      this.resolver = await applyResolverSettings(config.dns, { tun: config.tun.name, zone, servers })
+      this.resolver = await applyResolverSettings(config.dns, { tun: config.tun.name, zone, servers: addresses })
     } catch (error) {
       throw new CaracalError('CARACAL_E_DNS', messageOf(error), 'choose another --dns')
     }
@@ -404,25 +392,23 @@ export class Daemon {
     if (known.length === 0) host.directory.markSynced()
   }
 
-  #startDiscovery(): void {
-    const { config, host, identity, log, underlay } = this
+  async #startDiscovery(): Promise<void> {
+    const { config, host, identity, underlay } = this
     if (!config.discovery.mdns) return
-    const { interfaces } = config.discovery
-    const discovery = new Discovery({
+    const place = {
       network: identity.trust.network,
       host: host.id,
       port: underlay.locals[0]?.port ?? 0,
-      exclude: (name) => name === config.tun.name,
-      ...(interfaces.length > 0 ? { interfaces } : {}),
-      found: (id, locator) => {
-        host.neighbours.hint(id, locator, monotonicNow())
-        this.loop.wake()
-      },
-      problem: (interfaceName, error) =>
-        log.warn({ interface: interfaceName, error }, 'multicast DNS does not work here'),
-    })
-    discovery.start()
-    this.#undo.push(() => discovery.stop())
+      exclude: config.tun.name,
+      interfaces: config.discovery.interfaces,
+    }
+    this.#undo.push(await this.servers.discovery(place, (id, locator) => this.hint(id, locator)))
+  }
+
+  /** Somebody says that the host may be there. */
+  hint(id: HostId, locator: Locator): void {
+    this.host.neighbours.hint(id, locator, monotonicNow())
+    this.loop.wake()
   }
 
   /** Registers an instance; resolves with warnings when it is durable. */

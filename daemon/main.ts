@@ -1,9 +1,7 @@
-import { loadSodium } from '../lib/crypto/sodium.js'
 import type { DaemonOptions } from './config.js'
-import { Daemon } from './daemon.js'
-import { createLog } from './log.js'
-import { withNodeCrypto } from './node-primitives.js'
+import { createLog, type Log } from './log.js'
 import { checkPrivilege } from './privilege.js'
+import type { RunningDaemon } from './running.js'
 import { ServiceManager } from './service-manager.js'
 
 /**
@@ -14,7 +12,6 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
   checkPrivilege()
   const log = createLog(options.config.log)
   const manager = ServiceManager.fromEnvironment(process.env, { log })
-  const primitives = withNodeCrypto(await loadSodium())
   // A signal during the start is remembered, and ends the daemon when it is up.
   let early: NodeJS.Signals | undefined
   let stop = (signal: NodeJS.Signals): void => {
@@ -25,17 +22,16 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
   process.on('SIGTERM', onSignal)
   process.on('SIGHUP', onSignal)
   try {
-    const daemon = await Daemon.start(options, log, primitives)
-    const { identity, host } = daemon
+    const daemon = await start(options, log)
     stop = (signal) => {
       if (signal !== 'SIGHUP') return daemon.requestStop(signal)
       manager.reloading()
       void daemon.reload().finally(() => manager.ready())
     }
     if (early !== undefined) stop(early)
-    const network = identity.trust.profile.name
-    log.info({ network, host: identity.membership.name, id: host.id.slice(0, 12), pid: process.pid }, 'ready')
-    manager.ready(`host ${identity.membership.name} of ${network}`)
+    const { network, name, id } = daemon.summary
+    log.info({ network, host: name, id: id.slice(0, 12), pid: process.pid }, 'ready')
+    manager.ready(`host ${name} of ${network}`)
     const reason = await daemon.stopRequested
     manager.stopping()
     log.info({ reason }, 'going down')
@@ -48,4 +44,19 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
     process.off('SIGTERM', onSignal)
     process.off('SIGHUP', onSignal)
   }
+}
+
+/** What one thread does not need is not loaded into it. */
+async function start(options: DaemonOptions, log: Log): Promise<RunningDaemon> {
+  if (options.config.loop.thread === 'own') {
+    const { PacketThread } = await import('./thread/packet-thread.js')
+    return PacketThread.start(options, log)
+  }
+  const [{ Daemon }, { loadSodium }, { withNodeCrypto }, { OwnServers }] = await Promise.all([
+    import('./daemon.js'),
+    import('../lib/crypto/sodium.js'),
+    import('./node-primitives.js'),
+    import('./servers.js'),
+  ])
+  return Daemon.start(options, log, withNodeCrypto(await loadSodium()), new OwnServers(log))
 }

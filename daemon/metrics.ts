@@ -30,7 +30,7 @@ export interface MetricsOptions {
 }
 
 export interface MetricsComponents {
-  readonly read: () => MetricsSample
+  readonly read: () => MetricsSample | Promise<MetricsSample>
   readonly log?: Log
 }
 
@@ -41,7 +41,7 @@ const HEADERS_MAX = 8_192
 /** Serves `GET /metrics`; everything else is answered 404. */
 export class Metrics {
   readonly #options: MetricsOptions
-  readonly #read: () => MetricsSample
+  readonly #read: MetricsComponents['read']
   readonly #log: Log
   readonly #server: Server
   #text: Promise<MetricsText> | undefined
@@ -95,7 +95,7 @@ export class Metrics {
     }
     try {
       const text = await this.#load()
-      const body = await text.write(this.#read())
+      const body = await text.write(await this.#read())
       response.writeHead(200, { 'content-type': text.contentType }).end(body)
     } catch (error) {
       this.#log.error({ error }, 'the metrics could not be read')

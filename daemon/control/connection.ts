@@ -170,6 +170,7 @@ export class Connection {
         if (parsed.filter(event)) stream.event(() => encodePacket(event))
       },
       signal,
+      (count) => stream.missed(count),
     )
     return stream.close()
   }
@@ -273,6 +274,11 @@ class Stream {
     }
     this.tellLost()
     this.socket.write(`${JSON.stringify({ id: this.id, event: make() })}\n`)
+  }
+
+  /** Events that never got here. */
+  missed(count: number): void {
+    this.lost += count
   }
 
   /** The stream's result. */

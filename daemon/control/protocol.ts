@@ -234,9 +234,14 @@ export interface ControlHandlers {
   /**
    * Opens a tap at the points asked for and hands each event to `emit`, which neither throws nor blocks (a filter and a slow reader are
    * the server's business), until `signal` is aborted; resolves when the tap is closed. `request.filter` has been checked and is applied
-   * by the server.
+   * by the server. `lost`: so many events could not be handed over.
    */
-  dump(request: DumpRequest, emit: (event: TapEvent) => void, signal: AbortSignal): Promise<void>
+  dump(
+    request: DumpRequest,
+    emit: (event: TapEvent) => void,
+    signal: AbortSignal,
+    lost: (count: number) => void,
+  ): Promise<void>
 }
 
 /** First look at a line of a client. */

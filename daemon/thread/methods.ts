@@ -1,0 +1,46 @@
+// What the two threads of a daemon do for each other. The packet thread has the host and its devices, and blocks for nobody; the main thread has everything that
+// talks to programs and people: signals, the log, the control socket, DNS, metrics, multicast DNS.
+
+import type { TapEvent } from '../../lib/host/tap.js'
+import type { Locator } from '../../lib/path/locator.js'
+import type { HostId } from '../../lib/wire/ids.js'
+import type { DumpRequest, Operation, RequestOf, ResponseOf } from '../control/protocol.js'
+import type { ControlServerOptions } from '../control/server.js'
+import type { DnsAnswer } from '../dns/dns-message.js'
+import type { LogFields, LogLevel } from '../log.js'
+import type { MetricsSample } from '../metrics.js'
+import type { DiscoveryPlace } from '../servers.js'
+import type { DaemonSummary } from '../running.js'
+
+type Does<Argument, Result = void> = { readonly argument: Argument; readonly result: Result }
+
+/** What the control socket asks; see ControlHandlers. */
+export type ControlMethods = { readonly [O in Operation]: Does<RequestOf<O>, ResponseOf<O>> }
+
+export type PacketMethods = ControlMethods & {
+  readonly start: Does<undefined, DaemonSummary>
+  readonly requestStop: Does<string>
+  readonly stop: Does<undefined, { readonly flows: number; readonly failed: boolean }>
+  readonly answer: Does<{ readonly name: string; readonly type: string }, DnsAnswer>
+  readonly sample: Does<undefined, MetricsSample>
+  readonly found: Does<{ readonly host: HostId; readonly locator: Locator }>
+  readonly dumpOpen: Does<{ readonly stream: number; readonly request: DumpRequest }>
+  /** So many events have been dealt with: as many more may come. */
+  readonly dumpTaken: Does<{ readonly stream: number; readonly count: number }>
+  readonly dumpClose: Does<{ readonly stream: number }>
+}
+
+export const servedParts = ['names', 'control', 'metrics', 'discovery'] as const
+export type ServedPart = (typeof servedParts)[number]
+
+export type MainMethods = {
+  readonly log: Does<{ readonly level: Exclude<LogLevel, 'silent'>; readonly fields: LogFields; readonly text: string }>
+  readonly setLevel: Does<LogLevel>
+  readonly stopRequested: Does<string>
+  readonly names: Does<readonly string[]>
+  readonly control: Does<ControlServerOptions>
+  readonly metrics: Does<Locator>
+  readonly discovery: Does<DiscoveryPlace>
+  readonly close: Does<ServedPart>
+  readonly dumpEvents: Does<{ readonly stream: number; readonly events: readonly TapEvent[]; readonly lost: number }>
+}
