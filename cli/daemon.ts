@@ -1,4 +1,5 @@
-import { ControlClient, DEFAULT_SOCKET } from '../daemon/control/client.js'
+import { ControlClient } from '../daemon/control/client.js'
+import { DEFAULT_SOCKET } from '../daemon/control/line.js'
 import type { SocketOption } from './option.js'
 
 /** The socket that an option, the environment or the default names. */

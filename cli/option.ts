@@ -1,7 +1,7 @@
 // Options that several commands share, and how their values are read. A value that is not of its form is bad usage, said with the form.
 
 import { InvalidArgumentError, type Command } from 'commander'
-import { DEFAULT_SOCKET } from '../daemon/control/client.js'
+import { DEFAULT_SOCKET } from '../daemon/control/line.js'
 import { parseDuration } from './duration.js'
 
 /** Options of every command that talks to the daemon. */

@@ -1,56 +1,31 @@
 import { Command } from 'commander'
-import { readFileSync } from 'node:fs'
-import { z } from 'zod'
-import { addDemo } from './command/demo.js'
-import { addDoctor } from './command/doctor.js'
-import { addDown } from './command/down.js'
-import { addDump } from './command/dump.js'
-import { addExpose } from './command/expose.js'
-import { addFlows } from './command/flows.js'
-import { addHosts } from './command/hosts.js'
-import { addInvite } from './command/invite.js'
-import { addLab } from './command/lab.js'
-import { addPaths } from './command/paths.js'
-import { addPing } from './command/ping.js'
-import { addReload } from './command/reload.js'
-import { addResolve } from './command/resolve.js'
-import { addRevoke } from './command/revoke.js'
-import { addServices } from './command/services.js'
-import { addStatus } from './command/status.js'
-import { addUnexpose } from './command/unexpose.js'
-import { addUp } from './command/up.js'
+import { version } from '../daemon/version.js'
 import { describeFailure, Status, type Outcome } from './exit.js'
 import { plain } from './output.js'
 
 /** How a command tells its outcome. */
 export type Finish = (outcome: Outcome) => void
 
-const commands = [
-  addUp,
-  addDown,
-  addStatus,
-  addDoctor,
-  addInvite,
-  addRevoke,
-  addExpose,
-  addUnexpose,
-  addServices,
-  addResolve,
-  addHosts,
-  addPaths,
-  addFlows,
-  addPing,
-  addDump,
-  addReload,
-  addDemo,
-  addLab,
-]
-
-/** Version of the package. */
-export function version(): string {
-  // beside dist/ both in the checkout and when installed
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
-  return z.object({ version: z.string() }).parse(JSON.parse(text)).version
+/** In the order of the help. A command loads its own modules only: it starts faster, and the daemon stays small. */
+const commands: Readonly<Record<string, () => Promise<(program: Command, finish: Finish) => void>>> = {
+  up: async () => (await import('./command/up.js')).addUp,
+  down: async () => (await import('./command/down.js')).addDown,
+  status: async () => (await import('./command/status.js')).addStatus,
+  doctor: async () => (await import('./command/doctor.js')).addDoctor,
+  invite: async () => (await import('./command/invite.js')).addInvite,
+  revoke: async () => (await import('./command/revoke.js')).addRevoke,
+  expose: async () => (await import('./command/expose.js')).addExpose,
+  unexpose: async () => (await import('./command/unexpose.js')).addUnexpose,
+  services: async () => (await import('./command/services.js')).addServices,
+  resolve: async () => (await import('./command/resolve.js')).addResolve,
+  hosts: async () => (await import('./command/hosts.js')).addHosts,
+  paths: async () => (await import('./command/paths.js')).addPaths,
+  flows: async () => (await import('./command/flows.js')).addFlows,
+  ping: async () => (await import('./command/ping.js')).addPing,
+  dump: async () => (await import('./command/dump.js')).addDump,
+  reload: async () => (await import('./command/reload.js')).addReload,
+  demo: async () => (await import('./command/demo.js')).addDemo,
+  lab: async () => (await import('./command/lab.js')).addLab,
 }
 
 /** Runs `caracal` with these words; resolves with the exit status, having said on stderr what went wrong. */
@@ -61,13 +36,15 @@ export async function runCli(words: readonly string[]): Promise<number> {
   }
   const program = new Command('caracal')
     .description('An overlay network that addresses services by name and keeps their connections while anything moves.')
-    .version(version())
+    .version(version)
     .helpCommand('help [command]', 'explain a command')
     .enablePositionalOptions()
     .showSuggestionAfterError()
     .configureOutput({ outputError: () => undefined })
     .exitOverride()
-  for (const add of commands) add(program, finish)
+  const [word = ''] = words
+  const wanted = Object.hasOwn(commands, word) ? [commands[word]] : Object.values(commands)
+  for (const load of wanted) (await load?.())?.(program, finish)
   try {
     await program.parseAsync(words, { from: 'user' })
     return status

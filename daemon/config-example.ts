@@ -1,5 +1,5 @@
 import { BUFFER_MIN, DEFAULT_STATE } from './config.js'
-import { DEFAULT_SOCKET } from './control/client.js'
+import { DEFAULT_SOCKET } from './control/line.js'
 import { BUFFER_BYTES } from './udp.js'
 import { TUN_MTU, UDP_PORT } from '../lib/wire/constants.js'
 

@@ -11,7 +11,7 @@ import { parseLocator, type Locator } from '../lib/path/locator.js'
 import { labelProblem, parseServiceName } from '../lib/service/service-id.js'
 import { TUN_MTU, UDP_PORT } from '../lib/wire/constants.js'
 import { ConfigDocument, nearest } from './config-document.js'
-import { DEFAULT_SOCKET } from './control/client.js'
+import { DEFAULT_SOCKET } from './control/line.js'
 import { PRIORITY_MAX, WEIGHT_MAX, moveKinds, type ExposeRequest } from './control/protocol.js'
 import { HEALTH_FORM, PORT_FORM, parseHealth, parsePortSpec } from './control/spec.js'
 import { parseDnsMode, type DnsMode } from './dns/resolver-settings.js'
@@ -121,15 +121,19 @@ export interface ConfigSources {
   readonly environment: { readonly CARACAL_SOCKET?: string | undefined; readonly CARACAL_STATE?: string | undefined }
 }
 
-/** What `caracal up` hands to the daemon. */
-export interface DaemonOptions {
-  readonly config: Config
-  /** Where `config` came from: {@link loadConfig} reads it anew at a reload. */
+/** What `caracal up` asks for. Plain data. */
+export interface UpRequest {
+  /** Where the configuration comes from; also at a reload. */
   readonly sources: ConfigSources
   /** Name of the network to create. */
   readonly create: string | undefined
   /** Token to join with. Never to be logged. */
   readonly join: string | undefined
+}
+
+export interface DaemonOptions extends UpRequest {
+  /** As {@link loadConfig} has read it from the sources. */
+  readonly config: Config
 }
 
 const labels = (text: string) => text.split('.')

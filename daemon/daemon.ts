@@ -17,6 +17,7 @@ import { Admission } from './admission.js'
 import { compareConfigs, loadConfig, type Config, type DaemonOptions } from './config.js'
 import { ControlHandlersOfDaemon } from './control-handlers.js'
 import type { ExposeRequest } from './control/protocol.js'
+import { CheckedRequests } from './control/requests.js'
 import { CounterFile } from './counter-file.js'
 import { EventLoopDelay } from './event-loop.js'
 import { metricsSample } from './views.js'
@@ -353,7 +354,7 @@ export class Daemon implements RunningDaemon {
     if (config.metrics !== undefined)
       this.#undo.push(await servers.metrics(config.metrics, async () => metricsSample(this)))
     const socket = { path: config.socket, group: config.group }
-    this.#undo.push(await servers.control(socket, new ControlHandlersOfDaemon(this)))
+    this.#undo.push(await servers.control(socket, new CheckedRequests(new ControlHandlersOfDaemon(this))))
     await this.files.release()
     this.state = 'ready'
     log.info({ zone: this.zone, dns: this.resolver?.description }, 'names are served')

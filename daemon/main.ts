@@ -1,16 +1,17 @@
-import type { DaemonOptions } from './config.js'
+import type { UpRequest } from './config.js'
 import { createLog, type Log } from './log.js'
 import { checkPrivilege } from './privilege.js'
 import type { RunningDaemon } from './running.js'
+import { native } from './native.js'
 import { ServiceManager } from './service-manager.js'
+import { PacketThread } from './thread/packet-thread.js'
 
 /**
  * Runs the daemon until a signal, `caracal down` or a failure ends it; resolves with the exit status. What cannot be started
  * throws a CaracalError, and nothing is left behind.
  */
-export async function runDaemon(options: DaemonOptions): Promise<number> {
-  checkPrivilege()
-  const log = createLog(options.config.log)
+export async function runDaemon(request: UpRequest): Promise<number> {
+  const log = createLog('info')
   const manager = ServiceManager.fromEnvironment(process.env, { log })
   // A signal during the start is remembered, and ends the daemon when it is up.
   let early: NodeJS.Signals | undefined
@@ -22,7 +23,7 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
   process.on('SIGTERM', onSignal)
   process.on('SIGHUP', onSignal)
   try {
-    const daemon = await start(options, log)
+    const daemon = await start(request, log)
     stop = (signal) => {
       if (signal !== 'SIGHUP') return daemon.requestStop(signal)
       manager.reloading()
@@ -31,6 +32,8 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
     if (early !== undefined) stop(early)
     const { network, name, id } = daemon.summary
     log.info({ network, host: name, id: id.slice(0, 12), pid: process.pid }, 'ready')
+    // What the start has left behind.
+    native().trimMemory()
     manager.ready(`host ${name} of ${network}`)
     const reason = await daemon.stopRequested
     manager.stopping()
@@ -46,17 +49,24 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
   }
 }
 
-/** What one thread does not need is not loaded into it. */
-async function start(options: DaemonOptions, log: Log): Promise<RunningDaemon> {
-  if (options.config.loop.thread === 'own') {
-    const { PacketThread } = await import('./thread/packet-thread.js')
-    return PacketThread.start(options, log)
+async function start(request: UpRequest, log: Log): Promise<RunningDaemon> {
+  const { thread, loop } = await PacketThread.configure(request, log)
+  try {
+    checkPrivilege()
+  } catch (error) {
+    await thread.end()
+    throw error
   }
-  const [{ Daemon }, { loadSodium }, { withNodeCrypto }, { OwnServers }] = await Promise.all([
+  if (loop.thread === 'own') return thread.start()
+  await thread.end()
+  // What one thread does not need is not loaded into it.
+  const [{ loadConfig }, { Daemon }, { loadSodium }, { withNodeCrypto }, { OwnServers }] = await Promise.all([
+    import('./config.js'),
     import('./daemon.js'),
     import('../lib/crypto/sodium.js'),
     import('./node-primitives.js'),
     import('./servers.js'),
   ])
+  const options = { ...request, config: loadConfig(request.sources) }
   return Daemon.start(options, log, withNodeCrypto(await loadSodium()), new OwnServers(log))
 }

@@ -64,6 +64,9 @@ export interface Native {
 
   /** Sends `text` (1 to 4,096 bytes) as one datagram to the unix socket `/path` or, abstract, `@name`. Never waits: EAGAIN when its queue is full. */
   notify(path: string, text: string): void
+
+  /** Gives memory that all threads have freed back to the system. */
+  trimMemory(): void
 }
 
 const functions = [
@@ -79,6 +82,7 @@ const functions = [
   'unwatch',
   'close',
   'notify',
+  'trimMemory',
 ] as const satisfies readonly (keyof Native)[]
 
 const require = createRequire(import.meta.url)

@@ -2,7 +2,7 @@
 
 import type { Locator } from '../lib/path/locator.js'
 import type { HostId, NetworkId } from '../lib/wire/ids.js'
-import type { ControlHandlers } from './control/protocol.js'
+import type { Requests } from './control/requests.js'
 import { ControlServer, type ControlServerOptions } from './control/server.js'
 import { Discovery } from './discovery.js'
 import type { DnsResolver } from './dns/dns-message.js'
@@ -28,7 +28,7 @@ export type Close = () => Promise<void>
 export interface Servers {
   /** The name server, on each of the addresses. */
   names(addresses: readonly string[], resolve: DnsResolver): Promise<Close>
-  control(options: ControlServerOptions, handlers: ControlHandlers): Promise<Close>
+  control(options: ControlServerOptions, requests: Requests): Promise<Close>
   metrics(listen: Locator, read: () => Promise<MetricsSample>): Promise<Close>
   /** `found`: where a host of the network may be, as anybody on the link says. */
   discovery(place: DiscoveryPlace, found: (host: HostId, locator: Locator) => void): Promise<Close>
@@ -55,8 +55,8 @@ export class OwnServers implements Servers {
     return () => dns.close()
   }
 
-  async control(options: ControlServerOptions, handlers: ControlHandlers): Promise<Close> {
-    const server = await ControlServer.start(options, { handlers, log: this.log })
+  async control(options: ControlServerOptions, requests: Requests): Promise<Close> {
+    const server = await ControlServer.start(options, { requests, log: this.log })
     return () => server.close()
   }
 

@@ -48,10 +48,8 @@ export function addUp(program: Command, finish: Finish): void {
       const { create, join, config: file, state, socket, name, listen, tun, dns, log } = options
       const environment = { CARACAL_SOCKET: process.env['CARACAL_SOCKET'], CARACAL_STATE: process.env['CARACAL_STATE'] }
       const sources: ConfigSources = { file, options: { state, socket, name, listen, tun, dns, log }, environment }
-      const { loadConfig } = await import('../../daemon/config.js')
-      const config = loadConfig(sources)
       const { runDaemon } = await import('../../daemon/main.js')
-      finish(await runDaemon({ config, sources, create, join: join === '-' ? tokenFromStdin() : join }))
+      finish(await runDaemon({ sources, create, join: join === '-' ? tokenFromStdin() : join }))
     })
 }
 

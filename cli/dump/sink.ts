@@ -1,7 +1,8 @@
 // Where the packets of a dump go: text or JSON lines on stdout, or a capture file.
 
 import { closeSync, openSync, writeSync } from 'node:fs'
-import { encodePacket, type DumpPacket } from '../../daemon/control/protocol.js'
+import { encodePacket } from '../../daemon/control/packet-event.js'
+import type { DumpPacket } from '../../daemon/control/protocol.js'
 import { CaracalError, messageOf, systemCode } from '../../daemon/errors.js'
 import { print, printJsonLine } from '../output.js'
 import { formatPacket, hexLines } from './format.js'

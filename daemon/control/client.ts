@@ -27,9 +27,6 @@ const responses: Responses = responseShapes
 type Events = { readonly [O in StreamOperation]: { readonly event: z.ZodType<StreamEvent<O>> } }
 const events: Events = streamShapes
 
-/** Where the daemon listens unless told otherwise. */
-export const DEFAULT_SOCKET = '/run/caracal.sock'
-
 interface Waiting {
   result(value: unknown): void
   event(value: unknown): void

@@ -2,37 +2,21 @@
 // from either, and events of a stream that it does not take in time are counted instead of kept, so that nothing grows.
 
 import type { Socket } from 'node:net'
-import { z } from 'zod'
+import type { TapEvent } from '../../lib/host/tap.js'
 import { CaracalError, messageOf } from '../errors.js'
 import type { Log } from '../log.js'
-import { parseFilter } from './filter.js'
 import { FlowWatch } from './flow-watch.js'
+import { CONTROL_VERSION, readRequestLine, REQUEST_LINE_MAX } from './line.js'
 import { LineReader } from './lines.js'
-import {
-  CONTROL_VERSION,
-  FLOWS_MAX,
-  REQUEST_LINE_MAX,
-  encodePacket,
-  issuesOf,
-  requestLineShape,
-  requestShapes,
-  streamShapes,
-  type ControlError,
-  type ControlHandlers,
-  type Operation,
-  type RequestOf,
-  type ResponseOf,
-} from './protocol.js'
+import { encodePacket } from './packet-event.js'
+import type { ControlError } from './protocol.js'
+import type { Requests } from './requests.js'
 
 const RUNNING_MAX = 32
 /** Bytes waiting in the socket above which events are dropped and requests are not read. */
 const PENDING_MAX = 1024 * 1024
 /** How long a client has to close its side after we have closed ours. */
 const LINGER_MS = 2000
-
-type Checked = { readonly [O in Operation]: z.ZodType<RequestOf<O>> }
-type Unary = { readonly [O in Operation]: (request: RequestOf<O>) => Promise<ResponseOf<O>> }
-const checked: Checked = requestShapes
 
 export interface ConnectionOptions {
   /** Closed after this long without a running request. */
@@ -50,7 +34,7 @@ export class Connection {
   /** Takes over the socket. */
   constructor(
     private readonly socket: Socket,
-    private readonly handlers: ControlHandlers,
+    private readonly requests: Requests,
     private readonly log: Log,
     private readonly options: ConnectionOptions,
   ) {
@@ -100,16 +84,12 @@ export class Connection {
       this.refuse({ code: 'CARACAL_E_REQUEST', what: 'a request is not JSON', next: 'send one JSON object a line' })
       return
     }
-    const parsed = requestLineShape.safeParse(json)
-    if (!parsed.success) {
-      this.refuse({
-        code: 'CARACAL_E_REQUEST',
-        what: `not a request (${issuesOf(parsed.error)})`,
-        next: 'send v, id, op, args',
-      })
+    const line = readRequestLine(json)
+    if (typeof line === 'string') {
+      this.refuse({ code: 'CARACAL_E_REQUEST', what: `not a request (${line})`, next: 'send v, id, op, args' })
       return
     }
-    const { v, id, op, args } = parsed.data
+    const { v, id, op, args } = line
     if (v !== CONTROL_VERSION) {
       const what = `the daemon speaks version ${CONTROL_VERSION} of the control protocol, not ${v}`
       this.fail(id, new CaracalError('CARACAL_E_UNSUPPORTED', what, 'use the `caracal` command of the same release'))
@@ -124,14 +104,14 @@ export class Connection {
     }
   }
 
-  private cancel(id: number, args: unknown): void {
-    const parsed = z.object({ id: z.number() }).safeParse(args)
-    const controller = parsed.success ? this.running.get(parsed.data.id) : undefined
+  private cancel(id: number, args: object): void {
+    const { id: which }: { id?: unknown } = args
+    const controller = typeof which === 'number' ? this.running.get(which) : undefined
     controller?.abort()
     this.send({ id, result: { found: controller !== undefined } })
   }
 
-  private async run(id: number, op: string, args: unknown): Promise<void> {
+  private async run(id: number, op: string, args: object): Promise<void> {
     const controller = new AbortController()
     this.running.set(id, controller)
     try {
@@ -145,44 +125,26 @@ export class Connection {
     }
   }
 
-  private async dispatch(id: number, op: string, args: unknown, signal: AbortSignal): Promise<unknown> {
+  private async dispatch(id: number, op: string, args: object, signal: AbortSignal): Promise<unknown> {
     if (op === 'dump') return this.dump(id, args, signal)
     if (op === 'watch') return this.watch(id, args, signal)
-    if (isOperation(op)) return call(this.handlers, op, args)
-    throw new CaracalError(
-      'CARACAL_E_UNSUPPORTED',
-      `the daemon knows no operation ${op}`,
-      'upgrade the daemon and restart it',
-    )
+    return this.requests.call(op, args)
   }
 
-  private async dump(id: number, args: unknown, signal: AbortSignal): Promise<object> {
-    const request = check(streamShapes.dump.request, args)
-    const parsed = parseFilter(request.filter)
-    if (!parsed.ok) {
-      const what = `bad filter at column ${parsed.column}: ${parsed.message}`
-      throw new CaracalError('CARACAL_E_FILTER', what, 'see `caracal help dump`')
-    }
+  private async dump(id: number, args: object, signal: AbortSignal): Promise<object> {
     const stream = new Stream(this.socket, id, signal)
-    await this.handlers.dump(
-      request,
-      (event) => {
-        if (parsed.filter(event)) stream.event(() => encodePacket(event))
-      },
-      signal,
-      (count) => stream.missed(count),
-    )
+    const emit = (event: TapEvent) => stream.event(() => encodePacket(event))
+    await this.requests.dump(args, emit, signal, (count) => stream.missed(count))
     return stream.close()
   }
 
-  private async watch(id: number, args: unknown, signal: AbortSignal): Promise<object> {
-    const { intervalMs, ...request } = check(streamShapes.watch.request, args)
+  private async watch(id: number, args: object, signal: AbortSignal): Promise<object> {
+    const request = await this.requests.watch(args)
     const stream = new Stream(this.socket, id, signal)
     const watch = new FlowWatch()
     while (!signal.aborted) {
-      const { flows } = await this.handlers.flows({ ...request, limit: FLOWS_MAX })
-      for (const event of watch.changes(flows, Date.now())) stream.event(() => event)
-      await pause(intervalMs, signal)
+      for (const event of watch.changes(await this.requests.watched(request), Date.now())) stream.event(() => event)
+      await pause(request.intervalMs, signal)
     }
     return stream.close()
   }
@@ -293,20 +255,6 @@ class Stream {
     this.socket.write(`${JSON.stringify({ id: this.id, lost: this.lost })}\n`)
     this.lost = 0
   }
-}
-
-function isOperation(op: string): op is Operation {
-  return Object.hasOwn(requestShapes, op)
-}
-
-async function call<O extends Operation>(handlers: Unary, op: O, args: unknown): Promise<ResponseOf<O>> {
-  return handlers[op](check(checked[op], args))
-}
-
-function check<T>(shape: z.ZodType<T>, args: unknown): T {
-  const parsed = shape.safeParse(args)
-  if (parsed.success) return parsed.data
-  throw new CaracalError('CARACAL_E_REQUEST', `bad request (${issuesOf(parsed.error)})`, 'see `caracal help`')
 }
 
 /** Resolves after `ms` or when aborted. */

@@ -33,9 +33,8 @@ import {
 } from './shapes.js'
 
 export * from './shapes.js'
+export { CONTROL_VERSION, REQUEST_LINE_MAX } from './line.js'
 
-export const CONTROL_VERSION = 1
-export const REQUEST_LINE_MAX = 65_536
 /** Longest line a client accepts. */
 export const RESPONSE_LINE_MAX = 64 * 1024 * 1024
 export const FLOWS_MAX = 100_000
@@ -176,12 +175,6 @@ export type DumpEvent = z.infer<typeof dumpEventShape>
 /** A TapEvent as it comes out at the reader: a newer daemon may know more verdicts. Every TapEvent is one. */
 export type DumpPacket = Omit<DumpEvent, 'bytes'> & { readonly bytes: Uint8Array }
 
-/** For the socket. */
-export function encodePacket(packet: DumpPacket): DumpEvent {
-  const { buffer, byteOffset, byteLength } = packet.bytes
-  return { ...packet, bytes: Buffer.from(buffer, byteOffset, byteLength).toString('base64') }
-}
-
 /** From the socket. */
 export function decodePacket(event: DumpEvent): DumpPacket {
   return { ...event, bytes: Buffer.from(event.bytes, 'base64') }
@@ -243,14 +236,6 @@ export interface ControlHandlers {
     lost: (count: number) => void,
   ): Promise<void>
 }
-
-/** First look at a line of a client. */
-export const requestLineShape = z.object({
-  v: z.number().int(),
-  id: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
-  op: z.string().max(32),
-  args: z.record(z.string(), z.unknown()).default({}),
-})
 
 export const errorShape = z.object({ code: z.string(), what: z.string(), next: z.string().optional() })
 export type ControlError = z.infer<typeof errorShape>

@@ -7,7 +7,7 @@ import { CaracalError, messageOf, systemCode } from '../errors.js'
 import type { Log } from '../log.js'
 import { Connection } from './connection.js'
 import { DEFAULT_GROUP, groupId } from './group.js'
-import type { ControlHandlers } from './protocol.js'
+import type { Requests } from './requests.js'
 
 /** Longest path a unix socket address holds (struct sockaddr_un, less the final zero). */
 const PATH_MAX = 107
@@ -25,7 +25,7 @@ export interface ControlServerOptions {
 }
 
 export interface ControlServerComponents {
-  readonly handlers: ControlHandlers
+  readonly requests: Requests
   readonly log: Log
 }
 
@@ -94,8 +94,8 @@ export class ControlServer {
       socket.end(`${JSON.stringify({ id: null, error })}\n`, () => socket.destroy())
       return
     }
-    const { handlers, log } = this.components
-    const connection = new Connection(socket, handlers, log, { idleMs, lineMs })
+    const { requests, log } = this.components
+    const connection = new Connection(socket, requests, log, { idleMs, lineMs })
     this.connections.add(connection)
     socket.on('close', () => this.connections.delete(connection))
   }

@@ -1,77 +1,75 @@
-import type { Tap, TapEvent, TapPoint } from '../../lib/host/tap.js'
-import { parseFilter } from '../control/filter.js'
-import type { DumpRequest } from '../control/protocol.js'
+import type { TapEvent } from '../../lib/host/tap.js'
+import type { Requests } from '../control/requests.js'
 
 /** Events under way to the other thread; more are counted instead. */
 const UNDER_WAY_MAX = 4_096
 const BATCH_MAX = 64
 
-interface Stream {
-  readonly close: () => void
-  events: TapEvent[]
-  underWay: number
-  lost: number
-  scheduled: boolean
+/** A dump whose reader is in another thread: its events are handed over in batches, and never more than the reader keeps up with. */
+class DumpStream {
+  readonly ending = new AbortController()
+  #events: TapEvent[] = []
+  #underWay = 0
+  #lost = 0
+  #scheduled: NodeJS.Immediate | undefined
+
+  constructor(private readonly send: (events: readonly TapEvent[], lost: number) => void) {}
+
+  event(event: TapEvent): void {
+    if (this.#underWay >= UNDER_WAY_MAX) return this.lost(1)
+    this.#underWay++
+    this.#events.push(event)
+    if (this.#events.length >= BATCH_MAX) this.flush()
+    else this.#scheduled ??= setImmediate(() => this.flush())
+  }
+
+  lost(count: number): void {
+    this.#lost += count
+    this.#scheduled ??= setImmediate(() => this.flush())
+  }
+
+  taken(count: number): void {
+    this.#underWay -= count
+  }
+
+  flush(): void {
+    clearImmediate(this.#scheduled)
+    this.#scheduled = undefined
+    if (this.#events.length === 0 && this.#lost === 0) return
+    this.send(this.#events, this.#lost)
+    this.#events = []
+    this.#lost = 0
+  }
 }
 
-/** Dumps whose readers are in another thread: filtered here, handed over in batches, and never more than the reader keeps up with. */
+/** The dumps that another thread has asked for, by its numbers. */
 export class DumpStreams {
-  readonly #streams = new Map<number, Stream>()
+  readonly #streams = new Map<number, DumpStream>()
 
-  constructor(
-    private readonly components: {
-      readonly openTap: (tap: Tap, points: readonly TapPoint[]) => () => void
-      readonly send: (stream: number, events: readonly TapEvent[], lost: number) => void
-    },
-  ) {}
+  constructor(private readonly send: (stream: number, events: readonly TapEvent[], lost: number) => void) {}
 
-  open(id: number, request: DumpRequest): void {
-    const filter = parseFilter(request.filter)
-    const passes = filter.ok ? filter.filter : () => true
-    const tap: Tap = {
-      snapLength: request.snapLength,
-      event: (event) => {
-        if (passes(event)) this.#event(id, event)
-      },
+  /** Resolves when the dump has ended and everything has been sent. */
+  async run(id: number, args: unknown, requests: Requests): Promise<void> {
+    const stream = new DumpStream((events, lost) => this.send(id, events, lost))
+    this.#streams.set(id, stream)
+    try {
+      await requests.dump(
+        args,
+        (event) => stream.event(event),
+        stream.ending.signal,
+        (count) => stream.lost(count),
+      )
+    } finally {
+      stream.flush()
+      this.#streams.delete(id)
     }
-    const close = this.components.openTap(tap, request.points)
-    this.#streams.set(id, { close, events: [], underWay: 0, lost: 0, scheduled: false })
   }
 
   taken(id: number, count: number): void {
-    const stream = this.#streams.get(id)
-    if (stream !== undefined) stream.underWay -= count
+    this.#streams.get(id)?.taken(count)
   }
 
-  close(id: number): void {
-    this.#flush(id)
-    this.#streams.get(id)?.close()
-    this.#streams.delete(id)
-  }
-
-  #event(id: number, event: TapEvent): void {
-    const stream = this.#streams.get(id)
-    if (stream === undefined) return
-    if (stream.underWay >= UNDER_WAY_MAX) {
-      stream.lost++
-      return
-    }
-    stream.underWay++
-    stream.events.push(event)
-    if (stream.events.length >= BATCH_MAX) return this.#flush(id)
-    if (stream.scheduled) return
-    stream.scheduled = true
-    setImmediate(() => {
-      stream.scheduled = false
-      this.#flush(id)
-    })
-  }
-
-  #flush(id: number): void {
-    const stream = this.#streams.get(id)
-    if (stream === undefined || (stream.events.length === 0 && stream.lost === 0)) return
-    this.components.send(id, stream.events, stream.lost)
-    stream.events = []
-    stream.lost = 0
+  end(id: number): void {
+    this.#streams.get(id)?.ending.abort()
   }
 }

@@ -4,7 +4,8 @@
 import type { TapEvent } from '../../lib/host/tap.js'
 import type { Locator } from '../../lib/path/locator.js'
 import type { HostId } from '../../lib/wire/ids.js'
-import type { DumpRequest, Operation, RequestOf, ResponseOf } from '../control/protocol.js'
+import type { Config } from '../config.js'
+import type { FlowInfo, WatchRequest } from '../control/protocol.js'
 import type { ControlServerOptions } from '../control/server.js'
 import type { DnsAnswer } from '../dns/dns-message.js'
 import type { LogFields, LogLevel } from '../log.js'
@@ -14,20 +15,25 @@ import type { DaemonSummary } from '../running.js'
 
 type Does<Argument, Result = void> = { readonly argument: Argument; readonly result: Result }
 
-/** What the control socket asks; see ControlHandlers. */
-export type ControlMethods = { readonly [O in Operation]: Does<RequestOf<O>, ResponseOf<O>> }
-
-export type PacketMethods = ControlMethods & {
+export type PacketMethods = {
+  /** Reads the configuration; what the main thread has to know of it. */
+  readonly configure: Does<undefined, Pick<Config, 'loop' | 'log'>>
   readonly start: Does<undefined, DaemonSummary>
   readonly requestStop: Does<string>
   readonly stop: Does<undefined, { readonly flows: number; readonly failed: boolean }>
   readonly answer: Does<{ readonly name: string; readonly type: string }, DnsAnswer>
   readonly sample: Does<undefined, MetricsSample>
   readonly found: Does<{ readonly host: HostId; readonly locator: Locator }>
-  readonly dumpOpen: Does<{ readonly stream: number; readonly request: DumpRequest }>
+  readonly reload: Does<undefined>
+  /** See Requests. */
+  readonly request: Does<{ readonly operation: string; readonly args: unknown }, unknown>
+  readonly watch: Does<unknown, WatchRequest>
+  readonly watched: Does<WatchRequest, readonly FlowInfo[]>
+  /** Ends when the dump does. */
+  readonly dump: Does<{ readonly stream: number; readonly args: unknown }>
   /** So many events have been dealt with: as many more may come. */
   readonly dumpTaken: Does<{ readonly stream: number; readonly count: number }>
-  readonly dumpClose: Does<{ readonly stream: number }>
+  readonly dumpEnd: Does<{ readonly stream: number }>
 }
 
 export const servedParts = ['names', 'control', 'metrics', 'discovery'] as const

@@ -2,27 +2,24 @@
 
 import { parentPort, workerData } from 'node:worker_threads'
 import { loadSodium } from '../../lib/crypto/sodium.js'
-import type { DaemonOptions } from '../config.js'
-import type { Operation, RequestOf, ResponseOf } from '../control/protocol.js'
+import { loadConfig, type Config, type UpRequest } from '../config.js'
+import type { Requests } from '../control/requests.js'
 import { Daemon } from '../daemon.js'
 import type { DnsResolver } from '../dns/dns-message.js'
 import { withNodeCrypto } from '../node-primitives.js'
 import type { Servers } from '../servers.js'
 import { metricsSample } from '../views.js'
 import { ThreadCalls, type Implementation } from './calls.js'
-import { controlMethods } from './control-methods.js'
 import { DumpStreams } from './dump-streams.js'
 import type { MainMethods, PacketMethods, ServedPart } from './methods.js'
 import { threadLog } from './thread-log.js'
 
 if (parentPort === null) throw new Error('this is the entry of a thread')
-const options: DaemonOptions = workerData
+const request: UpRequest = workerData
+let config: Config | undefined
 let daemon: Daemon | undefined
-let handlers: Unary | undefined
+let requests: Requests | undefined
 let resolver: DnsResolver | undefined
-let dumps: DumpStreams | undefined
-
-type Unary = { readonly [O in Operation]: (request: RequestOf<O>) => Promise<ResponseOf<O>> }
 
 function there<T>(part: T | undefined): T {
   if (part === undefined) throw new Error('the daemon is not up')
@@ -30,34 +27,43 @@ function there<T>(part: T | undefined): T {
 }
 
 const own: Implementation<PacketMethods> = {
-  ...controlMethods((operation, request) => there(handlers)[operation](request)),
+  configure: () => {
+    config = loadConfig(request.sources)
+    log.setLevel(config.log)
+    return { loop: config.loop, log: config.log }
+  },
   start: async () => {
-    const primitives = withNodeCrypto(await loadSodium())
-    daemon = await Daemon.start(options, log, primitives, servers)
+    const options = { ...request, config: there(config) }
+    daemon = await Daemon.start(options, log, withNodeCrypto(await loadSodium()), servers)
     void daemon.stopRequested.then((reason) => main.tell('stopRequested', reason))
     return daemon.summary
   },
   requestStop: (reason) => there(daemon).requestStop(reason),
+  reload: async () => void (await there(daemon).reload()),
   stop: async () => {
     const running = there(daemon)
     return { flows: await running.stop(), failed: running.failed }
   },
-  answer: ({ name, type }) => Promise.resolve(there(resolver)(name, type)),
+  answer: async ({ name, type }) => there(resolver)(name, type),
   sample: () => metricsSample(there(daemon)),
   found: ({ host, locator }) => there(daemon).hint(host, locator),
-  dumpOpen: ({ stream, request }) => there(dumps).open(stream, request),
-  dumpTaken: ({ stream, count }) => dumps?.taken(stream, count),
-  dumpClose: ({ stream }) => dumps?.close(stream),
+  request: ({ operation, args }) => there(requests).call(operation, args),
+  watch: (args) => there(requests).watch(args),
+  watched: (watch) => there(requests).watched(watch),
+  dump: ({ stream, args }) => dumps.run(stream, args, there(requests)),
+  dumpTaken: ({ stream, count }) => dumps.taken(stream, count),
+  dumpEnd: ({ stream }) => dumps.end(stream),
 }
 
 const main = new ThreadCalls<PacketMethods, MainMethods>(parentPort, own, (error) =>
   log.error({ error }, 'the main thread was told in vain'),
 )
 const log = threadLog(
-  options.config.log,
+  'info',
   (level, fields, text) => main.tell('log', { level, fields, text }),
   (level) => main.tell('setLevel', level),
 )
+const dumps = new DumpStreams((stream, events, lost) => main.tell('dumpEvents', { stream, events, lost }))
 const closing = (part: ServedPart) => () => main.call('close', part)
 
 /** Servers in the main thread, which ask this one. */
@@ -68,11 +74,7 @@ const servers: Servers = {
     return closing('names')
   },
   control: async (socket, given) => {
-    handlers = given
-    dumps = new DumpStreams({
-      openTap: (tap, points) => there(daemon).openTap(tap, points),
-      send: (stream, events, lost) => main.tell('dumpEvents', { stream, events, lost }),
-    })
+    requests = given
     await main.call('control', socket)
     return closing('control')
   },

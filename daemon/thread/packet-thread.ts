@@ -1,17 +1,16 @@
 import { Worker } from 'node:worker_threads'
 import type { TapEvent } from '../../lib/host/tap.js'
-import type { DaemonOptions } from '../config.js'
-import type { ControlHandlers, DumpRequest } from '../control/protocol.js'
+import type { Config, UpRequest } from '../config.js'
+import type { Requests } from '../control/requests.js'
 import { messageOf } from '../errors.js'
 import type { Log } from '../log.js'
 import type { DaemonSummary, RunningDaemon } from '../running.js'
 import { OwnServers, type Close } from '../servers.js'
 import { ThreadCalls, type Implementation } from './calls.js'
-import { controlMethods } from './control-methods.js'
-import type { ControlMethods, MainMethods, PacketMethods, ServedPart } from './methods.js'
+import type { MainMethods, PacketMethods, ServedPart } from './methods.js'
 
 /** Newly made objects of the packet thread, MB: it makes none for a packet, and a large space for them is memory without use. */
-const YOUNG_GENERATION_MB = 8
+const YOUNG_GENERATION_MB = 3
 
 interface DumpReader {
   readonly emit: (event: TapEvent) => void
@@ -32,28 +31,41 @@ export class PacketThread implements RunningDaemon {
   #stopping = false
 
   private constructor(
-    options: DaemonOptions,
+    request: UpRequest,
     private readonly log: Log,
   ) {
     this.stopRequested = new Promise((resolve) => (this.#requested = resolve))
     this.#worker = new Worker(new URL('./packet-main.js', import.meta.url), {
       name: 'packets',
-      workerData: options,
+      workerData: request,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
     })
-    this.#calls = new ThreadCalls(this.#worker, this.#own(), (error) => log.error({ error }, 'a thread was told in vain'))
+    this.#calls = new ThreadCalls(this.#worker, this.#own(), (error) =>
+      log.error({ error }, 'a thread was told in vain'),
+    )
     this.#worker.on('error', (error) => this.#lost(error))
     this.#worker.on('exit', () => this.#lost(new Error('the packet thread has ended')))
   }
 
-  /** Brings the daemon up; rejects as Daemon.start does, and nothing is left behind. */
-  static async start(options: DaemonOptions, log: Log): Promise<PacketThread> {
-    const thread = new PacketThread(options, log)
+  /** A thread that has read the configuration; rejects with CARACAL_E_CONFIG. To be started or ended. */
+  static async configure(request: UpRequest, log: Log): Promise<{ thread: PacketThread } & Pick<Config, 'loop'>> {
+    const thread = new PacketThread(request, log)
     try {
-      thread.#summary = await thread.#calls.call('start', undefined)
-      return thread
+      const { loop } = await thread.#calls.call('configure', undefined)
+      return { thread, loop }
     } catch (error) {
-      await thread.#end()
+      await thread.end()
+      throw error
+    }
+  }
+
+  /** Brings the daemon up; rejects as Daemon.start does, and nothing is left behind. */
+  async start(): Promise<this> {
+    try {
+      this.#summary = await this.#calls.call('start', undefined)
+      return this
+    } catch (error) {
+      await this.end()
       throw error
     }
   }
@@ -68,7 +80,7 @@ export class PacketThread implements RunningDaemon {
   }
 
   reload(): Promise<unknown> {
-    return this.#calls.call('reload', {})
+    return this.#calls.call('reload', undefined)
   }
 
   async stop(): Promise<number> {
@@ -81,11 +93,12 @@ export class PacketThread implements RunningDaemon {
       this.log.error({ error }, 'the packet thread could not end in good order')
       return 0
     } finally {
-      await this.#end()
+      await this.end()
     }
   }
 
-  async #end(): Promise<void> {
+  /** Ends the thread as it is. */
+  async end(): Promise<void> {
     this.#stopping = true
     for (const close of this.#open.values()) await close()
     this.#open.clear()
@@ -115,7 +128,7 @@ export class PacketThread implements RunningDaemon {
           'names',
           servers.names(addresses, (name, type) => this.#calls.call('answer', { name, type })),
         ),
-      control: (socket) => keep('control', servers.control(socket, this.#handlers())),
+      control: (socket) => keep('control', servers.control(socket, this.#requests())),
       metrics: (listen) =>
         keep(
           'metrics',
@@ -141,22 +154,26 @@ export class PacketThread implements RunningDaemon {
     }
   }
 
-  #handlers(): ControlHandlers {
-    const calls: Pick<ThreadCalls<MainMethods, ControlMethods>, 'call'> = this.#calls
+  #requests(): Requests {
     return {
-      ...controlMethods((operation, request) => calls.call(operation, request)),
-      dump: (request, emit, signal, lost) => this.#dump(request, { emit, lost }, signal),
+      call: (operation, args) => this.#calls.call('request', { operation, args }),
+      dump: (args, emit, signal, lost) => this.#dump(args, { emit, lost }, signal),
+      watch: (args) => this.#calls.call('watch', args),
+      watched: (request) => this.#calls.call('watched', request),
     }
   }
 
-  async #dump(request: DumpRequest, reader: DumpReader, signal: AbortSignal): Promise<void> {
+  async #dump(args: unknown, reader: DumpReader, signal: AbortSignal): Promise<void> {
     const stream = ++this.#lastDump
+    const end = () => this.#calls.tell('dumpEnd', { stream })
     this.#dumps.set(stream, reader)
     try {
-      await this.#calls.call('dumpOpen', { stream, request })
-      if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
-      await this.#calls.call('dumpClose', { stream })
+      const ended = this.#calls.call('dump', { stream, args })
+      if (signal.aborted) end()
+      else signal.addEventListener('abort', end, { once: true })
+      await ended
     } finally {
+      signal.removeEventListener('abort', end)
       this.#dumps.delete(stream)
     }
   }

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ControlServer, type ControlServerOptions } from '../../../daemon/control/server.js'
 import type { ControlHandlers, FlowInfo, InstanceInfo, StatusResponse } from '../../../daemon/control/protocol.js'
+import { CheckedRequests } from '../../../daemon/control/requests.js'
 import { noLog, type Log } from '../../../daemon/log.js'
 
 export const cliMain = fileURLToPath(new URL('../../../cli/main.js', import.meta.url))
@@ -169,7 +170,10 @@ export async function startFake(
 ): Promise<FakeDaemon> {
   const directory = mkdtempSync(join(tmpdir(), 'caracal-control-'))
   const path = join(directory, 's')
-  const server = await ControlServer.start({ path, ...options }, { handlers: fakeHandlers(overrides), log })
+  const server = await ControlServer.start(
+    { path, ...options },
+    { requests: new CheckedRequests(fakeHandlers(overrides)), log },
+  )
   const stop = async () => {
     await server.close(100)
     rmSync(directory, { recursive: true, force: true })

@@ -9,6 +9,7 @@ import { FlowWatch } from '../../../daemon/control/flow-watch.js'
 import { groupId, groupName } from '../../../daemon/control/group.js'
 import { parseFilter } from '../../../daemon/control/filter.js'
 import { REQUEST_LINE_MAX } from '../../../daemon/control/protocol.js'
+import { CheckedRequests } from '../../../daemon/control/requests.js'
 import { ControlServer } from '../../../daemon/control/server.js'
 import { CaracalError } from '../../../daemon/errors.js'
 import { noLog } from '../../../daemon/log.js'
@@ -250,7 +251,7 @@ test('closing ends streams, answers what runs, and removes the file', async (t) 
 test('the socket file: stale ones are replaced, living and foreign ones are not', async (t) => {
   const fake = await startFake()
   t.teardown(() => fake.stop())
-  const components = { handlers: fakeHandlers(), log: noLog }
+  const components = { requests: new CheckedRequests(fakeHandlers()), log: noLog }
   await t.rejects(ControlServer.start({ path: fake.path }, components), { code: 'CARACAL_E_SOCKET_IN_USE' })
   t.equal((await ControlClient.connect(fake.path)) instanceof ControlClient, true, 'the first still answers')
 
