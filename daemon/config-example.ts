@@ -67,7 +67,8 @@ discovery:
   # Tried for every known host, besides where it says it is: ADDR:PORT.
   peers: []
 
-# Exposed from the start (reloadable). Ports: PORT or PORT:LOCAL, one or a list. Health: none, tcp or http:/path.
+# Exposed from the start (reloadable). Ports: PORT or PORT:LOCAL, one or a list. Health: none, tcp or http:/path. Self-certifying names
+# (~…) other than the host's own take \`proof:\`, what \`caracal key proof\` printed for this host.
 services: {}
 #  web:
 #    tcp: [80, 443:8443]

@@ -8,6 +8,7 @@ import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import type { AeadName } from '../lib/crypto/codec.js'
 import { parseLocator, type Locator } from '../lib/path/locator.js'
+import { parseProof } from '../lib/service/name-proof.js'
 import { labelProblem, parseServiceName } from '../lib/service/service-id.js'
 import { TUN_MTU, UDP_PORT } from '../lib/wire/constants.js'
 import { ConfigDocument, nearest } from './config-document.js'
@@ -187,6 +188,9 @@ const health = z.string().transform((text, ctx) => {
   ctx.addIssue(`"${text}" is no health check: expected ${HEALTH_FORM}`)
   return z.NEVER
 })
+const proof = z.string().refine((text) => parseProof(text) !== undefined, {
+  error: 'no proof: expected the last line of `caracal key proof`',
+})
 const serviceName = z.string().transform((text, ctx) => {
   const name = parseServiceName(text)
   if ('text' in name) return name.text
@@ -247,6 +251,7 @@ const serviceShape = z.strictObject({
   priority: z.number().int().min(0).max(PRIORITY_MAX).default(0),
   health: health.default({ kind: 'none' }),
   move: z.enum(moveKinds).default('drain'),
+  proof: proof.optional(),
 })
 const policyShape = z.strictObject({
   from: z.array(z.string().min(1).max(64)).default([]),
@@ -308,6 +313,8 @@ export function loadConfig(sources: ConfigSources): Config {
     const name = parseServiceName(key)
     if (!('text' in name)) throw place(file, ['services'], name.problem, 'rename it', key)
     const ports = [...tcp, ...udp]
+    if (rest.proof !== undefined && name.kind !== 'key')
+      throw place(file, ['services'], `${key} is no self-certifying name`, 'take its `proof:` out', key)
     if (ports.length === 0)
       throw place(file, ['services'], `service ${key} has no port`, 'give it `tcp:` or `udp:`', key)
     return { name: name.text, ports, ...rest }

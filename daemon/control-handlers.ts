@@ -4,12 +4,13 @@ import type { TapEvent } from '../lib/host/tap.js'
 import type { DialledTarget } from '../lib/flow/environment.js'
 import { SELF } from '../lib/path/peers.js'
 import type { ServiceView } from '../lib/service/catalogue.js'
-import { parseServiceName } from '../lib/service/service-id.js'
+import { parseServiceName, plainLabels } from '../lib/service/service-id.js'
 import { fromHex, type HostId } from '../lib/wire/ids.js'
 import type { ControlHandlers, DumpRequest, ExposeRequest, RequestOf, ResponseOf } from './control/protocol.js'
 import { wallNow, type Daemon } from './daemon.js'
 import { CaracalError } from './errors.js'
 import { doctorChecks } from './doctor-inputs.js'
+import { giveName, namesView, ruledName } from './name-rules.js'
 import { monotonicNow } from './packet-loop.js'
 import {
   dialledPair,
@@ -60,7 +61,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     return {
       name,
       id,
-      domain: `${name}.${daemon.zone}`,
+      domain: `${plainLabels(name)}.${daemon.zone}`,
       dialled: dialledPair(daemon, { kind: 'service', service: id }),
       ports: request.ports.map(({ protocol, port, local }) => ({ protocol, port, local })),
       warnings: [
@@ -113,7 +114,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const candidates = host.environment.candidates(target, protocol === 'udp' ? 17 : 6, Number(port), monotonicNow())
     const order = typeof candidates === 'string' ? [] : candidates.map(({ peer }) => host.peers.hostId(peer))
     const instances = order.flatMap((id) => view?.instances.find((i) => i.host === id) ?? [])
-    const full = view?.name ?? name
+    const full = plainLabels(view?.name ?? name)
     return {
       name: pinned === null ? `${full}.${zone}` : `${full}.at.${pinned}.${zone}`,
       kind: 'service',
@@ -229,8 +230,31 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const told = peersUp(daemon).filter((peer) => host.peers.hostId(peer) !== id).length
     host.revocationsAdded(monotonicNow())
     daemon.loop.wake()
-    daemon.saveTrust()
+    void daemon.saveTrust()
     return { name, id, told }
+  }
+
+  async own({ hosts, ...request }: RequestOf<'own'>): Promise<ResponseOf<'own'>> {
+    const { daemon } = this
+    const { host, identity, names, primitives } = daemon
+    const name = ruledName(request.name === '*' ? '*' : this.#withoutZone(request.name))
+    const ids = [...new Set(hosts.map((text) => this.#hostId(text)))]
+    const wish = request.free
+      ? { name, tags: [], hosts: [], minPriority: 0, maxWeight: 0, free: true }
+      : { ...request, name, tags: [...new Set(request.tags)], hosts: ids }
+    const { bytes, rule } = giveName(identity, wish, primitives, Date.now())
+    host.nameRuleAdded(bytes, monotonicNow())
+    daemon.loop.wake()
+    await daemon.saveTrust()
+    const { tags, minPriority, maxWeight, free, serial, issuer } = rule
+    const by = issuer === undefined ? ('authority' as const) : ('issuer' as const)
+    const shown = rule.hosts.map((id) => names.showHost(id))
+    const told = peersUp(daemon).length
+    return { name, free, by, tags: [...tags], hosts: shown, minPriority, maxWeight, serial, told }
+  }
+
+  async names(): Promise<ResponseOf<'names'>> {
+    return { names: namesView(this.daemon) }
   }
 
   async reload(): Promise<ResponseOf<'reload'>> {

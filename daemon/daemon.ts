@@ -34,6 +34,7 @@ import { codecAddon, NativeCodec } from './native-codec.js'
 import { ownLocators } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
+import { proofOf } from './proof-setting.js'
 import type { DaemonSummary, RunningDaemon } from './running.js'
 import type { Servers } from './servers.js'
 import { StateDirectory } from './state-files.js'
@@ -138,10 +139,11 @@ export class Daemon implements RunningDaemon {
     return serviceIdOf(name, this.identity.trust.network, this.primitives)
   }
 
-  /** Reads the configuration anew and puts in force what can be. Throws CARACAL_E_CONFIG, and nothing has changed. */
+  /** Reads the configuration anew and puts in force what can be. Throws CARACAL_E_CONFIG or CARACAL_E_PROOF, and nothing has changed. */
   async reload(): Promise<{ changed: string[]; restart: string[] }> {
     const before = this.config
     const after = loadConfig(this.options.sources)
+    for (const request of after.services) this.#proofOf(request)
     const { changed, restart } = compareConfigs(before, after)
     this.config = { ...before, services: after.services, policy: after.policy, log: after.log }
     this.log.setLevel(after.log)
@@ -223,7 +225,8 @@ export class Daemon implements RunningDaemon {
       mappingChanged: () => late.daemon?.writeMappings(),
       localAddressesChanged: () => late.daemon?.localAddressesChanged(),
       peer: (host, what, detail) => daemonOf().#peerEvent(host, what, detail),
-      revocationsChanged: () => daemonOf().saveTrust(),
+      revocationsChanged: () => void daemonOf().saveTrust(),
+      namesRuled: () => void daemonOf().saveTrust(),
       dropped: (reason, packet) => late.daemon?.tap.dropped(reason, packet),
       remember: () => daemonOf().knownHosts.changed(),
     }
@@ -416,6 +419,7 @@ export class Daemon implements RunningDaemon {
   async expose(request: ExposeRequest, configured: boolean): Promise<readonly string[]> {
     const { host, instances, link } = this
     const service = this.serviceId(request.name)
+    this.#proofOf(request)
     if (!host.mayOffer(service)) {
       throw new CaracalError(
         'CARACAL_E_BUSY',
@@ -449,9 +453,18 @@ export class Daemon implements RunningDaemon {
     this.#publish(instance)
   }
 
+  /** Throws CARACAL_E_PROOF. */
+  #proofOf({ name, proof }: ExposeRequest): Uint8Array | undefined {
+    const { host, identity, names, primitives } = this
+    const { network } = identity.trust
+    return proofOf(name, proof, { primitives, network, host: host.id, showHost: (id) => names.showHost(id) })
+  }
+
   #publish({ service, request, health }: Instance): void {
     const { name, ports, priority, weight, move } = request
+    const proof = this.#proofOf(request)
     const offer = {
+      ...(proof === undefined ? {} : { proof }),
       service,
       name,
       priority,
@@ -489,10 +502,12 @@ export class Daemon implements RunningDaemon {
     return this.#mappings
   }
 
-  saveTrust(): void {
+  /** Resolves when it is on disk; a failure is logged whether or not anybody waits. */
+  saveTrust(): Promise<void> {
     this.identity.trust.observe(wallNow())
     const done = this.files.write(stateFile.trust, this.identity.trust.encode())
     done.catch((error: unknown) => this.log.error({ error }, 'the trust store could not be written'))
+    return done
   }
 
   #peerEvent(id: HostId, what: string, detail: string): void {
@@ -529,7 +544,7 @@ export class Daemon implements RunningDaemon {
     // Before the device goes, whose end is not to be taken for a failure.
     this.loop.stop()
     if (this.state === 'closing') {
-      this.saveTrust()
+      void this.saveTrust()
       await this.knownHosts.write()
     }
     for (const action of this.#undo.reverse()) {

@@ -45,6 +45,8 @@ export const errorCodes = [
   'CARACAL_E_CLOCK',
   'CARACAL_E_NOT_ISSUER',
   'CARACAL_E_NOT_ENTITLED',
+  'CARACAL_E_PROOF',
+  'CARACAL_E_KEY',
   // services, hosts, flows
   'CARACAL_E_NO_SUCH_SERVICE',
   'CARACAL_E_NO_SUCH_HOST',

@@ -28,6 +28,7 @@ import type { LinkReport } from './link.js'
 import type { MetricsSample } from './metrics.js'
 import type { Names } from './names.js'
 import { monotonicNow } from './packet-loop.js'
+import { ownNameOf } from './proof-setting.js'
 import type { TunDevice } from './tun.js'
 import type { Underlay } from './underlay.js'
 import { version } from './version.js'
@@ -78,6 +79,7 @@ export function statusView(daemon: Viewed): StatusResponse {
       tags: [...identity.membership.tags],
       membershipExpiresAt: identity.membership.notAfter,
       issuer: daemon.admission.isIssuer,
+      ownName: ownNameOf(host.id),
     },
     zone: profile.zone,
     addresses: {

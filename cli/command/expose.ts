@@ -22,6 +22,7 @@ interface Options extends ReadingOptions {
   readonly priority: number
   readonly health: HealthSpec
   readonly move: MoveKind
+  readonly proof?: string
 }
 
 const none: HealthSpec = { kind: 'none' }
@@ -40,14 +41,16 @@ export function addExpose(program: Command, finish: Finish): void {
     .option('--priority <n>', 'lower is asked first (default: 0)', wholeNumber(0, PRIORITY_MAX), 0)
     .option('--health <check>', `how the server is checked: ${HEALTH_FORM}`, health, none)
     .addOption(new Option('--move <kind>', 'how the instance leaves').choices([...moveKinds]).default('drain'))
+    .option('--proof <text>', 'for a self-certifying name (~…): what `caracal key proof` printed for this host')
     .action(async (text: string, options: Options) => {
       const name = parseServiceName(text)
       if (!('text' in name))
         throw new CaracalError('CARACAL_E_USAGE', name.problem, 'give a name such as web or api.shop')
       const listed = [...(options.tcp ?? []), ...(options.udp ?? [])]
       if (listed.length === 0) throw new CaracalError('CARACAL_E_USAGE', 'no port to expose', 'give --tcp or --udp')
-      const { weight, priority, health, move } = options
-      const request = { name: name.text, ports: listed, weight, priority, health, move }
+      const { weight, priority, health, move, proof } = options
+      const rest = { weight, priority, health, move, ...(proof === undefined ? {} : { proof }) }
+      const request = { name: name.text, ports: listed, ...rest }
       const exposed = await withDaemon(options, (client) => client.call('expose', request))
       for (const warning of exposed.warnings) note(`caracal: warning: ${warning}`)
       if (options.json) {

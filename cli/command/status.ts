@@ -25,6 +25,7 @@ export function addStatus(program: Command, finish: Finish): void {
         ],
         ['network', `${network.name}  ${network.id}`],
         ['host', `${host.name}  ${host.id}`],
+        ['own name', host.ownName],
         ['tags', host.tags.join(' ') || '-'],
         ['membership', `until ${formatTime(host.membershipExpiresAt)}${host.issuer ? ', may invite' : ''}`],
         ['zone', status.zone],

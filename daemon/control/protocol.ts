@@ -11,6 +11,7 @@
 // longer than REQUEST_LINE_MAX or when it is not JSON.
 
 import { z } from 'zod'
+import { NAME_RANK_MAX } from '../../lib/crypto/name-rules.js'
 import type { TapEvent } from '../../lib/host/tap.js'
 import type * as shapes from './shapes.js'
 import {
@@ -21,6 +22,8 @@ import {
   flowsShape,
   hostsShape,
   inviteShape,
+  namesShape,
+  ownShape,
   pathsShape,
   pingShape,
   reloadShape,
@@ -70,6 +73,8 @@ export const exposeRequestShape = z.object({
   priority: z.number().int().min(0).max(PRIORITY_MAX).default(0),
   health: healthSpecShape.default({ kind: 'none' }),
   move: z.enum(moveKinds).default('drain'),
+  /** For self-certifying names: what `caracal key proof` printed for this host. */
+  proof: z.string().max(1_024).optional(),
 })
 export type ExposeRequest = z.output<typeof exposeRequestShape>
 
@@ -82,6 +87,19 @@ const inviteRequestShape = z.object({
     .max(366 * 86_400_000)
     .default(3_600_000),
   uses: z.number().int().min(1).max(10_000).default(1),
+})
+
+const nameRank = z.number().int().min(0).max(NAME_RANK_MAX)
+const ownRequestShape = z.object({
+  /** A service's name, for itself and all names below it, or `*`. */
+  name,
+  tags: z.array(name).max(32).default([]),
+  /** By name or ID. */
+  hosts: z.array(name).max(32).default([]),
+  minPriority: nameRank.default(0),
+  maxWeight: nameRank.default(NAME_RANK_MAX),
+  /** Take the rule back; the rest does not count. */
+  free: z.boolean().default(false),
 })
 
 const flowFilter = {
@@ -111,6 +129,8 @@ export const requestShapes = {
   }),
   doctor: none,
   revoke: z.object({ host: name }),
+  own: ownRequestShape,
+  names: none,
   reload: none,
   down: none,
 } as const
@@ -132,6 +152,8 @@ export const responseShapes = {
   ping: pingShape,
   doctor: doctorShape,
   revoke: revokeShape,
+  own: ownShape,
+  names: namesShape,
   reload: reloadShape,
   down: downShape,
 } as const satisfies Record<Operation, z.ZodType>
@@ -220,6 +242,10 @@ export interface ControlHandlers {
   ping(request: RequestOf<'ping'>): Promise<shapes.PingResponse>
   doctor(request: RequestOf<'doctor'>): Promise<shapes.DoctorResponse>
   revoke(request: RequestOf<'revoke'>): Promise<shapes.RevokeResponse>
+  /** Signs to whom a name belongs. Returns when it is durable. */
+  own(request: RequestOf<'own'>): Promise<shapes.OwnResponse>
+  /** Whose the names are. */
+  names(request: RequestOf<'names'>): Promise<shapes.NamesResponse>
   /** What SIGHUP does. */
   reload(request: RequestOf<'reload'>): Promise<shapes.ReloadResponse>
   /** Resolves at once; the daemon ends after it, which closes the connection. */

@@ -23,6 +23,8 @@ export const statusShape = z.object({
     membershipExpiresAt: z.number().nullable(),
     /** May invite. */
     issuer: z.boolean(),
+    /** The self-certifying name of its host key, which it may register without a proof. */
+    ownName: z.string(),
   }),
   zone: z.string(),
   addresses: z.object({ self: addressPairShape, dns: addressPairShape, pool: z.string(), prefix: z.string() }),
@@ -235,6 +237,48 @@ export const revokeShape = z.object({
   told: count,
 })
 export type RevokeResponse = z.infer<typeof revokeShape>
+
+export const ownShape = z.object({
+  name: z.string(),
+  /** The signer's rule for the name is taken back. */
+  free: z.boolean(),
+  by: z.enum(['authority', 'issuer']),
+  tags: z.array(z.string()),
+  /** Names of hosts. */
+  hosts: z.array(z.string()),
+  minPriority: z.number(),
+  maxWeight: z.number(),
+  /** Wall ms. */
+  serial: z.number(),
+  /** Hosts that have been told so far. */
+  told: count,
+})
+export type OwnResponse = z.infer<typeof ownShape>
+
+export const nameShape = z.object({
+  /** A service's name, or `*` for all. */
+  name: z.string(),
+  /** Who says whose it is: a rule of the authority or of an issuer, the first claim, or the name's own key. */
+  by: z.enum(['authority', 'issuer', 'claim', 'key', 'nobody']),
+  /** Name of the rule that counts: this one, or a domain above it. */
+  rule: z.string().nullable(),
+  /** The issuer's, or the claimant's, name. */
+  signer: z.string().nullable(),
+  /** It belongs to hosts with one of the tags and to these hosts; both empty: to every member (not where `by` is key). */
+  tags: z.array(z.string()),
+  hosts: z.array(z.string()),
+  minPriority: z.number().nullable(),
+  maxWeight: z.number().nullable(),
+  /** Of the rule. */
+  serial: z.number().nullable(),
+  /** When the rule was signed, or the name claimed. */
+  sinceAt: z.number().nullable(),
+  /** Registrations of it that do not count, and why. */
+  ignored: z.array(z.object({ host: z.string(), hostId: z.string(), reason: z.string(), detail: z.string() })),
+})
+export type NameInfo = z.infer<typeof nameShape>
+export const namesShape = z.object({ names: z.array(nameShape) })
+export type NamesResponse = z.infer<typeof namesShape>
 
 export const downShape = z.object({ pid: z.number(), flows: count })
 export type DownResponse = z.infer<typeof downShape>

@@ -9,6 +9,7 @@ import {
   type Membership,
   type MembershipProblem,
 } from './membership.js'
+import { NAME_RULE_MAX, NameRuleList, NAME_RULES_MAX } from './name-rules.js'
 import { NetworkProfile } from './network-profile.js'
 import type { Primitives } from './primitives.js'
 import { REVOCATION_MAX, RevocationList, REVOCATIONS_MAX } from './revocations.js'
@@ -28,13 +29,14 @@ export interface TrustOptions {
   readonly floor?: number
 }
 
-/** Whom a host of one network believes: the authority, its own membership, what has been revoked, and how late it is at least. Holds no secret. */
+/** Whom a host of one network believes: the authority, its own membership, what has been revoked, to whom names were given, and how late it is at least. Holds no secret. */
 export class TrustStore {
   readonly network: NetworkId
   readonly authority: Uint8Array
   readonly profile: NetworkProfile
   readonly skewSeconds: number
   readonly revocations: RevocationList
+  readonly nameRules: NameRuleList
   readonly #primitives: Primitives
   #membership: Uint8Array | undefined
   #issuerCertificate: Uint8Array | undefined
@@ -47,6 +49,7 @@ export class TrustStore {
     this.profile = options.profile
     this.skewSeconds = options.skewSeconds ?? SKEW_SECONDS
     this.revocations = new RevocationList(primitives, options.authority)
+    this.nameRules = new NameRuleList(primitives, options.authority, this.revocations)
     this.#floor = options.floor ?? 0
   }
 
@@ -54,11 +57,12 @@ export class TrustStore {
   static decode(primitives: Primitives, bytes: Uint8Array): TrustStore | undefined {
     const value = unpack(bytes, TRUST_MAX, Body)
     if (value === undefined) return undefined
-    const [, authority, [name, ipv4Pool, zone], floor, membership, certificate, revocations] = value
+    const [, authority, [name, ipv4Pool, zone], floor, membership, certificate, revocations, rules] = value
     const store = new TrustStore(primitives, { authority, profile: { name, ipv4Pool, zone }, floor })
     store.#membership = membership ?? undefined
     store.#issuerCertificate = certificate ?? undefined
     for (const revocation of revocations) if (store.revocations.add(revocation) === 'invalid') return undefined
+    for (const rule of rules ?? []) if (store.nameRules.add(rule) === 'invalid') return undefined
     return store
   }
 
@@ -72,6 +76,7 @@ export class TrustStore {
       this.#membership ?? null,
       this.#issuerCertificate ?? null,
       this.revocations.entries(),
+      this.nameRules.entries(),
     ])
   }
 
@@ -136,4 +141,6 @@ const Body = fields([
   z.union([z.null(), bytesUpTo(MEMBERSHIP_MAX)]),
   z.union([z.null(), bytesUpTo(ISSUER_CERTIFICATE_MAX)]),
   z.array(bytesUpTo(REVOCATION_MAX)).max(2 * REVOCATIONS_MAX),
+  // Files of before there were rules end here.
+  z.array(bytesUpTo(NAME_RULE_MAX)).max(NAME_RULES_MAX).optional(),
 ])

@@ -51,6 +51,13 @@ export class Claims {
     this.#unsettled = true
   }
 
+  /** Which instances count may have changed for any service, and with it whose claims do. */
+  reviewAll(): void {
+    const { directory, self, addresses } = this.#c
+    for (const host of directory.hosts()) if (host !== self) addresses.setClaims(host, this.#claimsOf(host))
+    this.#unsettled = true
+  }
+
   /** Works out who has what, and publishes own claims when they have changed. */
   settle(now: number): void {
     this.#unsettled = false

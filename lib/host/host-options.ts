@@ -58,6 +58,8 @@ export interface HostEvents {
   peer(host: HostId, what: 'up' | 'lost' | 'failed' | 'moved' | Liveness, detail: string): void
   /** The revocation list grew: to disk. */
   revocationsChanged(): void
+  /** Rules for names have come: to disk. */
+  namesRuled(): void
   /** A packet was dropped; only while `wantsDrops`. Bytes are only valid during the call. */
   dropped(reason: DropReason, packet: Uint8Array | undefined): void
   /** A locator of a host was proven: worth remembering over a restart. */

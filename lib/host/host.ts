@@ -15,6 +15,7 @@ import { ServiceCatalogue } from '../service/catalogue.js'
 import { choiceDefaults, InstanceChoice } from '../service/choice.js'
 import { Directory, directoryDefaults } from '../service/directory.js'
 import type { RecordChange } from '../service/host-records.js'
+import { rulesInForce } from '../service/ownership.js'
 import { allowAll, type Policy } from '../service/policy.js'
 import { ServiceTable } from '../service/service-table.js'
 import { MemberTrust } from '../service/trust.js'
@@ -100,6 +101,7 @@ export class Host implements SessionSink {
       key: hostKey,
       authority: trust.authority,
       revocations: trust.revocations,
+      nameRules: trust.nameRules,
       wallNow: () => trust.observe(wallNow()),
     })
     this.members.learn(trust.membership ?? NO_BYTES, this.id)
@@ -131,6 +133,10 @@ export class Host implements SessionSink {
         send: (to, message) => this.#say(to, message),
         changed: (change) => this.#recordChanged(change),
         revoked: () => this.#revoked(),
+        namesRuled: () => {
+          this.#reviewNames()
+          events.namesRuled()
+        },
       },
     )
     const tagsOf = (host: HostId) => this.members.member(host)?.tags
@@ -138,6 +144,7 @@ export class Host implements SessionSink {
       { network, self: this.id },
       { primitives, tagsOf, table: this.table, memberSince: (host) => this.members.member(host)?.notBefore ?? 0 },
     )
+    this.catalogue.setRules(rulesInForce(trust.nameRules.list()))
     this.addresses = new Addresses(
       { network, self: this.id, pool: trust.profile.ipv4Pool },
       { hasher: primitives, mappingChanged: () => events.mappingChanged() },
@@ -315,6 +322,14 @@ export class Host implements SessionSink {
     this.members.recheck()
     this.directory.revocationsChanged()
     this.#revoked()
+    this.dataPath.flush(now)
+  }
+
+  /** A rule was added to the trust store by hand; `rule`: its signed bytes. */
+  nameRuleAdded(rule: Uint8Array, now: number): void {
+    this.#now = now
+    this.directory.nameRuleAdded(rule)
+    this.#reviewNames()
     this.dataPath.flush(now)
   }
 
@@ -577,8 +592,16 @@ export class Host implements SessionSink {
       // Should it become a member again, a handshake that was cut short is not waited for.
       this.neighbours.lost(peer, this.#now)
     }
-    this.catalogue.review()
+    this.#reviewNames()
     this.#c.events.revocationsChanged()
+  }
+
+  /** Whose names are whose, by the rules and the hosts' tags as they are now. */
+  #reviewNames(): void {
+    this.catalogue.setRules(rulesInForce(this.#c.trust.nameRules.list()))
+    this.#claims.reviewAll()
+    this.#syncHold.due = true
+    this.#tickAt = Math.min(this.#tickAt, this.#now)
   }
 
   #cutDenied(now: number): number {

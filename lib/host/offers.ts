@@ -6,7 +6,10 @@ import type { HostId, ServiceId } from '../wire/ids.js'
 import type { Claims } from './claims.js'
 
 /** What a host publishes about one of its services. */
-export type Offer = Pick<Registration, 'service' | 'name' | 'ports' | 'priority' | 'weight' | 'state' | 'move'>
+export type Offer = Pick<
+  Registration,
+  'service' | 'name' | 'ports' | 'priority' | 'weight' | 'state' | 'move' | 'proof'
+>
 
 /** Services that a host may offer: with their names and addresses they fit the records that it may publish. */
 export const OFFERS_MAX = 100

@@ -2,11 +2,10 @@
 // conflicts. Keeps the service table's rules for instances in step.
 
 import type { Primitives } from '../crypto/primitives.js'
-import { verifyBlob } from '../crypto/signing.js'
-import { concat } from '../wire/bytes.js'
 import { fromHex, type HostId, type NetworkId, type ServiceId } from '../wire/ids.js'
 import type { RecordChange } from './host-records.js'
-import { belongs, bounded, ownerOf, type NameOwner, type NameRule } from './ownership.js'
+import { isProven } from './name-proof.js'
+import { belongs, bounded, ownerOf, unowned, type NameOwner, type NameRule } from './ownership.js'
 import type { InstanceState, MoveKind, NameClaim, PortMapping, Registration } from './registration.js'
 import { exactPrefix, parseServiceName, serviceIdOf, type ServiceName } from './service-id.js'
 import type { ServiceTable } from './service-table.js'
@@ -42,6 +41,15 @@ export interface ServiceView {
   readonly instances: readonly Instance[]
 }
 
+/** A name that something is known of, whether or not it has an instance that counts. */
+export interface KnownName {
+  readonly name: string
+  readonly kind: ServiceName['kind']
+  readonly owner: NameOwner
+  /** Wall time of the claim that counts, s. */
+  readonly claimedSince: number | undefined
+}
+
 export interface CatalogueOptions {
   readonly network: NetworkId
   readonly self: HostId
@@ -61,15 +69,9 @@ interface Service {
   readonly name: ServiceName
   readonly registrations: Map<HostId, Registration>
   readonly claims: Map<HostId, NameClaim>
+  owner: NameOwner
   view: ServiceView | undefined
   conflicts: readonly Conflict[]
-}
-
-export const PROOF_LABEL = 'caracal/1 service proof'
-
-/** What the holder of a self-certifying name's key signs under PROOF_LABEL so that a host may register it. */
-export function proofBody(service: ServiceId, host: HostId): Uint8Array {
-  return concat([fromHex(service), fromHex(host)])
 }
 
 export class ServiceCatalogue {
@@ -139,6 +141,13 @@ export class ServiceCatalogue {
   services(): ServiceView[] {
     return [...this.#services.values()].flatMap((service) => service.view ?? [])
   }
+  /** All names with a registration or a claim, whether it counts or not. */
+  names(): KnownName[] {
+    return [...this.#services.values()].map(({ name, owner, claims }) => {
+      const claim = owner.claimant === undefined ? undefined : claims.get(owner.claimant)
+      return { name: name.text, kind: name.kind, owner, claimedSince: claim?.since }
+    })
+  }
   /** Registrations that are ignored. */
   conflicts(): Conflict[] {
     return [...this.#misnamed.values(), ...[...this.#services.values()].flatMap((service) => service.conflicts)]
@@ -188,6 +197,7 @@ export class ServiceCatalogue {
       name,
       registrations: new Map(),
       claims: new Map(),
+      owner: unowned,
       view: undefined,
       conflicts: [],
     }
@@ -246,6 +256,7 @@ export class ServiceCatalogue {
       table.set(prefix, ruleKey(host), { action, priority, weight })
     }
     const had = service.view !== undefined
+    service.owner = owner
     service.conflicts = conflicts
     service.view =
       instances.length === 0 ? undefined : { service: service.id, name: service.name.text, owner, instances }
@@ -270,15 +281,13 @@ export class ServiceCatalogue {
     ].join(', ')
     const by =
       owner.by === 'authority'
-        ? 'by a rule of the authority'
+        ? `by a rule of ${owner.issuer === undefined ? 'the authority' : `the issuer ${owner.issuer.slice(0, 8)}`}`
         : `by the first claim, of host ${owner.claimant?.slice(0, 8)}`
     return { name, host, reason: 'not-owner', detail: `the name belongs to ${owners} ${by}` }
   }
 
   #proven(service: ServiceId, key: Uint8Array, host: HostId, { proof }: Registration): boolean {
-    if (proof === undefined) return false
-    const blob = { body: proofBody(service, host), signature: proof }
-    return verifyBlob(this.#components.primitives, PROOF_LABEL, blob, key)
+    return proof !== undefined && isProven(this.#components.primitives, key, { service, host, signature: proof })
   }
 
   #countDomains(name: ServiceName, step: number): void {

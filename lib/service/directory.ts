@@ -10,8 +10,8 @@ import {
   decodeDirectoryMessage,
   encodeDirectoryMessage,
   listBytes,
+  LIST_DIGEST,
   LIVE_BYTES_MAX,
-  REVOCATION_DIGEST,
   SUMMARY_ENTRIES,
   type Bundle,
   type DirectoryMessage,
@@ -66,6 +66,8 @@ export interface DirectorySink {
   changed(change: RecordChange): void
   /** Revocations have come from others: sessions with hosts they cover are to end, the list is to be kept. */
   revoked(): void
+  /** Rules for names have come from others: names are to be reviewed, the list is to be kept. */
+  namesRuled(): void
 }
 
 interface Peer {
@@ -140,8 +142,13 @@ export class Directory {
   /** The revocation list has grown by another way than from others through here. Tells the peers, drops what the revoked have published. */
   revocationsChanged(): void {
     const items = this.#components.trust.revocations()
-    for (const peer of this.#peers.keys()) this.#sendRevocations(peer, items)
+    for (const peer of this.#peers.keys()) this.#sendItems(peer, 'revocations', items)
     this.#recheck()
+  }
+
+  /** A rule for a name was added by another way than from others through here. Tells the peers. */
+  nameRuleAdded(item: Uint8Array): void {
+    for (const peer of this.#peers.keys()) this.#sendItems(peer, 'names', [item])
   }
 
   /** There is a session with the host now. */
@@ -177,11 +184,16 @@ export class Directory {
       case 'hello':
         if (message.yours !== undefined && this.#own.overtake(message.yours, now)) this.#pushOwn(now)
         if (!equal(message.revocations, this.#revocationDigest())) {
-          this.#sendRevocations(from, this.#components.trust.revocations())
+          this.#sendItems(from, 'revocations', this.#components.trust.revocations())
+        }
+        if (message.names !== undefined && !equal(message.names, this.#nameRuleDigest())) {
+          this.#sendItems(from, 'names', this.#components.trust.nameRules())
         }
         return
       case 'revocations':
         return this.#receiveRevocations(from, message.items)
+      case 'names':
+        return this.#receiveNames(from, message.items)
       case 'digest':
         return this.#receiveDigest(from, message.groups, message.reply)
       case 'summary':
@@ -265,8 +277,8 @@ export class Directory {
 
   #hello(to: HostId): void {
     const yours = this.#hosts.lastHeartbeat(to)?.blob
-    const revocations = this.#revocationDigest()
-    this.#send(to, { kind: 'hello', revocations, ...(yours === undefined ? {} : { yours }) })
+    const digests = { revocations: this.#revocationDigest(), names: this.#nameRuleDigest() }
+    this.#send(to, { kind: 'hello', ...digests, ...(yours === undefined ? {} : { yours }) })
   }
 
   // ---- What others say ----
@@ -274,9 +286,16 @@ export class Directory {
   #receiveRevocations(from: HostId, items: readonly Uint8Array[]): void {
     const fresh = items.filter((item) => this.#components.trust.revoke(item))
     if (fresh.length === 0) return
-    for (const peer of this.#peers.keys()) if (peer !== from) this.#sendRevocations(peer, fresh)
+    for (const peer of this.#peers.keys()) if (peer !== from) this.#sendItems(peer, 'revocations', fresh)
     this.#recheck()
     this.#sink.revoked()
+  }
+
+  #receiveNames(from: HostId, items: readonly Uint8Array[]): void {
+    const fresh = items.filter((item) => this.#components.trust.addNameRule(item))
+    if (fresh.length === 0) return
+    for (const peer of this.#peers.keys()) if (peer !== from) this.#sendItems(peer, 'names', fresh)
+    this.#sink.namesRuled()
   }
 
   #receiveDigest(from: HostId, groups: Uint8Array, reply: boolean): void {
@@ -451,19 +470,19 @@ export class Directory {
     }
   }
 
-  #sendRevocations(to: HostId, items: readonly Uint8Array[]): void {
+  #sendItems(to: HostId, kind: 'revocations' | 'names', items: readonly Uint8Array[]): void {
     let part: Uint8Array[] = []
     let size = 0
     for (const item of items) {
-      if (size + item.length > CONTROL_MESSAGE_MAX - 64) {
-        this.#send(to, { kind: 'revocations', items: part })
+      if (part.length > 0 && size + item.length > CONTROL_MESSAGE_MAX - 64) {
+        this.#send(to, { kind, items: part })
         part = []
         size = 0
       }
       part.push(item)
       size += item.length + 3
     }
-    if (part.length > 0) this.#send(to, { kind: 'revocations', items: part })
+    if (part.length > 0) this.#send(to, { kind, items: part })
   }
 
   #send(to: HostId, message: DirectoryMessage): void {
@@ -488,7 +507,11 @@ export class Directory {
   }
 
   #revocationDigest(): Uint8Array {
-    return this.#components.trust.revocationDigest().slice(0, REVOCATION_DIGEST)
+    return this.#components.trust.revocationDigest().slice(0, LIST_DIGEST)
+  }
+
+  #nameRuleDigest(): Uint8Array {
+    return this.#components.trust.nameRuleDigest().slice(0, LIST_DIGEST)
   }
 
   #agreed(): void {

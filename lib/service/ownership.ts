@@ -1,9 +1,9 @@
-import { z } from 'zod'
+import type { SignedNameRule } from '../crypto/name-rules.js'
+import { forbiddenTag } from '../crypto/authority.js'
 import type { HostId } from '../wire/ids.js'
 import { RANK_MAX, type NameClaim, type Registration } from './registration.js'
-import { parseServiceName } from './service-id.js'
 
-/** The authority's word on who may register a name and all names below it. */
+/** Who may register a name and all names below it, by the word of the authority or of one of its issuers. */
 export interface NameRule {
   /** A service name, or `*` for all. The rule with the most labels counts. */
   readonly name: string
@@ -13,10 +13,16 @@ export interface NameRule {
   /** Best priority that may be asked for; better ones count as this. */
   readonly minPriority: number
   readonly maxWeight: number
+  /** The issuer whose word it is; undefined: the authority's own. */
+  readonly issuer?: HostId
+  /** Wall ms when it was signed. */
+  readonly serial: number
 }
 
 export interface NameOwner {
   readonly by: 'authority' | 'claim' | 'nobody'
+  /** The issuer who gave it, where it was not the authority itself. */
+  readonly issuer?: HostId
   /** The host whose claim it is. */
   readonly claimant?: HostId
   readonly tags: readonly string[]
@@ -25,28 +31,9 @@ export interface NameOwner {
   readonly maxWeight: number
 }
 
-const rank = z.number().int().min(0).max(RANK_MAX)
-const hostText = z.custom<HostId>(
-  (value) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value),
-  'must be a host ID',
-)
-const nameText = z
-  .string()
-  .refine((name) => name === '*' || !('problem' in parseServiceName(name)), 'must be a service name or "*"')
-  .transform((name) => name.toLowerCase())
-
-/** Rules as plain configuration. */
-export const nameRules: z.ZodType<NameRule[]> = z.array(
-  z.strictObject({
-    name: nameText,
-    tags: z.array(z.string()).default([]),
-    hosts: z.array(hostText).default([]),
-    minPriority: rank.default(0),
-    maxWeight: rank.default(RANK_MAX),
-  }),
-)
-
 const UNBOUNDED = { minPriority: 0, maxWeight: RANK_MAX } as const
+/** Of a name that nobody has claimed. */
+export const unowned: NameOwner = { by: 'nobody', tags: [], hosts: [], ...UNBOUNDED }
 
 /**
  * Whose the name is: by the most specific rule, else by the oldest claim (ties by host ID) of a host that is covered by its own claim, else nobody's,
@@ -60,10 +47,11 @@ export function ownerOf(
   tagsOf: (host: HostId) => readonly string[] | undefined,
   memberSince: (host: HostId) => number = () => 0,
 ): NameOwner {
-  let best: NameRule | undefined
-  for (const rule of rules)
-    if (covers(rule.name, name) && (best === undefined || depth(rule.name) > depth(best.name))) best = rule
-  if (best !== undefined) return { by: 'authority', ...best }
+  const best = ruleFor(name, rules)
+  if (best !== undefined) {
+    const { tags, hosts, minPriority, maxWeight, issuer } = best
+    return { by: 'authority', tags, hosts, minPriority, maxWeight, ...(issuer === undefined ? {} : { issuer }) }
+  }
   let first: { host: HostId; claim: NameClaim; since: number } | undefined
   for (const one of claims) {
     const tags = tagsOf(one.host)
@@ -72,9 +60,56 @@ export function ownerOf(
     const earlier = first === undefined || since < first.since
     if (earlier || (since === first?.since && one.host < first.host)) first = { ...one, since }
   }
-  if (first === undefined) return { by: 'nobody', tags: [], hosts: [], ...UNBOUNDED }
+  if (first === undefined) return unowned
   const { host, claim } = first
   return { by: 'claim', claimant: host, tags: claim.tags, hosts: claim.hosts, ...UNBOUNDED }
+}
+
+/**
+ * The rules that count of all that were signed. For one name the authority's word goes before any issuer's whatever their serials, also where it says `free`; among issuers' the
+ * highest serial counts, ties by host ID. Below a name that the authority has given away, an issuer's rules count only when it could let in an owner of that name anyway.
+ */
+export function rulesInForce(signed: readonly SignedNameRule[]): NameRule[] {
+  const byName = new Map<string, SignedNameRule>()
+  for (const rule of signed) {
+    const before = byName.get(rule.name)
+    if (before === undefined || overrides(rule, before)) byName.set(rule.name, rule)
+  }
+  const authority = [...byName.values()].filter(({ issuer, free }) => issuer === undefined && !free)
+  return [...byName.values()].flatMap((rule) => {
+    const { name, tags, hosts, minPriority, maxWeight, serial, issuer } = rule
+    if (rule.free || !isEntitled(rule, authority)) return []
+    return {
+      name,
+      tags,
+      hosts,
+      minPriority,
+      maxWeight,
+      serial,
+      ...(issuer === undefined ? {} : { issuer: issuer.host }),
+    }
+  })
+}
+
+/** The rule with the most labels that covers the name. */
+export function ruleFor<R extends Pick<NameRule, 'name'>>(name: string, rules: readonly R[]): R | undefined {
+  let best: R | undefined
+  for (const rule of rules)
+    if (covers(rule.name, name) && (best === undefined || depth(rule.name) > depth(best.name))) best = rule
+  return best
+}
+
+function overrides(rule: SignedNameRule, other: SignedNameRule): boolean {
+  if (rule.issuer === undefined || other.issuer === undefined) return rule.issuer === undefined
+  if (rule.serial !== other.serial) return rule.serial > other.serial
+  return rule.issuer.host < other.issuer.host
+}
+
+function isEntitled({ name, issuer }: SignedNameRule, authority: readonly SignedNameRule[]): boolean {
+  const above = issuer && ruleFor(name, authority)
+  if (issuer === undefined || above === undefined) return true
+  if (above.tags.length === 0 && above.hosts.length === 0) return true
+  return above.tags.some((tag) => forbiddenTag(issuer, [tag]) === undefined)
 }
 
 /** Whether a host with these tags is among the owners. */

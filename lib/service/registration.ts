@@ -39,7 +39,7 @@ export interface Registration {
   readonly move: MoveKind
   /** What the instance carries besides what its clients see themselves, in open flows. */
   readonly load: number
-  /** Self-certifying names: signature of the name's key, see registrationProof in catalogue.ts. */
+  /** Self-certifying names: signature of the name's key, see name-proof.ts. */
   readonly proof?: Uint8Array
 }
 

@@ -49,8 +49,10 @@ export const SERVICE_ID_BITS = 256
 const RESERVED_LABELS: readonly string[] = ['at', 'host']
 const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567'
 const KEY_DIGITS = 52
+/** In front of a key's digits instead of "~", for programs that know host names by letters, digits and "-" only. */
+const KEY_LABEL = /^k--([a-z2-7]{52})$/
 
-/** The name in `text` (upper case is accepted), or what is wrong with it. Total. */
+/** The name in `text` (upper case is accepted, and `k--` for the `~` of a self-certifying name), or what is wrong with it. Total. */
 export function parseServiceName(text: string): ServiceName | NameProblem {
   const quoted = JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
   if (text === '') return { problem: 'a service name must not be empty' }
@@ -58,6 +60,8 @@ export function parseServiceName(text: string): ServiceName | NameProblem {
     return { problem: `service name ${quoted} has ${text.length} characters, at most ${NAME_LENGTH_MAX} are allowed` }
   }
   const lower = text.toLowerCase()
+  const digits = KEY_LABEL.exec(lower)?.[1]
+  if (digits !== undefined) return parseKeyName(`~${digits}`, quoted)
   if (lower.startsWith('~')) return parseKeyName(lower, quoted)
   const labels = lower.split('.')
   if (labels.length > LEVELS_MAX) {
@@ -97,6 +101,11 @@ export function keyName(key: Uint8Array): ServiceName {
   }
   if (bits > 0) text += BASE32[(held << (5 - bits)) & 31]
   return { kind: 'key', text, key }
+}
+
+/** The name as a host name that every program takes: `k--…` for `~…`. */
+export function plainLabels(name: string): string {
+  return name.startsWith('~') ? `k--${name.slice(1)}` : name
 }
 
 function parseKeyName(text: string, quoted: string): ServiceName | NameProblem {

@@ -1,5 +1,6 @@
 import type { HostKey } from '../crypto/host-key.js'
 import { isMembershipProblem, verifyMembership, type Membership, type MembershipProblem } from '../crypto/membership.js'
+import type { NameRuleList } from '../crypto/name-rules.js'
 import type { Primitives } from '../crypto/primitives.js'
 import type { RevocationList } from '../crypto/revocations.js'
 import { verifyBlob, type SignLabel } from '../crypto/signing.js'
@@ -23,6 +24,12 @@ export interface Trust {
   revocationDigest(): Uint8Array
   /** Adds one from anybody; true: it was new and valid. */
   revoke(item: Uint8Array): boolean
+  /** Signed rules for names, each at most NAME_RULE_MAX bytes. */
+  nameRules(): readonly Uint8Array[]
+  /** Equal for equal sets. */
+  nameRuleDigest(): Uint8Array
+  /** Adds one from anybody; true: it was new and valid. */
+  addNameRule(item: Uint8Array): boolean
 }
 
 export interface MemberTrustComponents {
@@ -31,6 +38,7 @@ export interface MemberTrustComponents {
   /** Public key of the network's authority. */
   readonly authority: Uint8Array
   readonly revocations: RevocationList
+  readonly nameRules: NameRuleList
   /** Seconds since the epoch. */
   readonly wallNow: () => number
 }
@@ -105,6 +113,18 @@ export class MemberTrust implements Trust {
     return true
   }
 
+  nameRules(): readonly Uint8Array[] {
+    return this.#components.nameRules.entries()
+  }
+
+  nameRuleDigest(): Uint8Array {
+    return this.#components.nameRules.digest()
+  }
+
+  addNameRule(item: Uint8Array): boolean {
+    return typeof this.#components.nameRules.add(item) !== 'string'
+  }
+
   /** Whether the host was a member here until a revocation came: sessions and flows with it are to end. */
   isRevoked(host: HostId): boolean {
     return this.#revoked.has(host)
@@ -115,8 +135,9 @@ export class MemberTrust implements Trust {
     return this.#revoked.get(host)
   }
 
-  /** Forgets members whose membership no longer holds. Call when the revocation list has grown by another way than {@link revoke}. */
+  /** Forgets members whose membership no longer holds, and the rules of issuers that are revoked. Call when the revocation list has grown by another way than {@link revoke}. */
   recheck(): void {
+    this.#components.nameRules.prune()
     for (const [host, membership] of this.#members) {
       const result = this.#verify(membership.bytes)
       if (!isMembershipProblem(result)) continue

@@ -7,7 +7,7 @@
 import type { HostId, ServiceId } from '../wire/ids.js'
 import type { DialledTarget, Family } from './address-book.js'
 import { formatAddress, readU32, type AddressPlan } from './address-plan.js'
-import { labelProblem, parseServiceName } from './service-id.js'
+import { labelProblem, parseServiceName, plainLabels } from './service-id.js'
 
 export interface ZoneQuestion {
   /** As asked, with or without the last dot, in any case. */
@@ -170,8 +170,9 @@ class Reply {
     const { sources } = this
     const host = target.host === undefined ? undefined : sources.nameOfHost(target.host)
     if (target.kind === 'host') return host && `${host}.host.${sources.zone}`
-    const service = sources.nameOfService(target.service)
-    if (service === undefined) return undefined
+    const name = sources.nameOfService(target.service)
+    if (name === undefined) return undefined
+    const service = plainLabels(name)
     if (target.host === undefined) return `${service}.${sources.zone}`
     return host && `${service}.at.${host}.${sources.zone}`
   }

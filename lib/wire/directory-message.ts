@@ -1,7 +1,8 @@
 // Messages between the directories of two hosts. Each is one control message; they travel in any order, each at most once.
 //
-//   hello        shows the receiver its own newest heartbeat, and the digest of the sender's revocations
+//   hello        shows the receiver its own newest heartbeat, and the digests of the sender's revocations and rules for names
 //   revocations  signed revocations the receiver may lack
+//   names        signed rules for names the receiver may lack
 //   digest       one hash for each of 64 groups of hosts: equal means nothing to do
 //   summary      for hosts: the sequence of the newest heartbeat known
 //   want         asks for a host's records, less those the sender has
@@ -15,7 +16,8 @@ import { decodeSigned, encodeSigned, SIGNED_OVERHEAD, type SignedBlob } from './
 
 export const DIGEST_GROUPS = 64
 export const DIGEST_BYTES = DIGEST_GROUPS * 8
-export const REVOCATION_DIGEST = 8
+/** Bytes of the digest of a signed list. */
+export const LIST_DIGEST = 8
 /** Entries of one summary and numbers of one list that always fit. */
 export const SUMMARY_ENTRIES = 22
 export const LIVE_BYTES_MAX = 800
@@ -47,8 +49,10 @@ export type DirectoryMessage =
       /** The receiver's own newest heartbeat that the sender knows: after a loss of state it must go on above it. */
       readonly yours?: SignedBlob
       readonly revocations: Uint8Array
+      /** undefined: the sender's version knows of no rules for names. */
+      readonly names?: Uint8Array
     }
-  | { readonly kind: 'revocations'; readonly items: readonly Uint8Array[] }
+  | { readonly kind: 'revocations' | 'names'; readonly items: readonly Uint8Array[] }
   | { readonly kind: 'digest'; /** Answer with your own. */ readonly reply: boolean; readonly groups: Uint8Array }
   | { readonly kind: 'summary'; readonly entries: readonly SummaryEntry[] }
   | {
@@ -60,7 +64,7 @@ export type DirectoryMessage =
     }
   | Bundle
 
-const Type = { hello: 1, revocations: 2, digest: 3, summary: 4, want: 5, bundle: 6 } as const
+const Type = { hello: 1, revocations: 2, digest: 3, summary: 4, want: 5, bundle: 6, names: 7 } as const
 
 const whole = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
 const host = bytesOf(HOST_ID_LENGTH)
@@ -68,8 +72,9 @@ const host = bytesOf(HOST_ID_LENGTH)
 const list = z.array(whole).max(LIVE_BYTES_MAX)
 const blob = bytesUpTo(BLOB_MAX, SIGNED_OVERHEAD + 1)
 const shape = z.union([
-  fields([z.literal(Type.hello), blob.nullable(), bytesOf(REVOCATION_DIGEST)]),
+  fields([z.literal(Type.hello), blob.nullable(), bytesOf(LIST_DIGEST), bytesOf(LIST_DIGEST).optional()]),
   fields([z.literal(Type.revocations), z.array(bytesUpTo(BLOB_MAX, 1))]),
+  fields([z.literal(Type.names), z.array(bytesUpTo(BLOB_MAX, 1))]),
   fields([z.literal(Type.digest), z.boolean(), bytesOf(DIGEST_BYTES)]),
   fields([z.literal(Type.summary), z.array(fields([host, whole, z.boolean()])).max(SUMMARY_ENTRIES * 2)]),
   fields([z.literal(Type.want), host, z.boolean(), list]),
@@ -97,12 +102,16 @@ export function decodeDirectoryMessage(bytes: Uint8Array): DirectoryMessage | un
   if (parsed === undefined) return undefined
   switch (parsed[0]) {
     case Type.hello: {
-      if (parsed[1] === null) return { kind: 'hello', revocations: parsed[2] }
-      const yours = decodeSigned(parsed[1], BLOB_MAX)
-      return yours && { kind: 'hello', yours, revocations: parsed[2] }
+      const [, own, revocations, names] = parsed
+      const digests = { revocations, ...(names === undefined ? {} : { names }) }
+      if (own === null) return { kind: 'hello', ...digests }
+      const yours = decodeSigned(own, BLOB_MAX)
+      return yours && { kind: 'hello', yours, ...digests }
     }
     case Type.revocations:
       return { kind: 'revocations', items: parsed[1] }
+    case Type.names:
+      return { kind: 'names', items: parsed[1] }
     case Type.digest:
       return { kind: 'digest', reply: parsed[1], groups: parsed[2] }
     case Type.summary: {
@@ -161,10 +170,13 @@ function decodeBundle(
 
 function toPackable(message: DirectoryMessage): Packable {
   switch (message.kind) {
-    case 'hello':
-      return [Type.hello, message.yours === undefined ? null : encodeSigned(message.yours), message.revocations]
+    case 'hello': {
+      const yours = message.yours === undefined ? null : encodeSigned(message.yours)
+      return [Type.hello, yours, message.revocations, ...(message.names === undefined ? [] : [message.names])]
+    }
     case 'revocations':
-      return [Type.revocations, message.items]
+    case 'names':
+      return [Type[message.kind], message.items]
     case 'digest':
       return [Type.digest, message.reply, message.groups]
     case 'summary':

@@ -94,6 +94,7 @@ export class MemoryHost {
           localAddressesChanged: () => undefined,
           peer: () => undefined,
           revocationsChanged: () => undefined,
+          namesRuled: () => undefined,
           dropped: () => undefined,
           remember: () => undefined,
         },

@@ -23,6 +23,7 @@ export function seeded(seed: number): () => number {
 export class FakeTrust implements Trust {
   readonly #members = new Map<HostId, Uint8Array>()
   readonly #revoked = new Map<string, Uint8Array>()
+  readonly #rules = new Map<string, Uint8Array>()
 
   constructor(
     readonly self: HostId,
@@ -61,6 +62,19 @@ export class FakeTrust implements Trust {
     const host = toHex(item)
     if (item.length !== 32 || this.#revoked.has(host)) return false
     this.#revoked.set(host, item)
+    return true
+  }
+
+  /** Any three bytes or more are a rule. */
+  nameRules(): readonly Uint8Array[] {
+    return [...this.#rules.values()]
+  }
+  nameRuleDigest(): Uint8Array {
+    return this.primitives.blake2b(utf8([...this.#rules.keys()].sort().join(' ')), 32)
+  }
+  addNameRule(item: Uint8Array): boolean {
+    if (item.length < 3 || this.#rules.has(toHex(item))) return false
+    this.#rules.set(toHex(item), item)
     return true
   }
 
@@ -114,6 +128,7 @@ export class SimHost {
         send: (to, message) => this.world.send(this, to, message),
         changed: (change) => this.changes.push(change),
         revoked: () => undefined,
+        namesRuled: () => undefined,
       },
     )
   }

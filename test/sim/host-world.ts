@@ -321,6 +321,7 @@ export class WorldHost {
           localAddressesChanged: () => undefined,
           peer: (host, what, detail) => this.log.push(`${what} ${this.#nameOf(host)} ${detail}`.trim()),
           revocationsChanged: () => undefined,
+          namesRuled: () => undefined,
           dropped: () => undefined,
           remember: () => undefined,
         },

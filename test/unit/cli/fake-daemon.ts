@@ -6,7 +6,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ControlServer, type ControlServerOptions } from '../../../daemon/control/server.js'
-import type { ControlHandlers, FlowInfo, InstanceInfo, StatusResponse } from '../../../daemon/control/protocol.js'
+import type {
+  ControlHandlers,
+  FlowInfo,
+  InstanceInfo,
+  NameInfo,
+  StatusResponse,
+} from '../../../daemon/control/protocol.js'
 import { CheckedRequests } from '../../../daemon/control/requests.js'
 import { noLog, type Log } from '../../../daemon/log.js'
 
@@ -21,7 +27,14 @@ export const sampleStatus: StatusResponse = {
   pid: 1,
   uptimeMs: 61_000,
   network: { name: 'lab', id: id('1') },
-  host: { name: 'h1', id: id('a'), tags: ['web'], membershipExpiresAt: 1_900_000_000, issuer: true },
+  host: {
+    name: 'h1',
+    id: id('a'),
+    tags: ['web'],
+    membershipExpiresAt: 1_900_000_000,
+    issuer: true,
+    ownName: `~${'a'.repeat(52)}`,
+  },
   zone: 'svc.internal',
   addresses: { self: pair, dns: pair, pool: '198.18.0.0/15', prefix: 'fd00:1:2::/48' },
   tun: { name: 'caracal0', mtu: 1420, up: true },
@@ -65,6 +78,24 @@ export const sampleFlow: FlowInfo = {
   source: '198.18.0.1:40022',
   destination: '198.18.64.2:80',
 }
+
+const unruled = { rule: null, signer: null, tags: [], hosts: [], minPriority: null, maxWeight: null, serial: null }
+export const sampleNames: NameInfo[] = [
+  {
+    name: 'pay',
+    by: 'authority',
+    rule: 'pay',
+    signer: null,
+    tags: ['bank'],
+    hosts: ['h9'],
+    minPriority: 5,
+    maxWeight: 65_535,
+    serial: 1_800_000_000_000,
+    sinceAt: 1_800_000_000,
+    ignored: [{ host: 'h3', hostId: id('c'), reason: 'not-owner', detail: 'the name belongs to tag bank' }],
+  },
+  { ...unruled, name: 'web', by: 'claim', signer: 'h1', sinceAt: 1_800_000_001, ignored: [] },
+]
 
 /** Every operation answers; `overrides` takes the place of some. */
 export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlHandlers {
@@ -140,6 +171,13 @@ export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlH
       detail: '',
     }),
     doctor: async () => ({ checks: [{ name: 'tun', result: 'ok', detail: 'caracal0 is up', remedy: '' }] }),
+    own: async ({ name, tags, hosts, minPriority, maxWeight, free }) => ({
+      ...{ name, free, tags, hosts, minPriority, maxWeight },
+      by: 'authority',
+      serial: 1_800_000_000_000,
+      told: 2,
+    }),
+    names: async () => ({ names: sampleNames }),
     revoke: async ({ host }) => ({ name: host, id: id('b'), told: 1 }),
     reload: async () => ({ changed: ['log'], restart: ['pool'] }),
     down: async () => ({ pid: process.pid, flows: 1 }),

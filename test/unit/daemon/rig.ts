@@ -157,6 +157,7 @@ export class Rig {
           localAddressesChanged: () => undefined,
           peer: (id, what) => this.events.push(`${what} ${this.names.showHost(id)}`),
           revocationsChanged: () => undefined,
+          namesRuled: () => undefined,
           dropped: () => undefined,
           remember: () => undefined,
         },

@@ -1,12 +1,12 @@
 import { test } from 'tap'
 import { HostKey } from '../../../lib/crypto/host-key.js'
-import { PROOF_LABEL, proofBody, ServiceCatalogue } from '../../../lib/service/catalogue.js'
+import { ServiceCatalogue } from '../../../lib/service/catalogue.js'
+import { OwnerKey } from '../../../lib/crypto/owner.js'
+import { proveName } from '../../../lib/service/name-proof.js'
 import type { NameRule } from '../../../lib/service/ownership.js'
-import { nameRules } from '../../../lib/service/ownership.js'
 import { recordKey, type NameClaim, type RecordPayload } from '../../../lib/service/registration.js'
 import { keyName } from '../../../lib/service/service-id.js'
 import { ServiceTable } from '../../../lib/service/service-table.js'
-import { decodeSigned } from '../../../lib/wire/signed.js'
 import type { HostId } from '../../../lib/wire/ids.js'
 import { host, idOf, network, primitives, registration } from './fixtures.js'
 
@@ -127,16 +127,23 @@ test('a rule of the authority beats claims and bounds what hosts may ask for', a
   world.tags.set(h2, ['web'])
   world.set(h1, claim('api.shop', 1))
   for (const id of [h1, h2]) world.set(id, registration('api.shop', { priority: 0, weight: 60_000 }))
-  const rules: NameRule[] = nameRules.parse([
-    { name: '*', tags: ['nobody'] },
-    { name: 'Shop', tags: ['web'], minPriority: 10, maxWeight: 500 },
-  ])
+  const rules: NameRule[] = [
+    { name: '*', tags: ['nobody'], hosts: [], minPriority: 0, maxWeight: 65_535, serial: 1 },
+    { name: 'shop', tags: ['web'], hosts: [], minPriority: 10, maxWeight: 500, serial: 1, issuer: h3 },
+  ]
   world.catalogue.setRules(rules)
   const [instance, ...others] = world.catalogue.byName('api.shop')!.instances
   t.strictSame(others, [])
   t.strictSame([instance!.host, instance!.priority, instance!.weight], [h2, 10, 500])
-  t.throws(() => nameRules.parse([{ name: 'a..b' }]))
-  t.throws(() => nameRules.parse([{ name: 'a', maxWeight: 70_000 }]))
+  t.match(world.catalogue.conflicts(), [
+    { host: h1, detail: `belongs to tag web by a rule of the issuer ${h3.slice(0, 8)}` },
+  ])
+  t.match(world.catalogue.names(), [
+    { name: 'api.shop', owner: { by: 'authority', issuer: h3 }, claimedSince: undefined },
+  ])
+  world.catalogue.setRules([])
+  t.match(world.catalogue.names(), [{ owner: { by: 'claim', claimant: h1 }, claimedSince: 1 }])
+  t.equal(world.hosts('api.shop').length, 2, 'free again')
 })
 
 test("an ID that is not its name's, and hosts that are no members, do not count", async (t) => {
@@ -161,7 +168,8 @@ test("an ID that is not its name's, and hosts that are no members, do not count"
 
 test("a self-certifying name is registered by the key's host, or with the key's proof", async (t) => {
   const world = new World()
-  const key = HostKey.generate(primitives)
+  const seed = primitives.randomBytes(32)
+  const [key, owner] = [new HostKey(primitives, seed), new OwnerKey(primitives, seed)]
   const name = keyName(key.publicKey).text
   world.tags.set(key.id, [])
   world.set(h1, registration(name))
@@ -169,7 +177,7 @@ test("a self-certifying name is registered by the key's host, or with the key's 
   t.equal(world.catalogue.conflicts()[0]?.reason, 'bad-proof')
   world.set(key.id, registration(name))
   t.strictSame(world.hosts(name), [key.id])
-  const proof = decodeSigned(key.sign(PROOF_LABEL, proofBody(idOf(name), h1)), 1_000)!.signature
+  const proof = proveName(owner, idOf(name), h1).signature
   world.set(h1, registration(name, { proof }))
   world.set(h2, registration(name, { proof }))
   t.strictSame(world.hosts(name).sort(), [key.id, h1].sort(), 'the proof is for one host')

@@ -1,5 +1,6 @@
 import { test } from 'tap'
 import { HostKey } from '../../../lib/crypto/host-key.js'
+import { NameRuleList, ruleAsAuthority, ruleAsIssuer } from '../../../lib/crypto/name-rules.js'
 import { RevocationList, revokeAsAuthority } from '../../../lib/crypto/revocations.js'
 import { Directory, directoryDefaults } from '../../../lib/service/directory.js'
 import { RECORDS_PER_HOST, type RecordChange } from '../../../lib/service/host-records.js'
@@ -7,7 +8,7 @@ import { encodeHeartbeat, encodeRecord, HEARTBEAT_LABEL, RECORD_LABEL } from '..
 import { recordKey } from '../../../lib/service/registration.js'
 import { MemberTrust } from '../../../lib/service/trust.js'
 import { decodeDirectoryMessage, encodeDirectoryMessage, type Bundle } from '../../../lib/wire/directory-message.js'
-import { hostId, type HostId } from '../../../lib/wire/ids.js'
+import { fromHex, hostId, type HostId } from '../../../lib/wire/ids.js'
 import { NOW, primitives, TestNetwork } from '../crypto/identity.js'
 import { registration } from './fixtures.js'
 
@@ -25,15 +26,19 @@ class TestHost {
   readonly directory: Directory
   sequence = 0
   revoked = 0
+  ruled = 0
+  readonly rules: NameRuleList
 
   constructor(readonly network: TestNetwork) {
     this.membership = network.member(this.key)
     this.revocations = new RevocationList(primitives, network.authority.publicKey)
+    this.rules = new NameRuleList(primitives, network.authority.publicKey, this.revocations)
     this.trust = new MemberTrust({
       primitives,
       key: this.key,
       authority: network.authority.publicKey,
       revocations: this.revocations,
+      nameRules: this.rules,
       wallNow: () => NOW,
     })
     this.trust.learn(this.membership, this.id)
@@ -48,6 +53,7 @@ class TestHost {
         send: (to, bytes) => this.sent.push({ to, bytes }),
         changed: (change) => this.changes.push(change),
         revoked: () => this.revoked++,
+        namesRuled: () => this.ruled++,
       },
     )
   }
@@ -195,7 +201,12 @@ test('a host that lost its disk goes on above its old numbers, and what it no lo
   const restarted = new Directory(
     directoryDefaults,
     { trust: a.trust, sequence, hasher: primitives, random: () => 0 },
-    { send: (to, bytes) => again.sent.push({ to, bytes }), changed: () => undefined, revoked: () => undefined },
+    {
+      send: (to, bytes) => again.sent.push({ to, bytes }),
+      changed: () => undefined,
+      revoked: () => undefined,
+      namesRuled: () => undefined,
+    },
   )
   Object.assign(again, { directory: restarted })
   restarted.publish([{ payload: registration('web', { weight: 1_000 }) }], 60)
@@ -234,6 +245,65 @@ test('a revocation spreads, ends the membership and drops what was published', a
   bad.directory.publish([{ payload: registration('other') }], 2)
   talk([a, b, bad], 2)
   t.strictSame(b.directory.recordsOf(bad.id), [])
+})
+
+const rule = (name: string, serial = NOW * 1000) => ({
+  ...{ name, tags: ['web'], hosts: [], minPriority: 0, maxWeight: 65_535, free: false },
+  serial,
+})
+
+test('rules for names are exchanged at each new session, and spread', async (t) => {
+  const network = new TestNetwork()
+  const [a, b, c] = [new TestHost(network), new TestHost(network), new TestHost(network)]
+  const many = Array.from({ length: 40 }, (_, i) => ruleAsAuthority(network.authority, rule(`service-${i}`)))
+  for (const bytes of many) a.rules.add(bytes)
+  b.rules.add(ruleAsAuthority(network.authority, rule('other')))
+  a.meet(b, 0)
+  b.meet(a, 0)
+  talk([a, b], 0)
+  t.equal(a.rules.size, 41)
+  t.strictSame(a.rules.entries(), b.rules.entries())
+  t.ok(a.ruled > 0 && b.ruled > 0)
+  for (const [x, y] of [
+    [b, c],
+    [c, b],
+  ] as const)
+    x.meet(y, 1)
+  talk([a, b, c], 1)
+  t.equal(c.rules.size, 41)
+  const told = [a.ruled, b.ruled, c.ruled]
+  const fresh = ruleAsIssuer(
+    network.issuer,
+    { network: fromHex(network.authority.network), certificate: network.certificate },
+    rule('late'),
+  )
+  a.rules.add(fresh)
+  a.directory.nameRuleAdded(fresh)
+  talk([a, b, c], 2)
+  t.equal(c.rules.size, 42, 'passed on by the host in between')
+  t.strictSame([a.ruled, b.ruled - told[1]!, c.ruled - told[2]!], [told[0], 1, 1])
+  a.revocations.add(revokeAsAuthority(network.authority, { host: network.issuer.id, serial: 10, time: NOW }))
+  a.trust.recheck()
+  a.directory.revocationsChanged()
+  talk([a, b, c], 3)
+  for (const host of [a, b, c]) t.equal(host.rules.size, 41, 'what a revoked issuer signed is gone')
+})
+
+test('a host of a version without rules is told none', async (t) => {
+  const network = new TestNetwork()
+  const [a, b] = [new TestHost(network), new TestHost(network)]
+  a.rules.add(ruleAsAuthority(network.authority, rule('pay')))
+  a.meet(b, 0)
+  a.sent.length = 0
+  const { revocations } = a
+  const hello = { kind: 'hello' as const, revocations: revocations.digest().slice(0, 8) }
+  a.directory.receive(b.id, encodeDirectoryMessage(hello), 1)
+  t.strictSame(a.sent, [])
+  a.directory.receive(b.id, encodeDirectoryMessage({ ...hello, names: new Uint8Array(8) }), 1)
+  t.strictSame(
+    a.sent.map(({ bytes }) => decodeDirectoryMessage(bytes)?.kind),
+    ['names'],
+  )
 })
 
 test('a renewed membership is fetched by those who have the old one', async (t) => {
