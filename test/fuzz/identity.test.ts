@@ -5,12 +5,15 @@ import { z } from 'zod'
 import { openIssuer } from '../../lib/crypto/authority.js'
 import { HostKey } from '../../lib/crypto/host-key.js'
 import { isMembershipProblem, verifyMembership } from '../../lib/crypto/membership.js'
+import { NameRuleList, openNameRule, ruleAsAuthority, ruleAsIssuer } from '../../lib/crypto/name-rules.js'
 import { Handshake, NO_PSK } from '../../lib/crypto/noise.js'
+import { OwnerKey } from '../../lib/crypto/owner.js'
 import { openRevocation, revokeAsAuthority } from '../../lib/crypto/revocations.js'
 import { TokenLedger } from '../../lib/crypto/token-ledger.js'
 import { InviteToken, parseToken, tokenPsk } from '../../lib/crypto/token.js'
 import { TrustStore } from '../../lib/crypto/trust.js'
 import { utf8 } from '../../lib/wire/bytes.js'
+import { fromHex } from '../../lib/wire/ids.js'
 import { pack, unpack } from '../../lib/wire/pack.js'
 import { decodeSigned } from '../../lib/wire/signed.js'
 import { NOW, primitives, TestNetwork } from '../unit/crypto/identity.js'
@@ -22,6 +25,16 @@ const profile = { name: 'home', ipv4Pool: '198.18.0.0/15', zone: 'svc.internal' 
 
 const membership = network.member(host)
 const revocation = revokeAsAuthority(network.authority, { host: host.id, serial: 1, time: NOW })
+const ruleFields = {
+  ...{ name: 'api.shop', tags: ['web'], hosts: [host.id], minPriority: 1, maxWeight: 9, free: false },
+  serial: NOW * 1000,
+}
+const rule = ruleAsAuthority(network.authority, ruleFields)
+const issuersRule = ruleAsIssuer(
+  network.issuer,
+  { network: fromHex(network.authority.network), certificate: network.certificate },
+  ruleFields,
+)
 const secret = primitives.randomBytes(32)
 const token = new InviteToken(
   {
@@ -44,6 +57,8 @@ ledger.add(
 const store = new TrustStore(primitives, { authority, profile })
 store.adoptMembership(host.id, membership, NOW)
 store.revocations.add(revocation)
+store.nameRules.add(rule)
+store.nameRules.add(issuersRule)
 
 /** The bytes with some of them changed, and perhaps cut or lengthened. */
 function mutated(original: Uint8Array): fc.Arbitrary<Uint8Array> {
@@ -84,6 +99,50 @@ fuzz(
   (bytes) => openIssuer(primitives, bytes, authority) !== undefined,
 )
 fuzz('revocations', 2000, revocation, (bytes) => openRevocation(primitives, bytes, authority) !== undefined)
+
+fuzz("rules of the authority's", 2000, rule, (bytes) => openNameRule(primitives, bytes, authority) !== undefined)
+fuzz("rules of an issuer's", 2000, issuersRule, (bytes) => openNameRule(primitives, bytes, authority) !== undefined)
+
+test('a list of rules holds what was signed and nothing else', (t) => {
+  const list = new NameRuleList(primitives, authority, network.revocations)
+  fc.assert(
+    fc.property(
+      fc.oneof(anyBytes, mutated(rule), mutated(issuersRule), fc.constantFrom(rule, issuersRule)),
+      (bytes) => {
+        const added = typeof list.add(bytes) === 'object'
+        return !added || isOriginal(bytes, rule) || isOriginal(bytes, issuersRule)
+      },
+    ),
+    { numRuns: 1000 },
+  )
+  t.equal(list.size, 2)
+  t.end()
+})
+
+test("files of names' keys", (t) => {
+  const key = OwnerKey.generate(primitives)
+  const original = `# a key\n${key.text(primitives)}\n`
+  const at = original.indexOf(' ', 8) + 1
+  const edited = fc
+    .tuple(fc.integer({ min: at, max: original.length - 2 }), fc.stringMatching(/^[A-Za-z0-9_-]{0,3}$/), fc.nat(3))
+    .map(([from, text, skip]) => original.slice(0, from) + text + original.slice(from + skip))
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        fc.string(),
+        fc.string().map((text) => `caracal-key-1 ${text}`),
+        edited,
+      ),
+      (text) => {
+        const read = OwnerKey.parse(primitives, text)
+        return read === undefined || isOriginal(read.publicKey, key.publicKey)
+      },
+    ),
+    { numRuns: 3000 },
+  )
+  t.ok(OwnerKey.parse(primitives, original))
+  t.end()
+})
 
 test('decoders of own files, and of signed blobs, give a value or undefined', (t) => {
   const inputs = [ledger.encode(), store.encode(), membership]

@@ -3,6 +3,8 @@ import fc from 'fast-check'
 import { test } from 'tap'
 import { decodeHeartbeat, decodeRecord, encodeHeartbeat, encodeRecord, liveHash } from '../../lib/service/record.js'
 import { recordKey } from '../../lib/service/registration.js'
+import { OwnerKey } from '../../lib/crypto/owner.js'
+import { formatProof, isProven, parseProof, proveName } from '../../lib/service/name-proof.js'
 import { keyName, parseServiceName } from '../../lib/service/service-id.js'
 import { checkPolicy, parsePolicy } from '../../lib/service/policy.js'
 import {
@@ -25,7 +27,10 @@ const signed = (bytes: Uint8Array) => ({ body: bytes, signature: new Uint8Array(
 const messages: DirectoryMessage[] = [
   { kind: 'hello', revocations: new Uint8Array(8) },
   { kind: 'hello', revocations: new Uint8Array(8), yours: signed(beat) },
+  { kind: 'hello', revocations: new Uint8Array(8), names: new Uint8Array(8).fill(2) },
+  { kind: 'hello', revocations: new Uint8Array(8), yours: signed(beat), names: new Uint8Array(8) },
   { kind: 'revocations', items: [new Uint8Array(100).fill(1)] },
+  { kind: 'names', items: [new Uint8Array(100).fill(1), new Uint8Array(7)] },
   { kind: 'digest', reply: true, groups: new Uint8Array(512).fill(9) },
   { kind: 'summary', entries: [{ host: host('h1'), sequence: 2 ** 45, complete: true }] },
   { kind: 'want', host: host('h1'), membership: true, have: [1, 2, 500, 2 ** 40] },
@@ -88,7 +93,11 @@ test('decoders are total', async (t) => {
 })
 
 test('names are parsed or refused with a text', async (t) => {
-  const text = fc.oneof(fc.string(), fc.stringMatching(/^[~a-zA-Z0-9.-]{0,60}$/))
+  const text = fc.oneof(
+    fc.string(),
+    fc.stringMatching(/^[~a-zA-Z0-9.-]{0,60}$/),
+    fc.stringMatching(/^k--[a-z2-7]{51,53}$/),
+  )
   fc.assert(
     fc.property(text, (name) => {
       const parsed = parseServiceName(name)
@@ -105,6 +114,23 @@ test('names are parsed or refused with a text', async (t) => {
     }),
   )
   t.pass('no exception')
+})
+
+test('proofs are read or refused, and a changed one proves nothing', async (t) => {
+  const key = OwnerKey.generate(primitives)
+  const proof = proveName(key, idOf(keyName(key.publicKey).text), host('h1'))
+  const text = formatProof(proof)
+  const edited = fc
+    .tuple(fc.nat(text.length - 1), fc.stringMatching(/^[A-Za-z0-9_-]$/))
+    .map(([at, character]) => text.slice(0, at) + character + text.slice(at + 1))
+  fc.assert(
+    fc.property(fc.oneof(fc.string(), edited), (given) => {
+      const read = parseProof(given)
+      return read === undefined || given === text || !isProven(primitives, key.publicKey, read)
+    }),
+    runs,
+  )
+  t.ok(isProven(primitives, key.publicKey, parseProof(text)!))
 })
 
 test('policies are parsed or refused', async (t) => {

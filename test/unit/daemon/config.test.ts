@@ -153,6 +153,12 @@ metrics: 127.0.0.1:9
     t.match(problem('services:\n  web: {}\n'), /^line 2, column 3: service web has no port/)
     t.match(problem('services:\n  we_b: { tcp: 1 }\n'), /^line 2, column 3: .*we_b/)
     t.match(problem('services:\n  web: { tcp: 1, move: rehome }\n'), /^line 2, column 24: services.web.move/)
+    t.match(
+      problem('services:\n  web: { tcp: 1, proof: x }\n'),
+      /^line 2, column 25: services.web.proof: no proof: expected/,
+    )
+    const proof = 'A'.repeat(172).replace('A', 'AQ').slice(0, 172)
+    t.match(problem(`services:\n  web: { tcp: 1, proof: ${proof} }\n`), /^line 2, column 3: web is no self-certifying/)
     t.match(problem('policy:\n  - { ports: [tcp/0] }\n'), /^line 2, column 15: .*"tcp\/0" is no port of a policy/)
     t.match(problem('- a\n- b\n'), /expected object/)
     t.match(problem('a: &a [x]\nb: [' + '*a,'.repeat(200) + ']\n'), /too many aliases/)
