@@ -8,6 +8,7 @@ import {
   ruleAsAuthority,
   ruleAsIssuer,
   type NameRuleFields,
+  type NameRuleList,
   type SignedNameRule,
 } from '../lib/crypto/name-rules.js'
 import { ANY_TAG, isTag } from '../lib/crypto/names.js'
@@ -62,7 +63,7 @@ export function giveName(
   const rule = openNameRule(primitives, bytes, trust.authority)
   if (rule === undefined)
     throw new CaracalError('CARACAL_E_CLOCK', 'a rule signed now would not be believed', "check this host's clock")
-  if (!free && !rulesInForce([...list.list(), rule]).some((one) => one.name === name && one.serial === serial)) {
+  if (!free && !inForce(rule, list)) {
     const above = ruleFor(name, rulesInForce(list.list()))?.name ?? name
     throw notEntitled(`the authority has given ${above} to hosts that this issuer cannot let in`)
   }
@@ -75,6 +76,10 @@ export function giveName(
     )
   list.add(bytes)
   return { bytes, rule }
+}
+
+function inForce(rule: SignedNameRule, list: NameRuleList): boolean {
+  return rulesInForce([...list.list(), rule]).get(rule.name)?.serial === rule.serial
 }
 
 function checkOwners(tags: readonly string[], hosts: number): void {
@@ -123,7 +128,7 @@ export function namesView({ host, identity, names }: Pick<Viewed, 'host' | 'iden
   const rules = rulesInForce(identity.trust.nameRules.list())
   const showHost = (id: HostId) => names.showHost(id)
   const rows = new Map<string, NameInfo>()
-  for (const rule of rules) rows.set(rule.name, ruleRow(rule.name, rule, showHost))
+  for (const rule of rules.values()) rows.set(rule.name, ruleRow(rule.name, rule, showHost))
   for (const known of host.catalogue.names()) {
     const rule = known.kind === 'key' ? undefined : ruleFor(known.name, rules)
     rows.set(known.name, rule === undefined ? claimRow(known, showHost) : ruleRow(known.name, rule, showHost))

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { PRIORITY_MAX, WEIGHT_MAX, type NameInfo, type OwnResponse } from '../../daemon/control/protocol.js'
 import { CaracalError } from '../../daemon/errors.js'
-import { NAME_RANK_MAX } from '../../lib/crypto/name-rules.js'
+import { RANK_MAX } from '../../lib/wire/constants.js'
 import { withDaemon } from '../daemon.js'
 import { collect, givenName, wholeNumber, withReading, type ReadingOptions } from '../option.js'
 import { counted, formatTime, print, printJson, printTable } from '../output.js'
@@ -35,7 +35,7 @@ export function addOwn(program: Command, finish: Finish): void {
       }
       if (free && given) throw usage('--free goes with nothing else', 'leave out the other options')
       if (!free && !given) throw usage(`to whom ${name} belongs is not said`, 'give --tag, --host or --free')
-      const request = { name, tags, hosts, free, minPriority: minPriority ?? 0, maxWeight: maxWeight ?? NAME_RANK_MAX }
+      const request = { name, tags, hosts, free, minPriority: minPriority ?? 0, maxWeight: maxWeight ?? RANK_MAX }
       const owned = await withDaemon(options, (client) => client.call('own', request))
       if (options.json) printJson(owned)
       else print(`${outcome(owned)}; ${counted(owned.told, 'host')} told so far`)
@@ -76,7 +76,7 @@ function owners({ tags, hosts }: Pick<NameInfo, 'tags' | 'hosts'>): string {
 function limits({ minPriority, maxWeight }: Pick<NameInfo, 'minPriority' | 'maxWeight'>): string {
   const parts = [
     ...(minPriority === null || minPriority === 0 ? [] : [`priority >= ${minPriority}`]),
-    ...(maxWeight === null || maxWeight === NAME_RANK_MAX ? [] : [`weight <= ${maxWeight}`]),
+    ...(maxWeight === null || maxWeight === RANK_MAX ? [] : [`weight <= ${maxWeight}`]),
   ]
   return parts.join(', ') || '-'
 }

@@ -11,8 +11,8 @@
 // longer than REQUEST_LINE_MAX or when it is not JSON.
 
 import { z } from 'zod'
-import { NAME_RANK_MAX } from '../../lib/crypto/name-rules.js'
 import type { TapEvent } from '../../lib/host/tap.js'
+import { RANK_MAX } from '../../lib/wire/constants.js'
 import type * as shapes from './shapes.js'
 import {
   doctorShape,
@@ -89,7 +89,7 @@ const inviteRequestShape = z.object({
   uses: z.number().int().min(1).max(10_000).default(1),
 })
 
-const nameRank = z.number().int().min(0).max(NAME_RANK_MAX)
+const nameRank = z.number().int().min(0).max(RANK_MAX)
 const ownRequestShape = z.object({
   /** A service's name, for itself and all names below it, or `*`. */
   name,
@@ -97,7 +97,7 @@ const ownRequestShape = z.object({
   /** By name or ID. */
   hosts: z.array(name).max(32).default([]),
   minPriority: nameRank.default(0),
-  maxWeight: nameRank.default(NAME_RANK_MAX),
+  maxWeight: nameRank.default(RANK_MAX),
   /** Take the rule back; the rest does not count. */
   free: z.boolean().default(false),
 })

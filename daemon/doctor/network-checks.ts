@@ -89,7 +89,7 @@ export function checkNames(conflicts: readonly string[]): DoctorCheck {
   return warn(
     name,
     `${listed(conflicts)}: these registrations are ignored`,
-    'expose the service under another name there, or on hosts with the tag that owns the name',
+    'expose the service under another name there, or on hosts that own the name: see `caracal own`',
   )
 }
 

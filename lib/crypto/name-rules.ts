@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { concat, utf8 } from '../wire/bytes.js'
-import { HOST_ID_LENGTH, NAME_LENGTH_MAX, NETWORK_ID_LENGTH } from '../wire/constants.js'
+import { HOST_ID_LENGTH, NAME_LENGTH_MAX, NETWORK_ID_LENGTH, RANK_MAX } from '../wire/constants.js'
 import { fromHex, hostId, networkId, toHex, type HostId } from '../wire/ids.js'
 import { bytesOf, bytesUpTo, fields, pack, unpack } from '../wire/pack.js'
 import { decodeSigned, SIGNED_OVERHEAD, type SignedBlob } from '../wire/signed.js'
@@ -28,8 +28,6 @@ export const ISSUERS_RULES_MAX = 512
 export const ISSUER_RULES_MAX = 128
 /** Tags, and hosts, of one rule. */
 export const OWNERS_MAX = 8
-/** Best priority and largest weight that can be asked for. */
-export const NAME_RANK_MAX = 65_535
 /** The name that stands for all. */
 export const ALL_NAMES = '*'
 const LABELS_MAX = 4
@@ -70,7 +68,7 @@ export function ruleAsIssuer(
   return bounded(key.sign(LABEL, encodeBody(issuer.network, rule, issuer.certificate)))
 }
 
-const rank = z.number().int().min(0).max(NAME_RANK_MAX)
+const rank = z.number().int().min(0).max(RANK_MAX)
 const Body = fields([
   z.literal(VERSION),
   bytesOf(NETWORK_ID_LENGTH),

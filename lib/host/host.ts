@@ -85,6 +85,8 @@ export class Host implements SessionSink {
   #datagrams: DatagramBatch | undefined
   #tickAt = -Infinity
   #leaving = false
+  /** Rules for names have come: reviewed once a batch, as they come in many messages. */
+  #namesRuled = false
   readonly #syncHold: SyncHold
   readonly #farewells: Farewells
   readonly #pings = new Pings()
@@ -134,8 +136,7 @@ export class Host implements SessionSink {
         changed: (change) => this.#recordChanged(change),
         revoked: () => this.#revoked(),
         namesRuled: () => {
-          this.#reviewNames()
-          events.namesRuled()
+          this.#namesRuled = true
         },
       },
     )
@@ -569,6 +570,10 @@ export class Host implements SessionSink {
 
   /** First packets that wait for a service are tried again, and refused once nothing more is to come. */
   #release(now: number): void {
+    if (this.#namesRuled) {
+      this.#reviewNames()
+      this.#c.events.namesRuled()
+    }
     this.#syncHold.look(this.directory.synced)
     if (!this.#syncHold.due) return
     this.#syncHold.due = false
@@ -598,6 +603,7 @@ export class Host implements SessionSink {
 
   /** Whose names are whose, by the rules and the hosts' tags as they are now. */
   #reviewNames(): void {
+    this.#namesRuled = false
     this.catalogue.setRules(rulesInForce(this.#c.trust.nameRules.list()))
     this.#claims.reviewAll()
     this.#syncHold.due = true

@@ -83,7 +83,7 @@ export class ServiceCatalogue {
   readonly #domains = new Map<string, number>()
   /** Registrations whose name is not what their ID says. */
   readonly #misnamed = new Map<string, Conflict>()
-  #rules: readonly NameRule[] = []
+  #rules: ReadonlyMap<string, NameRule> = new Map()
 
   constructor(options: CatalogueOptions, components: CatalogueComponents) {
     this.#options = options
@@ -109,8 +109,8 @@ export class ServiceCatalogue {
     return true
   }
 
-  /** The authority's rules have changed. */
-  setRules(rules: readonly NameRule[]): void {
+  /** The rules in force, by name, have changed. */
+  setRules(rules: ReadonlyMap<string, NameRule>): void {
     this.#rules = rules
     this.review()
   }

@@ -1,7 +1,8 @@
 import type { SignedNameRule } from '../crypto/name-rules.js'
 import { forbiddenTag } from '../crypto/authority.js'
+import { RANK_MAX } from '../wire/constants.js'
 import type { HostId } from '../wire/ids.js'
-import { RANK_MAX, type NameClaim, type Registration } from './registration.js'
+import type { NameClaim, Registration } from './registration.js'
 
 /** Who may register a name and all names below it, by the word of the authority or of one of its issuers. */
 export interface NameRule {
@@ -42,7 +43,7 @@ export const unowned: NameOwner = { by: 'nobody', tags: [], hosts: [], ...UNBOUN
  */
 export function ownerOf(
   name: string,
-  rules: readonly NameRule[],
+  rules: ReadonlyMap<string, NameRule>,
   claims: readonly { readonly host: HostId; readonly claim: NameClaim }[],
   tagsOf: (host: HostId) => readonly string[] | undefined,
   memberSince: (host: HostId) => number = () => 0,
@@ -66,37 +67,34 @@ export function ownerOf(
 }
 
 /**
- * The rules that count of all that were signed. For one name the authority's word goes before any issuer's whatever their serials, also where it says `free`; among issuers' the
+ * The rules that count, by name, of all that were signed. For one name the authority's word goes before any issuer's whatever their serials, also where it says `free`; among issuers' the
  * highest serial counts, ties by host ID. Below a name that the authority has given away, an issuer's rules count only when it could let in an owner of that name anyway.
  */
-export function rulesInForce(signed: readonly SignedNameRule[]): NameRule[] {
-  const byName = new Map<string, SignedNameRule>()
+export function rulesInForce(signed: readonly SignedNameRule[]): Map<string, NameRule> {
+  const authority = new Map<string, SignedNameRule>()
+  for (const rule of signed) if (rule.issuer === undefined && !rule.free) authority.set(rule.name, rule)
+  const best = new Map<string, SignedNameRule>()
   for (const rule of signed) {
-    const before = byName.get(rule.name)
-    if (before === undefined || overrides(rule, before)) byName.set(rule.name, rule)
+    const before = best.get(rule.name)
+    if (isEntitled(rule, authority) && (before === undefined || overrides(rule, before))) best.set(rule.name, rule)
   }
-  const authority = [...byName.values()].filter(({ issuer, free }) => issuer === undefined && !free)
-  return [...byName.values()].flatMap((rule) => {
-    const { name, tags, hosts, minPriority, maxWeight, serial, issuer } = rule
-    if (rule.free || !isEntitled(rule, authority)) return []
-    return {
-      name,
-      tags,
-      hosts,
-      minPriority,
-      maxWeight,
-      serial,
-      ...(issuer === undefined ? {} : { issuer: issuer.host }),
-    }
-  })
+  const inForce = new Map<string, NameRule>()
+  for (const { name, tags, hosts, minPriority, maxWeight, serial, issuer, free } of best.values()) {
+    const by = issuer === undefined ? {} : { issuer: issuer.host }
+    if (!free) inForce.set(name, { name, tags, hosts, minPriority, maxWeight, serial, ...by })
+  }
+  return inForce
 }
 
-/** The rule with the most labels that covers the name. */
-export function ruleFor<R extends Pick<NameRule, 'name'>>(name: string, rules: readonly R[]): R | undefined {
-  let best: R | undefined
-  for (const rule of rules)
-    if (covers(rule.name, name) && (best === undefined || depth(rule.name) > depth(best.name))) best = rule
-  return best
+/** The rule with the most labels that covers the name. `rules`: by name. */
+export function ruleFor<R>(name: string, rules: ReadonlyMap<string, R>): R | undefined {
+  for (let at = 0; at >= 0;) {
+    const rule = rules.get(name.slice(at))
+    if (rule !== undefined) return rule
+    const dot = name.indexOf('.', at)
+    at = dot < 0 ? -1 : dot + 1
+  }
+  return rules.get('*')
 }
 
 function overrides(rule: SignedNameRule, other: SignedNameRule): boolean {
@@ -105,7 +103,7 @@ function overrides(rule: SignedNameRule, other: SignedNameRule): boolean {
   return rule.issuer.host < other.issuer.host
 }
 
-function isEntitled({ name, issuer }: SignedNameRule, authority: readonly SignedNameRule[]): boolean {
+function isEntitled({ name, issuer }: SignedNameRule, authority: ReadonlyMap<string, SignedNameRule>): boolean {
   const above = issuer && ruleFor(name, authority)
   if (issuer === undefined || above === undefined) return true
   if (above.tags.length === 0 && above.hosts.length === 0) return true
@@ -129,8 +127,4 @@ export function bounded(registration: Registration, owner: NameOwner): { priorit
 /** Whether a name or domain (`*`: all) covers the name. */
 export function covers(domain: string, name: string): boolean {
   return domain === '*' || domain === name || name.endsWith(`.${domain}`)
-}
-
-function depth(domain: string): number {
-  return domain === '*' ? 0 : domain.split('.').length
 }

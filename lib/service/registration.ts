@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import type { Locator } from '../path/locator.js'
-import { LABEL_LENGTH_MAX, NAME_LENGTH_MAX, SERVICE_ID_LENGTH, HOST_ID_LENGTH } from '../wire/constants.js'
+import { HOST_ID_LENGTH, LABEL_LENGTH_MAX, NAME_LENGTH_MAX, RANK_MAX, SERVICE_ID_LENGTH } from '../wire/constants.js'
 import { fromHex, hostId, serviceId, type HostId, type ServiceId } from '../wire/ids.js'
 import { bytesOf, fields, type Packable } from '../wire/pack.js'
 
@@ -86,7 +86,6 @@ export const CLAIMS_MAX = 8
 export const LOCATORS_MAX = 12
 export const RELAYS_MAX = 4
 export const TAGS_MAX = 8
-export const RANK_MAX = 65_535
 
 /** The one key under which a host may publish the payload; claims come in several records, numbered. */
 export function recordKey(payload: RecordPayload, number = 0): string {

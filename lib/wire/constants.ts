@@ -76,6 +76,8 @@ export const HOST_ID_LENGTH = 32
 export const NETWORK_ID_LENGTH = 32
 export const LABEL_LENGTH_MAX = 63
 export const NAME_LENGTH_MAX = 200
+/** Highest priority and weight of an instance. */
+export const RANK_MAX = 65_535
 
 // ---- Implementation ----
 

@@ -159,6 +159,8 @@ metrics: 127.0.0.1:9
     )
     const proof = 'A'.repeat(172).replace('A', 'AQ').slice(0, 172)
     t.match(problem(`services:\n  web: { tcp: 1, proof: ${proof} }\n`), /^line 2, column 3: web is no self-certifying/)
+    const own = `~${'a'.repeat(52)}`
+    t.match(load(`services:\n  ${own}: { tcp: 1, proof: ${proof} }\n`).services, [{ name: own, proof }])
     t.match(problem('policy:\n  - { ports: [tcp/0] }\n'), /^line 2, column 15: .*"tcp\/0" is no port of a policy/)
     t.match(problem('- a\n- b\n'), /expected object/)
     t.match(problem('a: &a [x]\nb: [' + '*a,'.repeat(200) + ']\n'), /too many aliases/)

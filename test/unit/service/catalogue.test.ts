@@ -131,7 +131,7 @@ test('a rule of the authority beats claims and bounds what hosts may ask for', a
     { name: '*', tags: ['nobody'], hosts: [], minPriority: 0, maxWeight: 65_535, serial: 1 },
     { name: 'shop', tags: ['web'], hosts: [], minPriority: 10, maxWeight: 500, serial: 1, issuer: h3 },
   ]
-  world.catalogue.setRules(rules)
+  world.catalogue.setRules(new Map(rules.map((rule) => [rule.name, rule])))
   const [instance, ...others] = world.catalogue.byName('api.shop')!.instances
   t.strictSame(others, [])
   t.strictSame([instance!.host, instance!.priority, instance!.weight], [h2, 10, 500])
@@ -141,7 +141,7 @@ test('a rule of the authority beats claims and bounds what hosts may ask for', a
   t.match(world.catalogue.names(), [
     { name: 'api.shop', owner: { by: 'authority', issuer: h3 }, claimedSince: undefined },
   ])
-  world.catalogue.setRules([])
+  world.catalogue.setRules(new Map())
   t.match(world.catalogue.names(), [{ owner: { by: 'claim', claimant: h1 }, claimedSince: 1 }])
   t.equal(world.hosts('api.shop').length, 2, 'free again')
 })

@@ -1,7 +1,7 @@
 import { test } from 'tap'
 import type { Issuer } from '../../../lib/crypto/authority.js'
 import type { SignedNameRule } from '../../../lib/crypto/name-rules.js'
-import { rulesInForce } from '../../../lib/service/ownership.js'
+import { ruleFor, rulesInForce } from '../../../lib/service/ownership.js'
 import { host, network } from './fixtures.js'
 
 const issuer = (name: string, tags: readonly string[]): Issuer => ({
@@ -24,9 +24,7 @@ function rule(
 
 const inForce = (...signed: SignedNameRule[]) =>
   [signed, signed.toReversed()].map((list) =>
-    rulesInForce(list)
-      .map(({ name, tags }) => `${name} ${tags.join()}`)
-      .sort(),
+    [...rulesInForce(list).values()].map(({ name, tags }) => `${name} ${tags.join()}`).sort(),
   )
 const both = (...rules: string[]) => [rules, rules]
 
@@ -54,5 +52,20 @@ test("below the authority's domains an issuer counts only where it could let in 
   t.strictSame(inForce(everybody, rule('api', 'web', web)), both('* ', 'api web'))
   const one = rule('pay', '', undefined, { tags: [], hosts: [host('h1')] })
   t.strictSame(inForce(one, rule('api.pay', 'a', any)), both('pay '), 'no issuer makes that host')
+  const late = rule('api.pay', 'web', web, { serial: 9 })
+  t.strictSame(
+    inForce(bank, rule('api.pay', 'a', any), late),
+    both('api.pay a', 'pay bank'),
+    'nor does it hide another',
+  )
   t.strictSame(inForce({ ...bank, free: true }, rule('api.pay', 'web', web)), both('api.pay web'))
+})
+
+test('the rule with the most labels counts', async (t) => {
+  const rules = new Map(['*', 'shop', 'api.shop'].map((name) => [name, name]))
+  t.strictSame(
+    ['web', 'shop', 'x.shop', 'api.shop', 'v2.api.shop', 'workshop', 'shop.web'].map((name) => ruleFor(name, rules)),
+    ['*', 'shop', 'shop', 'api.shop', 'api.shop', '*', '*'],
+  )
+  t.equal(ruleFor('web', new Map([['shop', 1]])), undefined)
 })
