@@ -238,15 +238,14 @@ export class NameRuleList {
   /** Key of the rule that had to go; undefined: there was room. */
   #makeRoom({ issuer }: SignedNameRule): string | undefined {
     this.#digest = undefined
-    const keys = this.#keys()
-    const issuers = keys.filter((key) => !key.startsWith(AUTHORITY))
+    const group = (belongs: (key: string) => boolean, max: number) =>
+      lastOfMany([...this.#held.keys()].filter(belongs), max)
+    const isAuthority = (key: string) => key.startsWith(AUTHORITY)
     const last =
       issuer === undefined
-        ? lastOfMany(keys.slice(0, keys.length - issuers.length), NAME_RULES_MAX - ISSUERS_RULES_MAX)
-        : (lastOfMany(
-            issuers.filter((key) => key.startsWith(issuer.host)),
-            ISSUER_RULES_MAX,
-          ) ?? lastOfMany(issuers, ISSUERS_RULES_MAX))
+        ? group(isAuthority, NAME_RULES_MAX - ISSUERS_RULES_MAX)
+        : (group((key) => key.startsWith(issuer.host), ISSUER_RULES_MAX) ??
+          group((key) => !isAuthority(key), ISSUERS_RULES_MAX))
     if (last !== undefined) this.#drop(last)
     return last
   }
@@ -257,9 +256,9 @@ function isNewer(serial: number, signature: string, { rule, signature: other }: 
   return serial > rule.serial || (serial === rule.serial && signature > other)
 }
 
-/** The last of the keys when they are more than `max`. */
+/** The last of the keys in their order when they are more than `max`. */
 function lastOfMany(keys: readonly string[], max: number): string | undefined {
-  return keys.length > max ? keys.at(-1) : undefined
+  return keys.length > max ? keys.reduce((last, key) => (key > last ? key : last)) : undefined
 }
 
 /** Before all hosts' IDs. */

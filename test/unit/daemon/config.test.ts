@@ -157,7 +157,7 @@ metrics: 127.0.0.1:9
       problem('services:\n  web: { tcp: 1, proof: x }\n'),
       /^line 2, column 25: services.web.proof: no proof: expected/,
     )
-    const proof = 'A'.repeat(172).replace('A', 'AQ').slice(0, 172)
+    const proof = `AQ${'A'.repeat(170)}`
     t.match(problem(`services:\n  web: { tcp: 1, proof: ${proof} }\n`), /^line 2, column 3: web is no self-certifying/)
     const own = `~${'a'.repeat(52)}`
     t.match(load(`services:\n  ${own}: { tcp: 1, proof: ${proof} }\n`).services, [{ name: own, proof }])
