@@ -1,8 +1,12 @@
 import type { Command } from 'commander'
 import { CaracalError } from '../../daemon/errors.js'
+import { OwnerKey } from '../../lib/crypto/owner.js'
+import { loadSodium } from '../../lib/crypto/sodium.js'
+import { formatProof, proveName } from '../../lib/service/name-proof.js'
 import { keyName, serviceIdOf } from '../../lib/service/service-id.js'
 import { hostId, networkId, type HostId, type NetworkId } from '../../lib/wire/ids.js'
 import { withDaemon } from '../daemon.js'
+import { readKeyFile, writeKeyFile } from '../key-file.js'
 import { givenName, withReading, type ReadingOptions } from '../option.js'
 import { print, printJson } from '../output.js'
 import type { Finish } from '../program.js'
@@ -24,7 +28,6 @@ export function addKey(program: Command, finish: Finish): void {
     .argument('[file]', `file to make, readable by its owner only (default: ${DEFAULT_FILE})`)
     .description('Make a key. The name is the last line of the output.')
     .action(async (file: string = DEFAULT_FILE) => {
-      const { loadSodium, OwnerKey, writeKeyFile } = await cryptography()
       const primitives = await loadSodium()
       const made = OwnerKey.generate(primitives)
       await writeKeyFile(file, made, primitives)
@@ -37,7 +40,6 @@ export function addKey(program: Command, finish: Finish): void {
     .argument('<file>', 'file of the key')
     .description("Print the key's name.")
     .action(async (file: string) => {
-      const { loadSodium, readKeyFile } = await cryptography()
       print(keyName((await readKeyFile(file, await loadSodium())).publicKey).text)
       finish()
     })
@@ -49,7 +51,6 @@ export function addKey(program: Command, finish: Finish): void {
       "Let a host register the key's name: what is printed in the last line is for `caracal expose NAME --proof` there.",
     )
     .action(async (file: string, options: ProofOptions) => {
-      const { loadSodium, readKeyFile, proveName, formatProof } = await cryptography()
       const primitives = await loadSodium()
       const owner = await readKeyFile(file, primitives)
       const { network, host, shown } = options.network === undefined ? await asked(options) : offline(options)
@@ -63,17 +64,6 @@ export function addKey(program: Command, finish: Finish): void {
       }
       finish()
     })
-}
-
-/** Loaded by these commands only: all others start faster without. */
-async function cryptography() {
-  const [{ loadSodium }, { OwnerKey }, { formatProof, proveName }, { readKeyFile, writeKeyFile }] = await Promise.all([
-    import('../../lib/crypto/sodium.js'),
-    import('../../lib/crypto/owner.js'),
-    import('../../lib/service/name-proof.js'),
-    import('../key-file.js'),
-  ])
-  return { loadSodium, OwnerKey, formatProof, proveName, readKeyFile, writeKeyFile }
 }
 
 interface Where {
