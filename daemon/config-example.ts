@@ -24,9 +24,13 @@ listen:
   - 0.0.0.0:${UDP_PORT}
   - '[::]:${UDP_PORT}'
 
-# Ciphers that this host offers: two hosts take AES-256-GCM when both offer it, and it is offered only where the processor has instructions for it.
-# chacha20-poly1305 always stays, so that any two hosts have one in common.
-aead: [aes-256-gcm, chacha20-poly1305]
+aead:
+  # Ciphers that this host offers: two hosts take AES-256-GCM when both offer it, and it is offered only where the processor has instructions for it.
+  # chacha20-poly1305 always stays, so that any two hosts have one in common.
+  offer: [aes-256-gcm, chacha20-poly1305]
+  # What does AES-256-GCM: ipsec-mb (libipsec-mb 1.3, Debian's package libipsec-mb1, faster), openssl (Node's own), or auto: ipsec-mb where it is
+  # installed and agrees with openssl when the daemon starts. \`caracal status\` says which it is.
+  implementation: auto
 
 tun:
   name: caracal0

@@ -18,6 +18,7 @@ import { HEALTH_FORM, PORT_FORM, parseHealth, parsePortSpec } from './control/sp
 import { parseDnsMode, type DnsMode } from './dns/resolver-settings.js'
 import { CaracalError, messageOf, systemCode } from './errors.js'
 import { logLevels, type LogLevel } from './log.js'
+import type { AeadSetting } from './native-codec.js'
 import { BUFFER_BYTES } from './udp.js'
 
 export const DEFAULT_STATE = '/var/lib/caracal'
@@ -74,8 +75,8 @@ export interface Config {
   readonly name: string
   /** Underlay UDP addresses. */
   readonly listen: readonly Locator[]
-  /** What this host may offer in handshakes; ChaCha20-Poly1305 is always among them. Order means nothing. */
-  readonly aead: readonly AeadName[]
+  /** ChaCha20-Poly1305 is always offered. */
+  readonly aead: AeadSetting
   readonly offload: OffloadSetting
   readonly loop: LoopSetting
   readonly tun: { readonly name: string; readonly mtu: number }
@@ -227,10 +228,13 @@ const tunShape = z.strictObject({
   name: tunName.default('caracal0'),
   mtu: z.number().int().min(1280).max(65_535).default(TUN_MTU),
 })
-const aeads = z
-  .array(z.enum(aeadNames))
-  .refine((list) => list.includes(COMMON_AEAD), `${COMMON_AEAD} is needed, so that any two hosts have one in common`)
-  .default([...aeadNames])
+const aeadShape = z.strictObject({
+  offer: z
+    .array(z.enum(aeadNames))
+    .refine((list) => list.includes(COMMON_AEAD), `${COMMON_AEAD} is needed, so that any two hosts have one in common`)
+    .default([...aeadNames]),
+  implementation: z.enum(['auto', 'openssl', 'ipsec-mb']).default('auto'),
+})
 const offloadShape = z.strictObject({
   tun: z.enum(['uso', 'tso', 'checksum', 'none']).default('uso'),
   'vnet-header': z.boolean().default(true),
@@ -270,7 +274,7 @@ const fileShape = z.strictObject({
       { address: '0.0.0.0', port: UDP_PORT },
       { address: '::', port: UDP_PORT },
     ]),
-  aead: aeads,
+  aead: aeadShape.prefault({}),
   offload: offloadShape.prefault({}),
   loop: loopShape.prefault({}),
   tun: tunShape.prefault({}),
@@ -288,6 +292,7 @@ const fileShape = z.strictObject({
 function keysAt(path: readonly PropertyKey[]): readonly string[] {
   if (path.length === 0) return Object.keys(fileShape.shape)
   const shapes = {
+    aead: aeadShape,
     tun: tunShape,
     offload: offloadShape,
     loop: loopShape,

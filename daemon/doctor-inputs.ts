@@ -7,6 +7,7 @@ import { runCommand } from './command.js'
 import type { DoctorCheck } from './control/shapes.js'
 import { wallNow, type Daemon } from './daemon.js'
 import { runDoctor } from './doctor.js'
+import { chooseLibrary, codecAddon } from './native-codec.js'
 import { flowCounts, hostsView, serviceView } from './views.js'
 
 /** Every check of `caracal doctor`, on a running daemon. */
@@ -26,6 +27,7 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
     tun,
     sockets: underlay.sockets,
     aeads: daemon.aeads,
+    aes: chooseLibrary(codecAddon(), daemon.config.aead.implementation),
     settings: daemon.config,
     link: {
       pools: [addresses.plan.pool, addresses.plan.v6],

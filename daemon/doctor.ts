@@ -40,6 +40,7 @@ import { checkEventLoop, checkKernelSettings, checkNode, type SettingReader } fr
 import { checkClock, checkMembership, type TrustInputs } from './doctor/trust-checks.js'
 import { messageOf } from './errors.js'
 import type { LoopDelay } from './event-loop.js'
+import type { AeadChoice } from './native-codec.js'
 
 /** The daemon and its machine as the checks see them. */
 export interface DoctorInputs {
@@ -53,6 +54,8 @@ export interface DoctorInputs {
   readonly sockets: readonly SocketReport[]
   /** What the codec in use offers. */
   readonly aeads: readonly AeadName[]
+  /** What does AES-256-GCM in it. */
+  readonly aes: AeadChoice
   /** What has been chosen to be done without is told as such. */
   readonly settings: Pick<Config, 'offload' | 'aead'>
   /** Without its `tun`, which is the device above. */
@@ -90,7 +93,7 @@ export async function runDoctor(inputs: DoctorInputs, limitMs = LIMIT_MS): Promi
     ['other firewalls', () => checkFirewallObstacles(link)],
     ['udp offloads', () => checkUdpOffloads(sockets, offload)],
     ['udp buffers', () => checkUdpBuffers(sockets, offload.bufferBytes, readSetting)],
-    ['sealing', () => checkSealing(inputs.aeads, aead)],
+    ['sealing', () => checkSealing(inputs.aeads, aead, inputs.aes)],
     ['clock', () => checkClock(trust)],
     ['membership', () => checkMembership(trust)],
     ['hosts', () => checkHosts(inputs.hosts)],

@@ -4,17 +4,60 @@ import { dropNumber, type DropReason } from '../lib/wire/drop.js'
 import { CaracalError } from './errors.js'
 import { loadAddon, projectRoot } from './native.js'
 
+/** What does AES-256-GCM: Node's own OpenSSL, or libipsec-mb, which is faster, where it is installed. All else is OpenSSL's. */
+export type AeadLibrary = 'openssl' | 'ipsec-mb'
+
+export interface AeadSetting {
+  /** What may be offered in handshakes. Order means nothing. */
+  readonly offer: readonly AeadName[]
+  /** auto: the fastest that is there. A library that cannot be used is replaced by OpenSSL. */
+  readonly implementation: 'auto' | AeadLibrary
+}
+
+/** The library in use for AES-256-GCM. */
+export interface AeadChoice {
+  readonly library: AeadLibrary
+  /** Such as `libipsec-mb 1.3.0`. */
+  readonly title: string
+  /** `OpenSSL` with its version, which does all else. */
+  readonly openssl: string
+  /** Why libipsec-mb was wanted and is not in use. */
+  readonly passedOver: string | undefined
+  /** It was passed over because it failed its self-test. */
+  readonly failed: boolean
+}
+
 /**
  * What daemon/native/codec.cc exports. Every function checks its arguments and throws an Error with a code before it touches anything:
  * CARACAL_E_ARGUMENT, CARACAL_E_RANGE, CARACAL_E_AEAD.
  */
 export interface CodecAddon {
-  /** @param drops numbers of {@link reportedDrops}, in that order */
-  createCodec(drops: Int32Array): AddonCodec
+  /**
+   * @param drops numbers of {@link reportedDrops}, in that order
+   * @param library for AES-256-GCM; CARACAL_E_AEAD when it cannot be used here
+   */
+  createCodec(drops: Int32Array, library: AeadLibrary): AddonCodec
   /** What passed its self-test here, best first. */
   codecAeads(): AeadName[]
+  /** Loads libipsec-mb at the first call of the process and tests it against OpenSSL, which takes some 10 ms. */
+  ipsecMb(): {
+    version: string
+    /** The code in it that this processor runs. */
+    variant: string
+    /** Why it is not used; empty: it can be used. */
+    problem: string
+    /** It did not agree with OpenSSL in the self-test. */
+    failed: boolean
+  }
   /** An AEAD by itself: ciphertext and tag. */
-  aeadSeal(aead: AeadName, key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array): Uint8Array
+  aeadSeal(
+    aead: AeadName,
+    key: Uint8Array,
+    nonce: Uint8Array,
+    aad: Uint8Array,
+    plaintext: Uint8Array,
+    library: AeadLibrary,
+  ): Uint8Array
   /** undefined when the tag is wrong. */
   aeadOpen(
     aead: AeadName,
@@ -22,6 +65,7 @@ export interface CodecAddon {
     nonce: Uint8Array,
     aad: Uint8Array,
     ciphertext: Uint8Array,
+    library: AeadLibrary,
   ): Uint8Array | undefined
 }
 
@@ -55,7 +99,13 @@ export interface AddonCodec {
   ): number
 }
 
-const functions = ['createCodec', 'codecAeads', 'aeadSeal', 'aeadOpen'] as const satisfies readonly (keyof CodecAddon)[]
+const functions = [
+  'createCodec',
+  'codecAeads',
+  'ipsecMb',
+  'aeadSeal',
+  'aeadOpen',
+] as const satisfies readonly (keyof CodecAddon)[]
 
 /** The codec's part of the addon. Throws CARACAL_E_NATIVE when the addon is not built, does not load or is of another version. */
 export function codecAddon(): CodecAddon {
@@ -76,6 +126,24 @@ function isCodecAddon(addon: unknown): addon is CodecAddon {
   return functions.every((name) => typeof exported.get(name) === 'function')
 }
 
+/** The same throughout the process, whoever asks. */
+export function chooseLibrary(addon: CodecAddon, wanted: AeadSetting['implementation']): AeadChoice {
+  const openssl = `OpenSSL ${process.versions.openssl}`
+  const plain = { library: 'openssl', title: openssl, openssl, passedOver: undefined, failed: false } as const
+  if (wanted === 'openssl') return plain
+  const { version, problem, failed } = addon.ipsecMb()
+  if (problem !== '') return { ...plain, passedOver: problem, failed }
+  return { ...plain, library: 'ipsec-mb', title: `libipsec-mb ${version}` }
+}
+
+/** What is offered, best first, and by whom it is done. */
+export function sealers(
+  aeads: readonly AeadName[],
+  aes: AeadChoice,
+): { readonly aead: AeadName; readonly by: string }[] {
+  return aeads.map((aead) => ({ aead, by: aead === 'aes-256-gcm' ? aes.title : aes.openssl }))
+}
+
 const reportedDrops: readonly DropReason[] = [
   'truncated',
   'bad-version',
@@ -92,10 +160,11 @@ export class NativeCodec implements FrameCodec {
   readonly #codec: AddonCodec
   readonly #state = new Int32Array(2)
 
-  /** @param allowed what may be offered; undefined: all that passed its self-test */
-  constructor(addon: CodecAddon, allowed?: readonly AeadName[]) {
-    this.aeads = addon.codecAeads().filter((aead) => allowed?.includes(aead) ?? true)
-    this.#codec = addon.createCodec(Int32Array.from(reportedDrops, dropNumber))
+  /** @param setting undefined: all that passed its self-test, as fast as possible */
+  constructor(addon: CodecAddon, setting?: AeadSetting) {
+    this.aeads = addon.codecAeads().filter((aead) => setting?.offer.includes(aead) ?? true)
+    const { library } = chooseLibrary(addon, setting?.implementation ?? 'auto')
+    this.#codec = addon.createCodec(Int32Array.from(reportedDrops, dropNumber), library)
   }
 
   installSeal(slot: number, aead: AeadName, key: Uint8Array, receiverLane: number): void {

@@ -1,5 +1,6 @@
 // The daemon's state as the control socket tells it: pure readings, no actions.
 
+import type { AeadName } from '../lib/crypto/codec.js'
 import type { FlowSnapshot } from '../lib/flow/flow-snapshot.js'
 import type { Host } from '../lib/host/host.js'
 import { decodeLocator, formatLocator, type Locator } from '../lib/path/locator.js'
@@ -27,6 +28,7 @@ import type { Instances } from './instances.js'
 import type { LinkReport } from './link.js'
 import type { MetricsSample } from './metrics.js'
 import type { Names } from './names.js'
+import { chooseLibrary, codecAddon, sealers } from './native-codec.js'
 import { monotonicNow } from './packet-loop.js'
 import { ownNameOf } from './proof-setting.js'
 import type { TunDevice } from './tun.js'
@@ -38,9 +40,11 @@ export interface Viewed {
   readonly state: 'starting' | 'ready' | 'closing'
   /** Monotonic ms. */
   readonly startedAt: number
-  readonly config: Pick<Config, 'dns'>
+  readonly config: Pick<Config, 'dns' | 'aead'>
   readonly identity: Identity
   readonly host: Host
+  /** What this host offers in handshakes. */
+  readonly aeads: readonly AeadName[]
   readonly names: Names
   readonly instances: Instances
   readonly admission: Pick<Admission, 'isIssuer'>
@@ -105,6 +109,7 @@ export function statusView(daemon: Viewed): StatusResponse {
       ...prefixed('directory', host.directory.counters),
     },
     drops: host.drops.toJSON(),
+    sealing: sealers(daemon.aeads, chooseLibrary(codecAddon(), config.aead.implementation)),
   }
 }
 

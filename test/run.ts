@@ -27,6 +27,8 @@ const packages: Record<string, string> = {
   python3: 'python3',
   unshare: 'util-linux',
 }
+/** Used by the daemon where there is one, and tested then: no test needs it. */
+const optional: Record<string, string> = process.arch === 'x64' ? { 'libIPSec_MB.so.1': 'libipsec-mb1' } : {}
 const extraPath = '/usr/sbin:/sbin:/usr/local/sbin'
 
 interface Tally {
@@ -45,7 +47,12 @@ function has(command: string): boolean {
   return spawnSync('sh', ['-c', `command -v ${command}`], { env }).status === 0
 }
 
+function hasLibrary(file: string): boolean {
+  return spawnSync('sh', ['-c', `ldconfig -p | grep -qF ${file}`], { env }).status === 0
+}
+
 function installPackages(): void {
+  installOptional()
   const missing = Object.keys(packages).filter((command) => !has(command))
   if (missing.length === 0) return
   const names = missing.map((command) => packages[command]!)
@@ -54,14 +61,32 @@ function installPackages(): void {
     return
   }
   console.log(`# installing ${names.join(' ')}`)
-  const options = { env: { ...env, RUNLEVEL: '1', DEBIAN_FRONTEND: 'noninteractive' }, encoding: 'utf8' } as const
-  spawnSync('apt-get', ['update', '-q'], options)
-  const result = spawnSync('apt-get', ['install', '-qy', '--no-install-recommends', ...names], options)
-  if (result.status !== 0) {
-    console.error(`${result.stdout ?? ''}${result.stderr ?? ''}`)
+  apt(['update', '-q'])
+  const { status, output } = apt(['install', '-qy', '--no-install-recommends', ...names])
+  if (status !== 0) {
+    console.error(output)
     console.error(`apt-get could not install ${names.join(' ')}: install them by hand and run the tests again`)
     process.exit(1)
   }
+}
+
+/** What this system's packages do not have is done without. */
+function installOptional(): void {
+  const names = Object.keys(optional).flatMap((file) => (hasLibrary(file) ? [] : optional[file]!))
+  if (names.length === 0 || !isRoot) return
+  console.log(`# installing ${names.join(' ')}`)
+  apt(['update', '-q'])
+  for (const name of names)
+    if (apt(['install', '-qy', '--no-install-recommends', name]).status !== 0)
+      console.log(`# without ${name}: it is not in the packages of this system`)
+}
+
+function apt(args: readonly string[]): { status: number | null; output: string } {
+  const result = spawnSync('apt-get', args, {
+    env: { ...env, RUNLEVEL: '1', DEBIAN_FRONTEND: 'noninteractive' },
+    encoding: 'utf8',
+  })
+  return { status: result.status, output: `${result.stdout ?? ''}${result.stderr ?? ''}` }
 }
 
 /** How a net test is started: as root as it is, else inside user, network and mount namespaces; undefined when those are not allowed. */

@@ -33,6 +33,7 @@ export function addStatus(program: Command, finish: Finish): void {
         ['pool', `${addresses.pool}  ${addresses.prefix}`],
         ['dns', `${both(addresses.dns)}  ${status.dns.mode}${status.dns.detail ? `: ${status.dns.detail}` : ''}`],
         ['tun', `${tun.name}, MTU ${tun.mtu}, ${tun.up ? 'up' : 'down'}`],
+        ['sealing', status.sealing.map(({ aead, by }) => `${aead} by ${by}`).join(', ') || '-'],
         ['listen', status.listen.join('  ') || '-'],
         ['locators', status.locators.join('  ') || '-'],
         ['sessions', `${status.sessions.up} up of ${status.sessions.known} hosts`],

@@ -41,6 +41,8 @@ export const statusShape = z.object({
   counters: z.record(z.string(), z.number()),
   /** Drop reason → packets; every reason of lib/wire/drop.ts. */
   drops: z.record(z.string(), z.number()),
+  /** Ciphers offered to other hosts, best first, and the library that does each. */
+  sealing: z.array(z.object({ aead: z.string(), by: z.string() })),
 })
 export type StatusResponse = z.infer<typeof statusShape>
 

@@ -6,6 +6,7 @@ import { formatLocator, type Locator } from '../../lib/path/locator.js'
 import { CommandError, type CommandRunner } from '../command.js'
 import type { OffloadSetting } from '../config.js'
 import type { DoctorCheck } from '../control/shapes.js'
+import { sealers, type AeadChoice, type AeadSetting } from '../native-codec.js'
 import type { TunOffloads } from '../tun.js'
 import type { BufferSizes } from '../udp.js'
 import { fail, installing, listed, ok, warn } from './finding.js'
@@ -165,20 +166,41 @@ function kilobytes(bytes: number): string {
 
 const CHACHA_COST = 'bulk transfers cost about a quarter more processor time'
 
+const OPENSSL_COST = 'bulk transfers cost more processor time than they need'
+
 /**
  * @param aeads what the codec in use offers
- * @param wanted what is set
+ * @param setting what is set
+ * @param aes what does AES-256-GCM
  */
-export function checkSealing(aeads: readonly AeadName[], wanted: readonly AeadName[]): DoctorCheck {
+export function checkSealing(aeads: readonly AeadName[], setting: AeadSetting, aes: AeadChoice): DoctorCheck {
   const name = 'sealing'
-  if (aeads.includes('aes-256-gcm')) return ok(name, aeads.join(', '))
-  const offered = `${aeads.join(', ') || 'nothing'} only`
-  if (!wanted.includes('aes-256-gcm')) {
-    const setting = `aead: [${wanted.join(', ')}]`
+  const { offer: wanted, implementation } = setting
+  if (aeads.includes('aes-256-gcm')) {
+    const used = sealers(aeads, aes)
+      .map((one) => `${one.aead} by ${one.by}`)
+      .join(', ')
+    if (aes.passedOver === undefined) return ok(name, used)
+    if (aes.failed)
+      return warn(
+        name,
+        `${used}: ${aes.passedOver}`,
+        'nothing is unsafe; upgrade or remove that library (libipsec-mb1), then start the daemon again',
+      )
+    if (implementation === 'auto') return ok(name, `${used}; ${aes.passedOver}, with it sealing would be faster`)
     return warn(
       name,
-      `${offered}, as \`${setting}\` switches AES-256-GCM off: ${CHACHA_COST}`,
-      `nothing is unsafe; where speed matters, ${switchingOn(setting)}`,
+      `${used}, not as \`aead.implementation: ${implementation}\` wants it: ${aes.passedOver}; ${OPENSSL_COST}`,
+      'nothing is unsafe; sudo apt-get install libipsec-mb1 (version 1.3), then start the daemon again',
+    )
+  }
+  const offered = `${aeads.join(', ') || 'nothing'} only`
+  if (!wanted.includes('aes-256-gcm')) {
+    const chosen = `aead.offer: [${wanted.join(', ')}]`
+    return warn(
+      name,
+      `${offered}, as \`${chosen}\` switches AES-256-GCM off: ${CHACHA_COST}`,
+      `nothing is unsafe; where speed matters, ${switchingOn(chosen)}`,
     )
   }
   return warn(

@@ -30,7 +30,7 @@ class AeadKey {
 
 enum class Direction { seal, open };
 
-/** Null when the library failed. The key is copied. */
+/** By OpenSSL. Null when it failed. The key is copied. */
 std::unique_ptr<AeadKey> makeAeadKey(Aead aead, Direction direction, const uint8_t* key);
 
 }  // namespace caracal

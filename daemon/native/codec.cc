@@ -9,6 +9,7 @@
 #include <string>
 
 #include "aead.h"
+#include "aead_ipsec_mb.h"
 #include "check.h"
 #include "coalesce.h"
 #include "frame.h"
@@ -63,12 +64,16 @@ struct OpenLane {
   ReplayWindow window;
 };
 
+enum class Library : uint8_t { openssl, ipsecMb };
+
 /** The drop numbers that the codec reports, in the order in which JavaScript passes them. */
 enum Drop { kTruncated, kBadVersion, kBadType, kUnknownLane, kBadTag, kReplayed, kBadFrame, kDrops };
 
 /** One codec. Owned by the functions of its JavaScript object: the last one that is collected takes it along. */
 struct Codec {
   int32_t drops[kDrops];
+  /** Who does AES-256-GCM; all else is OpenSSL's. */
+  Library library = Library::openssl;
   size_t functions = 0;
   Table<SealLane> seals;
   Table<OpenLane> opens;
@@ -94,10 +99,20 @@ Span<uint8_t> exactBytes(const Arguments& args, size_t i, const char* name, size
   return span;
 }
 
-std::unique_ptr<AeadKey> keyArguments(const Arguments& args, size_t aeadAt, size_t keyAt, Direction direction) {
+/** "openssl" or "ipsec-mb"; CARACAL_E_AEAD when it is unknown or cannot be used here. */
+Library libraryArgument(const Arguments& args, size_t i) {
+  const std::string name = args.string(i, "library", 64);
+  if (name == "openssl") return Library::openssl;
+  if (name != "ipsec-mb") throw Fault{"CARACAL_E_AEAD", "there is no library " + name};
+  if (!ipsecMb().problem.empty()) throw Fault{"CARACAL_E_AEAD", ipsecMb().problem};
+  return Library::ipsecMb;
+}
+
+std::unique_ptr<AeadKey> keyArguments(const Arguments& args, size_t aeadAt, size_t keyAt, Direction direction, Library library) {
   const Aead aead = aeadArgument(args, aeadAt);
-  auto key = makeAeadKey(aead, direction, exactBytes(args, keyAt, "key", kKeyLength).data);
-  if (key == nullptr) throw Fault{"CARACAL_E_INTERNAL", std::string("OpenSSL refused a key of ") + aeadName(aead)};
+  const uint8_t* const bytes = exactBytes(args, keyAt, "key", kKeyLength).data;
+  auto key = library == Library::ipsecMb && aead == Aead::aes256Gcm ? makeIpsecMbKey(bytes) : makeAeadKey(aead, direction, bytes);
+  if (key == nullptr) throw Fault{"CARACAL_E_INTERNAL", std::string("a key was refused for ") + aeadName(aead)};
   return key;
 }
 
@@ -111,7 +126,7 @@ napi_value installSeal(const Arguments& args) {
   const size_t slot = static_cast<size_t>(args.integer(0, "slot", 0, kSlots - 1));
   const uint32_t lane = static_cast<uint32_t>(args.integer(3, "receiverLane", 0, UINT32_MAX));
   auto installed = std::make_unique<SealLane>();
-  installed->key = keyArguments(args, 1, 2, Direction::seal);
+  installed->key = keyArguments(args, 1, 2, Direction::seal, codec(args).library);
   installed->receiverLane = lane;
   codec(args).seals.set(slot, std::move(installed));
   return nullptr;
@@ -133,7 +148,7 @@ napi_value sealed(const Arguments& args) {
 napi_value installOpen(const Arguments& args) {
   const uint32_t lane = static_cast<uint32_t>(args.integer(0, "lane", 0, UINT32_MAX));
   auto installed = std::make_unique<OpenLane>();
-  installed->key = keyArguments(args, 1, 2, Direction::open);
+  installed->key = keyArguments(args, 1, 2, Direction::open, codec(args).library);
   installed->lane = lane;
   codec(args).opens.set(lane & 0xffff, std::move(installed));
   return nullptr;
@@ -157,7 +172,7 @@ void sealFrame(SealLane& lane, const uint8_t* plaintext, size_t length, uint8_t*
   writeLittle(nonce + 4, 8, lane.counter);
   lane.counter++;
   if (!lane.key->seal(nonce, out, kClearHeader, plaintext, length, out + kClearHeader))
-    throw Fault{"CARACAL_E_INTERNAL", "OpenSSL failed to seal a frame"};
+    throw Fault{"CARACAL_E_INTERNAL", "a frame could not be sealed"};
 }
 
 /** (data, desc, count, from, runsData, runsDesc, runsCount, runsUsed, state) → first entry not consumed; state: count and used of the runs */
@@ -308,11 +323,12 @@ void method(napi_env env, napi_value target, const char* name, Codec* codec) {
   set(env, target, name, function);
 }
 
-/** (drops: Int32Array of the numbers in the order of `Drop`) → an object with the functions above. */
+/** (drops: Int32Array of the numbers in the order of `Drop`, library) → an object with the functions above. */
 napi_value createCodec(const Arguments& args) {
   const Span<int32_t> drops = args.words(0, "drops");
   if (drops.length != kDrops) outOfRange("drops must have " + std::to_string(static_cast<int>(kDrops)) + " elements");
   auto created = std::make_unique<Codec>();
+  created->library = libraryArgument(args, 1);
   for (size_t i = 0; i < kDrops; i++) {
     if (drops.data[i] < 0 || drops.data[i] == INT32_MAX) outOfRange("drops must not be negative");
     created->drops[i] = drops.data[i];
@@ -342,6 +358,18 @@ napi_value codecAeads(const Arguments& args) {
   return names;
 }
 
+/** () → { version, variant, problem, failed } of libipsec-mb, which it loads and tests. */
+napi_value aboutIpsecMb(const Arguments& args) {
+  const napi_env env = args.env();
+  const IpsecMb& about = ipsecMb();
+  const napi_value result = object(env);
+  set(env, result, "version", text(env, about.version));
+  set(env, result, "variant", text(env, about.variant));
+  set(env, result, "problem", text(env, about.problem));
+  set(env, result, "failed", boolean(env, about.failed));
+  return result;
+}
+
 napi_value newBytes(napi_env env, size_t length, uint8_t** data) {
   napi_value buffer, array;
   void* memory = nullptr;
@@ -351,22 +379,22 @@ napi_value newBytes(napi_env env, size_t length, uint8_t** data) {
   return array;
 }
 
-/** One call of an AEAD by itself: (aead, key, nonce, aad, plaintext) → ciphertext and tag. For the published vectors. */
+/** One call of an AEAD by itself: (aead, key, nonce, aad, plaintext, library) → ciphertext and tag. For the published vectors. */
 napi_value aeadSeal(const Arguments& args) {
-  const auto key = keyArguments(args, 0, 1, Direction::seal);
+  const auto key = keyArguments(args, 0, 1, Direction::seal, libraryArgument(args, 5));
   const Span<uint8_t> nonce = exactBytes(args, 2, "nonce", kNonceLength);
   const Span<uint8_t> aad = args.bytes(3, "aad");
   const Span<uint8_t> in = args.bytes(4, "plaintext");
   uint8_t* out;
   const napi_value result = newBytes(args.env(), in.length + kTagLength, &out);
   if (!key->seal(nonce.data, aad.data, aad.length, in.data, in.length, out))
-    throw Fault{"CARACAL_E_INTERNAL", "OpenSSL failed to seal"};
+    throw Fault{"CARACAL_E_INTERNAL", "the plaintext could not be sealed"};
   return result;
 }
 
-/** (aead, key, nonce, aad, ciphertext and tag) → plaintext, undefined when the tag is wrong. */
+/** (aead, key, nonce, aad, ciphertext and tag, library) → plaintext, undefined when the tag is wrong. */
 napi_value aeadOpen(const Arguments& args) {
-  const auto key = keyArguments(args, 0, 1, Direction::open);
+  const auto key = keyArguments(args, 0, 1, Direction::open, libraryArgument(args, 5));
   const Span<uint8_t> nonce = exactBytes(args, 2, "nonce", kNonceLength);
   const Span<uint8_t> aad = args.bytes(3, "aad");
   const Span<uint8_t> in = args.bytes(4, "ciphertext");
@@ -386,6 +414,7 @@ napi_value CodecInit(napi_env env, napi_value exports) {
     throw Fault{"CARACAL_E_AEAD", "ChaCha20-Poly1305 of this Node's OpenSSL did not pass its self-test"};
   define<createCodec>(env, exports, "createCodec", nullptr);
   define<codecAeads>(env, exports, "codecAeads", nullptr);
+  define<aboutIpsecMb>(env, exports, "ipsecMb", nullptr);
   define<aeadSeal>(env, exports, "aeadSeal", nullptr);
   define<aeadOpen>(env, exports, "aeadOpen", nullptr);
   return exports;

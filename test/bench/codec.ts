@@ -1,5 +1,5 @@
 // What sealing and opening cost, ns a frame. Run by hand: node dist/test/bench/codec.js [SECONDS a row]
-import { NativeCodec, codecAddon } from '../../daemon/native-codec.js'
+import { NativeCodec, codecAddon, type AeadLibrary } from '../../daemon/native-codec.js'
 import type { AeadName, FrameCodec } from '../../lib/crypto/codec.js'
 import { PortableCodec, portableAeads } from '../../lib/crypto/portable-codec.js'
 import { loadSodium } from '../../lib/crypto/sodium.js'
@@ -61,10 +61,13 @@ function measure(codec: FrameCodec, aead: AeadName, packets: readonly Packet[]) 
 
 const addon = codecAddon()
 const sodium = portableAeads(await loadSodium())
+const native = (implementation: AeadLibrary) => () =>
+  new NativeCodec(addon, { offer: addon.codecAeads(), implementation })
 const variants: [string, AeadName, () => FrameCodec][] = [
-  ...addon
-    .codecAeads()
-    .map((name): [string, AeadName, () => FrameCodec] => ['native', name, () => new NativeCodec(addon)]),
+  ...(addon.ipsecMb().problem === ''
+    ? [['ipsec-mb', 'aes-256-gcm', native('ipsec-mb')] satisfies [string, AeadName, () => FrameCodec]]
+    : []),
+  ...addon.codecAeads().map((name): [string, AeadName, () => FrameCodec] => ['openssl', name, native('openssl')]),
   ['portable', 'chacha20-poly1305', () => new PortableCodec(sodium)],
 ]
 console.log('ns a frame')

@@ -3,7 +3,7 @@
 import { deepStrictEqual, notEqual, ok } from 'node:assert/strict'
 import fc from 'fast-check'
 import { t as tap, test } from 'tap'
-import { NativeCodec, codecAddon } from '../../daemon/native-codec.js'
+import { NativeCodec, codecAddon, type AeadLibrary } from '../../daemon/native-codec.js'
 import type { AeadName, FrameCodec } from '../../lib/crypto/codec.js'
 import { PortableCodec } from '../../lib/crypto/portable-codec.js'
 import {
@@ -51,10 +51,20 @@ function keyed(codec: FrameCodec, aead: AeadName): FrameCodec {
   })
   return codec
 }
-const portable = (aead: AeadName) => keyed(new PortableCodec(nodeAeads()), aead)
-const native = (aead: AeadName) => keyed(new NativeCodec(addon), aead)
+/** What the native codec is made of: AES-256-GCM has two libraries where libipsec-mb is installed. */
+interface Variant {
+  readonly aead: AeadName
+  readonly implementation: AeadLibrary
+}
+const CHACHA: Variant = { aead: 'chacha20-poly1305', implementation: 'openssl' }
+const portable = ({ aead }: Variant) => keyed(new PortableCodec(nodeAeads()), aead)
+const native = ({ aead, implementation }: Variant) =>
+  keyed(new NativeCodec(addon, { offer: [aead], implementation }), aead)
 
-const aeads = fc.constantFrom(...addon.codecAeads())
+const variants = fc.constantFrom(
+  ...addon.codecAeads().map((aead): Variant => ({ aead, implementation: 'openssl' })),
+  ...(addon.ipsecMb().problem === '' ? [{ aead: 'aes-256-gcm', implementation: 'ipsec-mb' } as const] : []),
+)
 const flow = fc.integer({ min: 1, max: 2 })
 const partial = fc.oneof(
   { weight: 9, arbitrary: fc.constant(Kind.data | KindFlag.checksumPartial) },
@@ -169,12 +179,12 @@ function result(codec: FrameCodec, batch: DatagramBatch): unknown {
 test('both seal the same runs, whatever room there is', async (t) => {
   fc.assert(
     fc.property(
-      aeads,
+      variants,
       packets,
       fc.integer({ min: 6100, max: 70_000 }),
       fc.integer({ min: 1, max: 9 }),
-      (aead, all, bytes, rows) => {
-        const [a, b] = [portable(aead), native(aead)]
+      (variant, all, bytes, rows) => {
+        const [a, b] = [portable(variant), native(variant)]
         const runs = (codec: FrameCodec) => sealAll(codec, all, frameRuns(bytes, rows))
         deepStrictEqual(runs(b), runs(a))
         for (const slot of LANES.keys()) deepStrictEqual(b.sealed(slot), a.sealed(slot))
@@ -187,11 +197,11 @@ test('both seal the same runs, whatever room there is', async (t) => {
 
 test('both open the same entries out of frames that suffered', async (t) => {
   fc.assert(
-    fc.property(aeads, packets, fc.array(fate, { minLength: 1, maxLength: 30 }), (aead, all, fates) => {
-      const received = sealAll(portable(aead), all)
+    fc.property(variants, packets, fc.array(fate, { minLength: 1, maxLength: 30 }), (variant, all, fates) => {
+      const received = sealAll(portable(variant), all)
         .map(asReceived)
         .flatMap((run, i) => suffer(run, fates[i % fates.length]!))
-      const [a, b] = [portable(aead), native(aead)]
+      const [a, b] = [portable(variant), native(variant)]
       // Twice: the second time everything is a replay.
       for (let round = 0; round < 2; round++) deepStrictEqual(result(b, toOpen(received)), result(a, toOpen(received)))
     }),
@@ -203,7 +213,7 @@ test('both open the same entries out of frames that suffered', async (t) => {
 test('every payload arrives once and in order', async (t) => {
   fc.assert(
     fc.property(
-      aeads,
+      variants,
       fc.array(
         fc.oneof(
           stream,
@@ -212,9 +222,9 @@ test('every payload arrives once and in order', async (t) => {
         ),
         { minLength: 1 },
       ),
-      (aead, groups) => {
+      (variant, groups) => {
         const all = groups.flat()
-        const entries = openAll(native(aead), sealAll(native(aead), all).map(asReceived))
+        const entries = openAll(native(variant), sealAll(native(variant), all).map(asReceived))
         ok(entries.every((e) => e.status === OPENED))
         const arrived = entries.flatMap((e) => expand({ ...e, gsoSize: e.gsoKind === Gso.none ? 0 : e.gsoSize }))
         deepStrictEqual(arrived.map(hex), all.flatMap(expand).map(hex))
@@ -244,10 +254,10 @@ test('open is total over any bytes', async (t) => {
     )
     .map(([start, bytes, size]): Received => ({ bytes: start === null ? bytes : join([start, bytes]), size }))
   fc.assert(
-    fc.property(aeads, fc.array(garbage, { maxLength: 6 }), (aead, received) => {
+    fc.property(variants, fc.array(garbage, { maxLength: 6 }), (variant, received) => {
       const batch = toOpen(received)
-      deepStrictEqual(result(native(aead), batch), result(portable(aead), batch))
-      for (const entry of openAll(native(aead), received)) notEqual(entry.status, OPENED)
+      deepStrictEqual(result(native(variant), batch), result(portable(variant), batch))
+      for (const entry of openAll(native(variant), received)) notEqual(entry.status, OPENED)
     }),
     { numRuns: 2000 },
   )
@@ -273,7 +283,7 @@ test('any descriptors: both throw or neither does, and the bytes around stay who
         const row = batch.desc.subarray(SEAL_WORDS)
         words.forEach((value, i) => ((changes >>> (i % 3)) & 1) === 1 && row.fill(value, i, i + 1))
         const runs = frameRuns(500, 3)
-        const outcome = attempt(() => make('chacha20-poly1305').seal(batch, 0, runs))
+        const outcome = attempt(() => make(CHACHA).seal(batch, 0, runs))
         codes.add(outcome)
         return [outcome, readRuns(runs), batch.data, batch.desc]
       })
@@ -287,7 +297,7 @@ test('any descriptors: both throw or neither does, and the bytes around stay who
         const batch = toOpen([{ bytes: pattern(100), size: 0 }])
         batch.desc.set(words)
         const out = openBatch(70_000, 64)
-        const outcome = attempt(() => make('chacha20-poly1305').open(batch, out))
+        const outcome = attempt(() => make(CHACHA).open(batch, out))
         codes.add(outcome)
         return [outcome, out.count, out.used, out.desc]
       })

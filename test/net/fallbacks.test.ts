@@ -178,12 +178,12 @@ test('without what the kernel and the processor may not have', async (t) => {
   })
 
   await t.test('a host that offers ChaCha20-Poly1305 only', async (t) => {
-    await bench.configure({ h1: '', h2: 'aead: [chacha20-poly1305]\n' })
+    await bench.configure({ h1: '', h2: 'aead: { offer: [chacha20-poly1305] }\n' })
     await bench.exercise(t)
     for (const host of HOSTS) t.equal(await bench.sealing(host), 'chacha20-poly1305', `as ${host} sees it`)
     t.match(
       await bench.doctor('h2', 'sealing'),
-      off(/as `aead: \[chacha20-poly1305\]` switches AES-256-GCM off: .*quarter/),
+      off(/as `aead.offer: \[chacha20-poly1305\]` switches AES-256-GCM off: .*quarter/),
     )
   })
 })

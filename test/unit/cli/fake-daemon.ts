@@ -46,6 +46,7 @@ export const sampleStatus: StatusResponse = {
   flows: { open: 1, tcp: 1, udp: 0, icmp: 0, capacity: 1000 },
   counters: { tunPacketsIn: 5 },
   drops: { 'no-instance': 2, 'bad-tag': 0 },
+  sealing: [{ aead: 'aes-256-gcm', by: 'libipsec-mb 1.3.0' }],
 }
 
 export const sampleInstance: InstanceInfo = {

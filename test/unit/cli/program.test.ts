@@ -32,6 +32,7 @@ test('reading commands print tables, and JSON with --json', async (t) => {
   t.equal(heading.indexOf('HOST'), row.indexOf('h2'), 'columns are aligned')
   t.equal(JSON.parse((await caracal(['status', '--json'], env)).out).host.name, 'h1')
   t.match((await caracal(['status'], env)).out, /^drops +no-instance 2$/m)
+  t.match((await caracal(['status'], env)).out, /^sealing +aes-256-gcm by libipsec-mb 1\.3\.0$/m)
 })
 
 test('changing commands say what they did', async (t) => {

@@ -39,7 +39,7 @@ test('configuration', async (t) => {
         { address: '0.0.0.0', port: 7474 },
         { address: '::', port: 7474 },
       ],
-      aead: ['aes-256-gcm', 'chacha20-poly1305'],
+      aead: { offer: ['aes-256-gcm', 'chacha20-poly1305'], implementation: 'auto' },
       offload: { tun: 'uso', vnetHeader: true, gso: true, gro: true, bufferBytes: 16_777_216 },
       tun: { name: 'caracal0', mtu: 1420 },
       pool: '198.18.0.0/15',
@@ -72,7 +72,7 @@ test('configuration', async (t) => {
 name: H1
 listen: [192.0.2.1, '[2001:db8::1]:99']
 tun: { mtu: 9000 }
-aead: [chacha20-poly1305]
+aead: { offer: [chacha20-poly1305], implementation: openssl }
 offload: { tun: none, vnet-header: false, gso: false, gro: false, buffers: 212992 }
 pool: 10.99.7.7/16
 zone: .Corp.Example.
@@ -92,7 +92,7 @@ metrics: 127.0.0.1:9
         { address: '2001:db8::1', port: 99 },
       ],
       tun: { name: 'caracal0', mtu: 9000 },
-      aead: ['chacha20-poly1305'],
+      aead: { offer: ['chacha20-poly1305'], implementation: 'openssl' },
       offload: { tun: 'none', vnetHeader: false, gso: false, gro: false, bufferBytes: 212_992 },
       pool: '10.99.0.0/16',
       zone: 'corp.example',
@@ -142,8 +142,9 @@ metrics: 127.0.0.1:9
     t.match(problem('offload:\n  gos: true\n'), /^line 2, column 3: unknown setting "gos": did you mean "gso"/)
     t.match(problem('offload: { tun: all }\n'), /^line 1, column 17: offload.tun: .*"uso"\|"tso"\|"checksum"\|"none"/)
     t.match(problem('offload: { buffers: 4096 }\n'), /^line 1, column 21: offload.buffers: .*65536/)
-    t.match(problem('aead: [aes-256-gcm]\n'), /^line 1, column 7: aead: chacha20-poly1305 is needed/)
-    t.match(problem('aead: [rot13, chacha20-poly1305]\n'), /^line 1, column 8: aead.0: /)
+    t.match(problem('aead: { offer: [aes-256-gcm] }\n'), /^line 1, column 16: aead.offer: chacha20-poly1305 is needed/)
+    t.match(problem('aead: { offer: [rot13, chacha20-poly1305] }\n'), /^line 1, column 17: aead.offer.0: /)
+    t.match(problem('aead: { implementation: mine }\n'), /^line 1, column 25: aead.implementation: .*"auto"/)
     t.match(problem('listen: [here]\n'), /^line 1, column 10: listen.0: "here" is no address/)
     t.match(problem('listen: []\n'), /^line 1, column 9: listen: /)
     t.match(problem('pool: 10.0.0.0/24\n'), /^line 1, column 7: pool: "10.0.0.0\/24" is no IPv4 pool/)

@@ -57,9 +57,16 @@ const well: DoctorInputs = {
     },
   ],
   aeads: ['aes-256-gcm', 'chacha20-poly1305'],
+  aes: {
+    library: 'ipsec-mb',
+    title: 'libipsec-mb 1.3.0',
+    openssl: 'OpenSSL 3.0.19',
+    passedOver: undefined,
+    failed: false,
+  },
   settings: {
     offload: { tun: 'uso', vnetHeader: true, gso: true, gro: true, bufferBytes: 1 << 24 },
-    aead: ['aes-256-gcm', 'chacha20-poly1305'],
+    aead: { offer: ['aes-256-gcm', 'chacha20-poly1305'], implementation: 'auto' },
   },
   link: {
     pools: ['198.18.0.0/15', 'fd00:1:2:0::/48'],
@@ -344,12 +351,47 @@ test('the UDP sockets', async (t) => {
     result: 'warn',
     detail: /self-test, .*a quarter more processor time/,
   })
-  const settings = { ...well.settings, aead: ['chacha20-poly1305'] as const }
-  t.match(await one('sealing', { aeads: settings.aead, settings }), {
+  const aead = { offer: ['chacha20-poly1305'], implementation: 'auto' } as const
+  t.match(await one('sealing', { aeads: aead.offer, settings: { ...well.settings, aead } }), {
     result: 'warn',
-    detail: /^chacha20-poly1305 only, as `aead: \[chacha20-poly1305\]` switches AES-256-GCM off: /,
-    remedy: /take `aead: \[chacha20-poly1305\]` out of the configuration/,
+    detail: /^chacha20-poly1305 only, as `aead.offer: \[chacha20-poly1305\]` switches AES-256-GCM off: /,
+    remedy: /take `aead.offer: \[chacha20-poly1305\]` out of the configuration/,
   })
+})
+
+test('what does AES-256-GCM, and why not the faster library', async (t) => {
+  const check = async (aes: Partial<DoctorInputs['aes']>, implementation: 'auto' | 'ipsec-mb' = 'auto') => {
+    const settings = { ...well.settings, aead: { ...well.settings.aead, implementation } }
+    const checks = await runDoctor({ ...well, settings, aes: { ...well.aes, ...aes } })
+    return checks.find(({ name }) => name === 'sealing')
+  }
+  const openssl = { library: 'openssl', title: 'OpenSSL 3.0.19' } as const
+  const by = 'aes-256-gcm by OpenSSL 3.0.19, chacha20-poly1305 by OpenSSL 3.0.19'
+  const used = 'aes-256-gcm by libipsec-mb 1.3.0, chacha20-poly1305 by OpenSSL 3.0.19'
+  t.match(await check({}), { result: 'ok', detail: used })
+  t.match(await check({}, 'ipsec-mb'), { result: 'ok', detail: used })
+  t.match(await check(openssl), { result: 'ok', detail: by }, 'as it was set')
+  const missing = { ...openssl, passedOver: 'libipsec-mb is not installed' }
+  t.match(await check(missing), {
+    result: 'ok',
+    detail: `${by}; libipsec-mb is not installed, with it sealing would be faster`,
+  })
+  t.match(await check(missing, 'ipsec-mb'), {
+    result: 'warn',
+    detail: /, not as `aead.implementation: ipsec-mb` wants it: libipsec-mb is not installed; /,
+    remedy: /apt-get install libipsec-mb1/,
+  })
+  const failed = {
+    ...openssl,
+    passedOver: 'libipsec-mb 1.3.0 did not agree with OpenSSL in its self-test',
+    failed: true,
+  }
+  for (const implementation of ['auto', 'ipsec-mb'] as const)
+    t.match(await check(failed, implementation), {
+      result: 'warn',
+      detail: /^aes-256-gcm by OpenSSL.*did not agree/,
+      remedy: /nothing is unsafe; upgrade or remove/,
+    })
 })
 
 test('the clock and the membership', async (t) => {

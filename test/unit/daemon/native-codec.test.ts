@@ -1,7 +1,13 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { test } from 'tap'
-import { NativeCodec, codecAddon, type AddonCodec } from '../../../daemon/native-codec.js'
+import {
+  NativeCodec,
+  chooseLibrary,
+  codecAddon,
+  type AddonCodec,
+  type AeadLibrary,
+} from '../../../daemon/native-codec.js'
 import type { AeadName } from '../../../lib/crypto/codec.js'
 import type { PortableAead } from '../../../lib/crypto/portable-codec.js'
 import { aeadVectors } from '../../tools/aead-vectors.js'
@@ -11,11 +17,16 @@ import { codecMisuse } from '../crypto/codec-misuse.js'
 
 const addon = codecAddon()
 const offered = addon.codecAeads()
+/** AES-256-GCM has a second one where it is installed. */
+const libraries: AeadLibrary[] = addon.ipsecMb().problem === '' ? ['openssl', 'ipsec-mb'] : ['openssl']
+const variants = offered.flatMap((name) =>
+  libraries.filter((library) => library === 'openssl' || name === 'aes-256-gcm').map((library) => ({ name, library })),
+)
 
-function raw(name: AeadName): PortableAead {
+function raw(name: AeadName, library: AeadLibrary): PortableAead {
   return {
-    seal: (key, nonce, aad, plaintext) => addon.aeadSeal(name, key, nonce, aad, plaintext),
-    open: (key, nonce, aad, ciphertext) => addon.aeadOpen(name, key, nonce, aad, ciphertext),
+    seal: (key, nonce, aad, plaintext) => addon.aeadSeal(name, key, nonce, aad, plaintext, library),
+    open: (key, nonce, aad, ciphertext) => addon.aeadOpen(name, key, nonce, aad, ciphertext, library),
   }
 }
 
@@ -25,12 +36,27 @@ test('ChaCha20-Poly1305 is always offered, AES-256-GCM first where it is', async
   t.same(new NativeCodec(addon).aeads, offered)
 })
 
-for (const name of offered) {
-  test(`published vectors of ${name}`, async (t) => aeadVectors(t, name, raw(name)))
-  test(`contract with ${name}`, async (t) => codecContract(t, () => new NativeCodec(addon), name))
-  test(`misuse with ${name}`, async (t) => codecMisuse(t, () => new NativeCodec(addon), name))
+test('libipsec-mb does AES-256-GCM where it can be used and is not switched off', async (t) => {
+  const { version, problem, failed } = addon.ipsecMb()
+  const openssl = `OpenSSL ${process.versions.openssl}`
+  t.notOk(failed, problem)
+  const best =
+    problem === ''
+      ? { library: 'ipsec-mb', title: `libipsec-mb ${version}`, openssl, passedOver: undefined, failed }
+      : { library: 'openssl', title: openssl, openssl, passedOver: problem, failed }
+  t.strictSame(chooseLibrary(addon, 'auto'), best)
+  t.strictSame(chooseLibrary(addon, 'ipsec-mb'), best)
+  t.match(chooseLibrary(addon, 'openssl'), { library: 'openssl', passedOver: undefined })
+})
 
-  test(`${name} agrees with node:crypto at every length`, async (t) => {
+for (const { name, library } of variants) {
+  const make = () => new NativeCodec(addon, { offer: offered, implementation: library })
+  const both = `${name} of ${library}`
+  test(`published vectors: ${both}`, async (t) => aeadVectors(t, name, raw(name, library)))
+  test(`contract: ${both}`, async (t) => codecContract(t, make, name))
+  test(`misuse: ${both}`, async (t) => codecMisuse(t, make, name))
+
+  test(`${both} agrees with node:crypto at every length`, async (t) => {
     const reference = nodeAeads().get(name)
     if (reference === undefined) throw new Error('no reference')
     const [key, nonce] = [pattern(32, 1), pattern(12, 2)]
@@ -38,9 +64,9 @@ for (const name of offered) {
     for (let length = 0; length < 1500; length += length < 600 ? 1 : 37) {
       const plaintext = pattern(length, length)
       const aad = pattern(length % 40)
-      const sealed = addon.aeadSeal(name, key, nonce, aad, plaintext)
+      const sealed = addon.aeadSeal(name, key, nonce, aad, plaintext, library)
       if (Buffer.compare(sealed, reference.seal(key, nonce, aad, plaintext)) !== 0) wrong++
-      const opened = addon.aeadOpen(name, key, nonce, aad, sealed)
+      const opened = addon.aeadOpen(name, key, nonce, aad, sealed, library)
       if (opened === undefined || Buffer.compare(opened, plaintext) !== 0) wrong++
     }
     t.equal(wrong, 0)
@@ -48,7 +74,7 @@ for (const name of offered) {
 }
 
 test('wrong arguments throw coded errors and nothing else', async (t) => {
-  const codec = addon.createCodec(new Int32Array(7))
+  const codec = addon.createCodec(new Int32Array(7), 'openssl')
   const functions: [string, unknown][] = [
     ['createCodec', addon.createCodec],
     ['aeadSeal', addon.aeadSeal],
@@ -66,6 +92,8 @@ test('wrong arguments throw coded errors and nothing else', async (t) => {
       '',
       'aes-256-gcm',
       'chacha20-poly1305',
+      'openssl',
+      'ipsec-mb',
       Symbol('s'),
       1n,
       {},
@@ -104,8 +132,8 @@ test('wrong arguments throw coded errors and nothing else', async (t) => {
 })
 
 test('drop numbers must be there and not negative', async (t) => {
-  t.throws(() => addon.createCodec(new Int32Array(6)), { code: 'CARACAL_E_RANGE' })
-  t.throws(() => addon.createCodec(new Int32Array(7).fill(-1)), { code: 'CARACAL_E_RANGE' })
+  t.throws(() => addon.createCodec(new Int32Array(6), 'openssl'), { code: 'CARACAL_E_RANGE' })
+  t.throws(() => addon.createCodec(new Int32Array(7).fill(-1), 'openssl'), { code: 'CARACAL_E_RANGE' })
 })
 
 test('the codec lives as long as any of its functions', async (t) => {
@@ -122,7 +150,7 @@ test('the codec lives as long as any of its functions', async (t) => {
 })
 
 function installed(): AddonCodec {
-  const codec = addon.createCodec(new Int32Array(7))
+  const codec = addon.createCodec(new Int32Array(7), 'openssl')
   codec.installSeal(3, 'chacha20-poly1305', pattern(32), 1)
   codec.installOpen(3, 'chacha20-poly1305', pattern(32))
   return codec

@@ -74,6 +74,7 @@ test('the status of a lone host', async (t) => {
     sessions: { up: 0, known: 0 },
     services: { local: 0, known: 0 },
     flows: { open: 0, tcp: 0, udp: 0, icmp: 0, capacity: 256 },
+    sealing: [{ aead: 'chacha20-poly1305', by: `OpenSSL ${process.versions.openssl}` }],
   })
   t.ok(status.uptimeMs >= 1_000)
   t.strictSame(responseShapes.status.parse(status), status, 'as the control socket promises it')
