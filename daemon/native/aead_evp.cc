@@ -27,9 +27,10 @@ using Context = std::unique_ptr<EVP_CIPHER_CTX, FreeContext>;
 
 class EvpKey final : public AeadKey {
  public:
-  explicit EvpKey(Context context) : context_(std::move(context)) {
-    tagParameter_[0] = OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, tag_, sizeof tag_);
-    tagParameter_[1] = OSSL_PARAM_construct_end();
+  EvpKey(Context context, bool nonceAsParameter) : context_(std::move(context)), nonceAsParameter_(nonceAsParameter) {
+    parameters_[0] = OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, tag_, sizeof tag_);
+    if (nonceAsParameter) parameters_[1] = OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TLS1_SET_IV_INV, nonce_, sizeof nonce_);
+    parameters_[nonceAsParameter ? 2 : 1] = OSSL_PARAM_construct_end();
   }
 
   bool seal(const uint8_t* nonce, const uint8_t* aad, size_t aadLength, const uint8_t* in, size_t length, uint8_t* out) override {
@@ -40,7 +41,7 @@ class EvpKey final : public AeadKey {
         !update(in, length, out, &n) || EVP_EncryptFinal_ex(c, out + length, &n) != 1 || n != 0)
       return failed();
     // The parameter instead of EVP_CIPHER_CTX_ctrl: the latter translates into it at every call.
-    if (EVP_CIPHER_CTX_get_params(c, tagParameter_) != 1) return failed();
+    if (EVP_CIPHER_CTX_get_params(c, parameters_) != 1) return failed();
     for (size_t i = 0; i < kTagLength; i++) out[length + i] = tag_[i];
     return true;
   }
@@ -51,8 +52,9 @@ class EvpKey final : public AeadKey {
     if (length < kTagLength || length > INT_MAX || aadLength > INT_MAX) return false;
     length -= kTagLength;
     for (size_t i = 0; i < kTagLength; i++) tag_[i] = in[length + i];
+    for (size_t i = 0; i < kNonceLength; i++) nonce_[i] = nonce[i];
     uint8_t none[kTagLength];
-    if (EVP_DecryptInit_ex(c, nullptr, nullptr, nullptr, nonce) != 1 || EVP_CIPHER_CTX_set_params(c, tagParameter_) != 1 ||
+    if ((!nonceAsParameter_ && EVP_DecryptInit_ex(c, nullptr, nullptr, nullptr, nonce) != 1) || EVP_CIPHER_CTX_set_params(c, parameters_) != 1 ||
         !update(aad, aadLength, nullptr, &n) || !update(in, length, out, &n) || EVP_DecryptFinal_ex(c, none, &n) != 1)
       return failed();
     return true;
@@ -70,9 +72,23 @@ class EvpKey final : public AeadKey {
   }
 
   Context context_;
+  const bool nonceAsParameter_;
   uint8_t tag_[kTagLength] = {};
-  OSSL_PARAM tagParameter_[2];
+  uint8_t nonce_[kNonceLength] = {};
+  /** What is set, or asked for, per frame: the tag; to open perhaps the nonce; the end. */
+  OSSL_PARAM parameters_[3];
 };
+
+/**
+ * GCM's decryption takes the nonce as a parameter beside the tag too, as TLS does it: that saves the initialisation, which asks for the length of
+ * the nonce at every frame. It wants the part that stays to have been set; what is set per frame then covers all of it.
+ */
+bool takesNonceAsParameter(EVP_CIPHER_CTX* context) {
+  uint8_t fixed[4] = {};
+  const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TLS1_IV_FIXED, fixed, sizeof fixed),
+                                   OSSL_PARAM_construct_end()};
+  return EVP_CIPHER_CTX_set_params(context, parameters) == 1;
+}
 
 }  // namespace
 
@@ -84,7 +100,9 @@ std::unique_ptr<AeadKey> makeAeadKey(Aead aead, Direction direction, const uint8
     ERR_clear_error();
     return nullptr;
   }
-  return std::make_unique<EvpKey>(std::move(context));
+  const bool nonceAsParameter = aead == Aead::aes256Gcm && direction == Direction::open && takesNonceAsParameter(context.get());
+  ERR_clear_error();
+  return std::make_unique<EvpKey>(std::move(context), nonceAsParameter);
 }
 
 }  // namespace caracal

@@ -136,13 +136,11 @@ class Arguments {
  private:
   template <typename T>
   Span<T> array(size_t i, const char* name, napi_typedarray_type wanted, const char* kind, size_t atLeast) const {
-    bool is = false;
-    if (i >= count_ || napi_is_typedarray(env_, values_[i], &is) != napi_ok || !is) badArgument(std::string(name) + " must be " + kind);
     napi_typedarray_type type;
     size_t length = 0;
     void* data = nullptr;
-    must(napi_get_typedarray_info(env_, values_[i], &type, &length, &data, nullptr, nullptr), name);
-    if (type != wanted) badArgument(std::string(name) + " must be " + kind);
+    if (i >= count_ || napi_get_typedarray_info(env_, values_[i], &type, &length, &data, nullptr, nullptr) != napi_ok || type != wanted)
+      badArgument(std::string(name) + " must be " + kind);
     // A detached array has no elements.
     if (data == nullptr) length = 0;
     if (length < atLeast) outOfRange(std::string(name) + " must have at least " + std::to_string(atLeast) + " elements");

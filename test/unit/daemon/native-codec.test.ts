@@ -1,6 +1,6 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { test } from 'tap'
+import { t as tap, test } from 'tap'
 import {
   NativeCodec,
   chooseLibrary,
@@ -14,6 +14,9 @@ import { aeadVectors } from '../../tools/aead-vectors.js'
 import { nodeAeads, pattern } from '../../tools/frames.js'
 import { codecContract } from '../crypto/codec-contract.js'
 import { codecMisuse } from '../crypto/codec-misuse.js'
+
+// 4 s on an idle machine; a busy one may need a multiple.
+tap.setTimeout(120_000)
 
 const addon = codecAddon()
 const offered = addon.codecAeads()
