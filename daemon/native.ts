@@ -1,7 +1,7 @@
 // The addon, typed. It is built by daemon/native/build.sh and loaded once. Its functions check every argument and throw an Error whose `code` is
 // CARACAL_E_ARGUMENT (wrong type), CARACAL_E_RANGE (outside what is allowed or there), CARACAL_E_CLOSED (handle not open), CARACAL_E_GONE (the
-// device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP, CARACAL_E_POLL or
-// CARACAL_E_NOTIFY (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
+// device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP, CARACAL_E_POLL,
+// CARACAL_E_SOCKETS or CARACAL_E_NOTIFY (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
 
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -65,6 +65,12 @@ export interface Native {
   /** Sends `text` (1 to 4,096 bytes) as one datagram to the unix socket `/path` or, abstract, `@name`. Never waits: EAGAIN when its queue is full. */
   notify(path: string, text: string): void
 
+  /**
+   * Ports and addresses on which sockets of this network namespace listen: 18 bytes each, port and address in network order, an IPv4 address in the
+   * first four of its 16. Returns their number, at most as many as there is room for. Never waits.
+   */
+  listeningSockets(udp: boolean, v6: boolean, into: Uint8Array): number
+
   /** Gives memory that all threads have freed back to the system. */
   trimMemory(): void
 }
@@ -83,6 +89,7 @@ const functions = [
   'close',
   'notify',
   'trimMemory',
+  'listeningSockets',
 ] as const satisfies readonly (keyof Native)[]
 
 const require = createRequire(import.meta.url)

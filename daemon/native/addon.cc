@@ -11,6 +11,7 @@ void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors
 void PollInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void NotifyInit(napi_env env, napi_value exports);
 void MemoryInit(napi_env env, napi_value exports);
+void ListeningInit(napi_env env, napi_value exports);
 /** In codec.cc. */
 napi_value CodecInit(napi_env env, napi_value exports) __attribute__((weak));
 
@@ -23,6 +24,7 @@ NAPI_MODULE_INIT() {
     PollInit(env, exports, descriptors);
     NotifyInit(env, exports);
     MemoryInit(env, exports);
+    ListeningInit(env, exports);
     if (CodecInit != nullptr) CodecInit(env, exports);
   } catch (const caracal::Fault& fault) {
     caracal::throwFault(env, fault);

@@ -1,10 +1,11 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { endianness, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createSocket } from 'node:dgram'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
 import { test, type Test } from 'tap'
-import { reachOf, readListeners } from '../../../daemon/listeners.js'
+import { reachOf, readListeners, type Listener } from '../../../daemon/listeners.js'
 import { formatAddress } from '../../../lib/service/address-plan.js'
 import { row, table } from './socket-tables.js'
 
@@ -127,4 +128,42 @@ test("this process's own server is found", async (t) => {
   if (address === null || typeof address === 'string') throw new Error('not listening')
   const found = readListeners().find(({ protocol, port }) => protocol === 'tcp' && port === address.port)
   t.match(found && [...found.address], [127, 0, 0, 1])
+})
+
+test('the kernel tells the same when it is asked and in its tables', async (t) => {
+  const tcp = createServer()
+  const mapped = createServer()
+  const udp = createSocket('udp4')
+  const connected = createSocket('udp6')
+  t.teardown(() => {
+    tcp.close()
+    mapped.close()
+    udp.close()
+    connected.close()
+  })
+  tcp.listen(0, '::1')
+  mapped.listen(0, '::ffff:127.0.0.1')
+  udp.bind(0, '127.0.0.2')
+  await Promise.all([tcp, mapped, udp].map((server) => once(server, 'listening')))
+  connected.connect(9, '::1')
+  await once(connected, 'connect')
+  const own = [tcp, mapped, udp].map((server) => {
+    const address = server.address()
+    if (address === null || typeof address === 'string') throw new Error('not listening')
+    return address.port
+  })
+  const ports = [...own, connected.address().port]
+  // Other programs come and go meanwhile: ours stay.
+  const ours = (listeners: readonly Listener[]) =>
+    listeners
+      .filter(({ port }) => ports.includes(port))
+      .map((one) => `${one.protocol}${one.family} ${formatAddress(one.address)} ${one.port} ${reachOf(one)}`)
+      .sort()
+  const expected = [
+    `tcp6 ::1 ${own[0]} loopback`,
+    `tcp4 127.0.0.1 ${own[1]} loopback`,
+    `udp4 127.0.0.2 ${own[2]} loopback`,
+  ]
+  t.strictSame(ours(readListeners()), [...expected].sort())
+  t.strictSame(ours(readListeners('/proc/self/net')), [...expected].sort())
 })
