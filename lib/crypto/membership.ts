@@ -23,6 +23,8 @@ export interface Membership extends Validity {
   readonly name: string
   readonly tags: readonly string[]
   readonly serial: number
+  /** When it was signed, seconds since the epoch; a renewed one keeps its `notBefore`, since when the host has been a member. */
+  readonly issuedAt: number
   readonly issuer: HostId
   /** The certificate as it travels. */
   readonly bytes: Uint8Array
@@ -44,31 +46,58 @@ export interface MembershipCheck {
   readonly wallNow: number
   /** Default: SKEW_SECONDS. */
   readonly skewSeconds?: number
+  /** So long after its end it is taken all the same. Default: 0. */
+  readonly graceSeconds?: number
   readonly revocations: RevocationList
 }
+
+/** How long a membership is valid. */
+export const MEMBERSHIP_SECONDS = 366 * 86_400
+/** How long what is open with a member may go on after its membership has expired; nothing new begins. */
+export const GRACE_SECONDS = 86_400
 
 /** Signs a membership; `certificate` is the issuer's own. Throws RangeError for fields no membership may have, and for tags the issuer may not give. */
 export function issueMembership(
   primitives: Primitives,
   key: HostKey,
   issuer: { readonly certificate: Uint8Array; readonly authority: Uint8Array },
-  member: Validity & Pick<Membership, 'host' | 'name' | 'tags' | 'serial'>,
+  member: Validity & Pick<Membership, 'host' | 'name' | 'tags' | 'serial'> & Partial<Pick<Membership, 'issuedAt'>>,
 ): Uint8Array {
   const certified = openIssuer(primitives, issuer.certificate, issuer.authority)
   if (certified === undefined || certified.host !== key.id) throw new RangeError("not this host's issuer certificate")
   const tag = forbiddenTag(certified, member.tags)
   if (tag !== undefined) throw new RangeError(`this issuer may not give the tag ${tag}`)
-  const { host, name, tags, serial, notBefore } = member
+  const { host, name, tags, serial, notBefore, issuedAt } = member
   // Never beyond the issuer's own end.
   const notAfter = Math.min(member.notAfter, certified.notAfter)
   const network = fromHex(certified.network)
-  const body = pack([VERSION, network, fromHex(host), name, tags, notBefore, notAfter, serial, issuer.certificate])
+  const first = [VERSION, network, fromHex(host), name, tags, notBefore, notAfter, serial, issuer.certificate]
+  const body = pack(issuedAt === undefined ? first : [...first, issuedAt])
   const bytes = key.sign(LABEL, body)
   if (bytes.length > MEMBERSHIP_MAX || decodeBody(body) === undefined)
     throw new RangeError(
       'membership out of bounds: name and tags are 1 to 63 and 1 to 32 of a-z, 0-9, hyphen; fewer tags',
     )
   return bytes
+}
+
+/**
+ * Signs a membership that goes on where `current` ends. The serial is the next one and not the time: whoever revokes covers what was renewed elsewhere before the
+ * revocation was known there. Throws as {@link issueMembership}.
+ */
+export function renewMembership(
+  primitives: Primitives,
+  key: HostKey,
+  issuer: { readonly certificate: Uint8Array; readonly authority: Uint8Array },
+  current: Membership,
+  wallNow: number,
+  seconds = MEMBERSHIP_SECONDS,
+): Uint8Array {
+  const { host, name, tags, notBefore } = current
+  const issuedAt = Math.floor(wallNow)
+  const serial = current.serial + 1
+  const member = { host, name, tags, notBefore, notAfter: issuedAt + seconds, serial, issuedAt }
+  return issueMembership(primitives, key, issuer, member)
 }
 
 const Body = fields([
@@ -81,6 +110,7 @@ const Body = fields([
   WallSeconds,
   Serial,
   bytesUpTo(ISSUER_CERTIFICATE_MAX),
+  WallSeconds.optional(),
 ])
 
 function decodeBody(body: Uint8Array): z.infer<typeof Body> | undefined {
@@ -98,7 +128,7 @@ export function verifyMembership(
   const blob = decodeSigned(bytes, MEMBERSHIP_MAX)
   const body = blob && decodeBody(blob.body)
   if (blob === undefined || body === undefined) return invalid('malformed', 'not a membership of a known version')
-  const [, network, host, name, tags, notBefore, notAfter, serial, certificate] = body
+  const [, network, host, name, tags, notBefore, notAfter, serial, certificate, issuedAt] = body
   if (networkId(network) !== networkOf(primitives, authority))
     return invalid('other-network', 'the membership is for another network')
   const issuer = openIssuer(primitives, certificate, authority)
@@ -116,10 +146,12 @@ export function verifyMembership(
     notBefore,
     notAfter,
     serial,
+    issuedAt: issuedAt ?? notBefore,
     issuer: issuer.host,
     bytes: new Uint8Array(bytes),
   }
-  return revoked(membership, issuer, revocations) ?? outOfTime(membership, issuer, wallNow, skew) ?? membership
+  const late = outOfTime(membership, issuer, wallNow, skew, check.graceSeconds ?? 0)
+  return revoked(membership, issuer, revocations) ?? late ?? membership
 }
 
 /** Tells a problem from a membership. */
@@ -148,9 +180,10 @@ function outOfTime(
   issuer: Issuer,
   wallNow: number,
   skewSeconds: number,
+  graceSeconds: number,
 ): MembershipProblem | undefined {
   const late =
-    checkValidity(`the membership of ${membership.name}`, membership, wallNow, skewSeconds) ??
-    checkValidity(`the certificate of the issuer of ${membership.name}`, issuer, wallNow, skewSeconds)
+    checkValidity(`the membership of ${membership.name}`, membership, wallNow, skewSeconds, graceSeconds) ??
+    checkValidity(`the certificate of the issuer of ${membership.name}`, issuer, wallNow, skewSeconds, graceSeconds)
   return late && invalid(late.problem, late.detail)
 }

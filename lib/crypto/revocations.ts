@@ -97,6 +97,8 @@ export class RevocationList {
   readonly #held = new Map<string, Held>()
   readonly #primitives: Primitives
   readonly #authority: Uint8Array
+  /** When the newest revocation was signed, seconds since the epoch; 0: there is none. */
+  newest = 0
   #digest: Uint8Array | undefined
 
   /** `authority`: public key. */
@@ -119,6 +121,7 @@ export class RevocationList {
     if (before === undefined && this.#held.size >= REVOCATIONS_MAX) return 'full'
     this.#held.set(key, { revocation, bytes: new Uint8Array(bytes) })
     this.#digest = undefined
+    this.newest = Math.max(this.newest, revocation.time)
     return revocation
   }
 
@@ -161,6 +164,16 @@ export class RevocationList {
   /** Whether an issuer certificate of the host with this serial is void. */
   coversIssuer(host: HostId, serial: number): boolean {
     return this.#serial(host, true) >= serial
+  }
+
+  /** When the issuer certificate was revoked, seconds since the epoch; undefined: it has not been. */
+  issuerRevokedAt(host: HostId, serial: number): number | undefined {
+    return this.coversIssuer(host, serial) ? this.#held.get(listKey(host, true))?.revocation.time : undefined
+  }
+
+  /** The revocations of a host, as they travel. */
+  entriesOf(host: HostId): Uint8Array[] {
+    return [true, false].flatMap((byAuthority) => this.#held.get(listKey(host, byAuthority))?.bytes ?? [])
   }
 
   #serial(host: HostId, byAuthority: boolean): number {

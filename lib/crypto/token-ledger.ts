@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { HOST_ID_LENGTH } from '../wire/constants.js'
+import { HOST_ID_LENGTH, TOKEN_USES_MAX } from '../wire/constants.js'
 import { fromHex, hostId, toHex, type HostId } from '../wire/ids.js'
 import { bytesOf, fields, pack, unpack } from '../wire/pack.js'
 import { Tags } from './names.js'
@@ -7,7 +7,6 @@ import { TOKEN_ID_LENGTH } from './token.js'
 import { WallSeconds } from './validity.js'
 
 export const LEDGER_TOKENS_MAX = 1024
-export const TOKEN_USES_MAX = 1000
 /** Uses of all tokens together. */
 const LEDGER_USES_MAX = 20_000
 /** Bytes of an encoded ledger. */

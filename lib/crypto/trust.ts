@@ -13,10 +13,15 @@ import { NAME_RULE_MAX, NameRuleList, NAME_RULES_MAX } from './name-rules.js'
 import { NetworkProfile } from './network-profile.js'
 import type { Primitives } from './primitives.js'
 import { REVOCATION_MAX, RevocationList, REVOCATIONS_MAX } from './revocations.js'
-import { SKEW_SECONDS, WallSeconds } from './validity.js'
+import { SKEW_SECONDS, WALL_MAX, WallSeconds } from './validity.js'
 
 /** Bytes of an encoded store. */
 export const TRUST_MAX = 2 ** 22
+/**
+ * How far the floor may be ahead of the newest time that an issuer or the authority has signed. A clock that was far in the future once would else make every certificate
+ * look expired for ever; so much a healthy membership always has left (it is renewed with a third of a year left), so that a wrong floor does no harm and is overtaken.
+ */
+export const FLOOR_AHEAD_SECONDS = 90 * 86_400
 const VERSION = 1
 
 export interface TrustOptions {
@@ -41,6 +46,8 @@ export class TrustStore {
   #membership: Uint8Array | undefined
   #issuerCertificate: Uint8Array | undefined
   #floor: number
+  /** When the newest membership seen was signed; undefined: none yet. */
+  #newestIssued: number | undefined
 
   constructor(primitives: Primitives, options: TrustOptions) {
     this.#primitives = primitives
@@ -57,12 +64,17 @@ export class TrustStore {
   static decode(primitives: Primitives, bytes: Uint8Array): TrustStore | undefined {
     const value = unpack(bytes, TRUST_MAX, Body)
     if (value === undefined) return undefined
-    const [, authority, [name, ipv4Pool, zone], floor, membership, certificate, revocations, rules] = value
+    const [, authority, [name, ipv4Pool, zone], floor, membership, certificate, revocations, rules, newestIssued] =
+      value
     const store = new TrustStore(primitives, { authority, profile: { name, ipv4Pool, zone }, floor })
     store.#membership = membership ?? undefined
     store.#issuerCertificate = certificate ?? undefined
     for (const revocation of revocations) if (store.revocations.add(revocation) === 'invalid') return undefined
     for (const rule of rules ?? []) if (store.nameRules.add(rule) === 'invalid') return undefined
+    store.#newestIssued = newestIssued ?? undefined
+    // At any time: what counts is that it has been signed.
+    if (store.#membership !== undefined) store.#judge(store.#membership, WALL_MAX, Infinity)
+    store.#floor = Math.min(floor, store.#ceiling)
     return store
   }
 
@@ -77,6 +89,7 @@ export class TrustStore {
       this.#issuerCertificate ?? null,
       this.revocations.entries(),
       this.nameRules.entries(),
+      this.#newestIssued ?? null,
     ])
   }
 
@@ -107,14 +120,9 @@ export class TrustStore {
     return issuer
   }
 
-  /** Verifies anybody's membership in this network at a time that is never before the floor. */
-  verify(bytes: Uint8Array, wallNow: number): Membership | MembershipProblem {
-    return verifyMembership(this.#primitives, bytes, {
-      authority: this.authority,
-      wallNow: Math.max(wallNow, this.#floor),
-      skewSeconds: this.skewSeconds,
-      revocations: this.revocations,
-    })
+  /** Verifies anybody's membership in this network at a time that is never before the floor. `graceSeconds`: so long after its end it is taken all the same. */
+  verify(bytes: Uint8Array, wallNow: number, graceSeconds = 0): Membership | MembershipProblem {
+    return this.#judge(bytes, Math.max(wallNow, this.#floor), graceSeconds)
   }
 
   /** Wall time that has passed for sure: a clock set back does not make expired certificates valid again. */
@@ -122,10 +130,27 @@ export class TrustStore {
     return this.#floor
   }
 
-  /** Notes the clock; the time to go by, which is the floor while the clock is behind it. Our own clock only: others' would let one of them run ours ahead. */
+  /**
+   * Notes the clock; the time to go by, which is the floor while the clock is behind it. Our own clock only: others' would let one of them run ours ahead. The floor follows
+   * the clock as far as {@link FLOOR_AHEAD_SECONDS} allow.
+   */
   observe(wallNow: number): number {
-    this.#floor = Math.max(this.#floor, Math.floor(wallNow))
-    return this.#floor
+    const wall = Math.floor(wallNow)
+    this.#floor = Math.max(this.#floor, Math.min(wall, this.#ceiling))
+    return Math.max(this.#floor, wall)
+  }
+
+  get #ceiling(): number {
+    if (this.#newestIssued === undefined) return Infinity
+    return Math.max(this.#newestIssued, this.revocations.newest) + FLOOR_AHEAD_SECONDS
+  }
+
+  #judge(bytes: Uint8Array, wallNow: number, graceSeconds: number): Membership | MembershipProblem {
+    const { authority, skewSeconds, revocations } = this
+    const check = { authority, wallNow, skewSeconds, graceSeconds, revocations }
+    const result = verifyMembership(this.#primitives, bytes, check)
+    if (!isMembershipProblem(result)) this.#newestIssued = Math.max(this.#newestIssued ?? 0, result.issuedAt)
+    return result
   }
 
   toJSON(): { network: NetworkId; profile: NetworkProfile; revocations: number; floor: number } {
@@ -143,4 +168,5 @@ const Body = fields([
   z.array(bytesUpTo(REVOCATION_MAX)).max(2 * REVOCATIONS_MAX),
   // Files of before there were rules end here.
   z.array(bytesUpTo(NAME_RULE_MAX)).max(NAME_RULES_MAX).optional(),
+  WallSeconds.nullish(),
 ])

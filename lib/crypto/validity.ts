@@ -10,7 +10,8 @@ export interface Validity {
 export const SKEW_SECONDS = 300
 
 /** Up to the year 9999, so that every time has a text. */
-export const WallSeconds = z.number().int().min(0).max(253_402_300_799)
+export const WALL_MAX = 253_402_300_799
+export const WallSeconds = z.number().int().min(0).max(WALL_MAX)
 
 /** `2026-01-02T03:04:05Z` */
 export function wallText(seconds: number): string {
@@ -23,12 +24,13 @@ export interface ValidityProblem {
   readonly detail: string
 }
 
-/** undefined: valid. `what` begins the text. */
+/** undefined: valid, or past its end by no more than the grace. `what` begins the text. */
 export function checkValidity(
   what: string,
   validity: Validity,
   wallNow: number,
   skewSeconds: number,
+  graceSeconds = 0,
 ): ValidityProblem | undefined {
   const clock = `this host's clock says ${wallText(wallNow)}`
   if (wallNow < validity.notBefore - skewSeconds)
@@ -36,7 +38,7 @@ export function checkValidity(
       problem: 'not-yet-valid',
       detail: `${what} is not valid before ${wallText(validity.notBefore)} (${clock})`,
     }
-  if (wallNow > validity.notAfter + skewSeconds)
+  if (wallNow > validity.notAfter + skewSeconds + graceSeconds)
     return { problem: 'expired', detail: `${what} expired at ${wallText(validity.notAfter)} (${clock})` }
   return undefined
 }

@@ -2,13 +2,25 @@
 // conflicts. Keeps the service table's rules for instances in step.
 
 import type { Primitives } from '../crypto/primitives.js'
+import type { Stamp } from '../crypto/stamp.js'
 import { fromHex, type HostId, type NetworkId, type ServiceId } from '../wire/ids.js'
 import type { RecordChange } from './host-records.js'
 import { isProven } from './name-proof.js'
-import { belongs, bounded, ownerOf, unowned, type NameOwner, type NameRule } from './ownership.js'
+import {
+  belongs,
+  bounded,
+  firstClaim,
+  ownerOf,
+  unowned,
+  type ClaimOfName,
+  type NameOwner,
+  type NameRule,
+  type Title,
+} from './ownership.js'
 import type { InstanceState, MoveKind, NameClaim, PortMapping, Registration } from './registration.js'
 import { exactPrefix, parseServiceName, serviceIdOf, type ServiceName } from './service-id.js'
 import type { ServiceTable } from './service-table.js'
+import type { Stamps } from './stamps.js'
 
 /** A registration that counts, its priority and weight within what its owner may ask for. */
 export interface Instance {
@@ -61,6 +73,8 @@ export interface CatalogueComponents {
   readonly tagsOf: (host: HostId) => readonly string[] | undefined
   /** Wall time since which the host is a member, s. */
   readonly memberSince?: (host: HostId) => number
+  /** Left out: no claim is stamped. */
+  readonly stamps?: Stamps
   readonly table: ServiceTable
 }
 
@@ -68,7 +82,7 @@ interface Service {
   readonly id: ServiceId
   readonly name: ServiceName
   readonly registrations: Map<HostId, Registration>
-  readonly claims: Map<HostId, NameClaim>
+  readonly claims: Map<HostId, { readonly claim: NameClaim; readonly stamp: Stamp | undefined }>
   owner: NameOwner
   view: ServiceView | undefined
   conflicts: readonly Conflict[]
@@ -104,7 +118,7 @@ export class ServiceCatalogue {
     const service = this.#service(payload, host)
     if (service === undefined) return true
     if (payload.kind === 'registration') service.registrations.set(host, payload)
-    else service.claims.set(host, payload)
+    else service.claims.set(host, { claim: payload, stamp: this.#components.stamps?.open(host, payload) })
     this.#review(service)
     return true
   }
@@ -133,6 +147,15 @@ export class ServiceCatalogue {
   nameOf(service: ServiceId): string | undefined {
     return this.#services.get(service)?.name.text
   }
+  /** Whose claim of the name comes first, whatever the rules say; undefined: nobody's. */
+  firstClaim(service: ServiceId): ClaimOfName | undefined {
+    const { tagsOf, memberSince } = this.#components
+    return firstClaim(this.#claims(this.#services.get(service)), tagsOf, memberSince)
+  }
+  /** What the host's claim of the name is worth; undefined: it has no stamp that counts. */
+  titleOf(service: ServiceId, host: HostId): Title | undefined {
+    return this.#claims(this.#services.get(service)).find((one) => one.host === host)?.title
+  }
   /** Whether a service has this name or one that ends in it. */
   hasDomain(domain: string): boolean {
     return this.#domains.has(domain)
@@ -145,7 +168,7 @@ export class ServiceCatalogue {
   names(): KnownName[] {
     return [...this.#services.values()].map(({ name, owner, claims }) => {
       const claim = owner.claimant === undefined ? undefined : claims.get(owner.claimant)
-      return { name: name.text, kind: name.kind, owner, claimedSince: claim?.since }
+      return { name: name.text, kind: name.kind, owner, claimedSince: owner.title?.time ?? claim?.claim.since }
     })
   }
   /** Registrations that are ignored. */
@@ -220,8 +243,7 @@ export class ServiceCatalogue {
 
   #review(service: Service): void {
     const { tagsOf, memberSince, table } = this.#components
-    const claims = [...service.claims].map(([host, claim]) => ({ host, claim }))
-    const owner = ownerOf(service.name.text, this.#rules, claims, tagsOf, memberSince)
+    const owner = ownerOf(service.name.text, this.#rules, this.#claims(service), tagsOf, memberSince)
     const instances: Instance[] = []
     const conflicts: Conflict[] = []
     for (const [host, registration] of [...service.registrations].sort(([a], [b]) => (a < b ? -1 : 1))) {
@@ -261,6 +283,14 @@ export class ServiceCatalogue {
     service.view =
       instances.length === 0 ? undefined : { service: service.id, name: service.name.text, owner, instances }
     if (had !== (service.view !== undefined)) this.#countDomains(service.name, had ? -1 : 1)
+  }
+
+  #claims(service: Service | undefined): ClaimOfName[] {
+    const { stamps } = this.#components
+    return [...(service?.claims ?? [])].map(([host, { claim, stamp }]) => ({
+      ...{ host, claim },
+      title: stamp === undefined ? undefined : stamps?.title(stamp),
+    }))
   }
 
   #conflict(service: Service, owner: NameOwner, host: HostId, registration: Registration): Conflict | undefined {

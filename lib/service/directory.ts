@@ -232,6 +232,10 @@ export class Directory {
   record(host: HostId, key: string): SignedRecord | undefined {
     return this.#set(host)?.get(key)
   }
+  /** Whether what the host published under the key is gone because it took it back. */
+  withdrew(host: HostId, key: string): boolean {
+    return this.#set(host)?.peek(key)?.lifetime === 0
+  }
   /** Where the host says that it can be reached. */
   locatorsOf(host: HostId): readonly Locator[] {
     const payload = this.record(host, 'locators')?.payload

@@ -20,12 +20,29 @@ export interface NameRule {
   readonly serial: number
 }
 
+/** A claim that an issuer has stamped. */
+export interface Title {
+  /** Wall time of the stamp, s since the epoch. */
+  readonly time: number
+  /** The issuer's certificate stands; else it was revoked after the stamp. */
+  readonly firm: boolean
+}
+
+export interface ClaimOfName {
+  readonly host: HostId
+  readonly claim: NameClaim
+  /** undefined: its `since` is the host's own word. */
+  readonly title?: Title | undefined
+}
+
 export interface NameOwner {
   readonly by: 'authority' | 'claim' | 'nobody'
   /** The issuer who gave it, where it was not the authority itself. */
   readonly issuer?: HostId
   /** The host whose claim it is. */
   readonly claimant?: HostId
+  /** Of the claimant. */
+  readonly title?: Title | undefined
   readonly tags: readonly string[]
   readonly hosts: readonly HostId[]
   readonly minPriority: number
@@ -37,14 +54,14 @@ const UNBOUNDED = { minPriority: 0, maxWeight: RANK_MAX } as const
 export const unowned: NameOwner = { by: 'nobody', tags: [], hosts: [], ...UNBOUNDED }
 
 /**
- * Whose the name is: by the most specific rule, else by the oldest claim (ties by host ID) of a host that is covered by its own claim, else nobody's,
- * which every member may register. `tagsOf`: undefined for hosts that are no members. `memberSince`: wall time, s; a host can have claimed nothing before it was
- * a member, whatever it says.
+ * Whose the name is: by the most specific rule, else by the first claim of a host that is covered by its own claim, else nobody's, which every member may
+ * register. First are stamped claims, by the time of the stamp; then those stamped by an issuer that was revoked later, who may have back-dated them; then the others, by their own
+ * word. Ties by host ID. `tagsOf`: undefined for hosts that are no members. `memberSince`: wall time, s; a host can have claimed nothing before it was a member, whatever it says.
  */
 export function ownerOf(
   name: string,
   rules: ReadonlyMap<string, NameRule>,
-  claims: readonly { readonly host: HostId; readonly claim: NameClaim }[],
+  claims: readonly ClaimOfName[],
   tagsOf: (host: HostId) => readonly string[] | undefined,
   memberSince: (host: HostId) => number = () => 0,
 ): NameOwner {
@@ -53,17 +70,29 @@ export function ownerOf(
     const { tags, hosts, minPriority, maxWeight, issuer } = best
     return { by: 'authority', tags, hosts, minPriority, maxWeight, ...(issuer === undefined ? {} : { issuer }) }
   }
-  let first: { host: HostId; claim: NameClaim; since: number } | undefined
-  for (const one of claims) {
-    const tags = tagsOf(one.host)
-    if (tags === undefined || !belongs(one.claim, one.host, tags)) continue
-    const since = Math.max(one.claim.since, memberSince(one.host))
-    const earlier = first === undefined || since < first.since
-    if (earlier || (since === first?.since && one.host < first.host)) first = { ...one, since }
-  }
+  const first = firstClaim(claims, tagsOf, memberSince)
   if (first === undefined) return unowned
-  const { host, claim } = first
-  return { by: 'claim', claimant: host, tags: claim.tags, hosts: claim.hosts, ...UNBOUNDED }
+  const { host, claim, title } = first
+  return { by: 'claim', claimant: host, title, tags: claim.tags, hosts: claim.hosts, ...UNBOUNDED }
+}
+
+/** The claim that comes before all others; undefined: there is none that counts. */
+export function firstClaim(
+  claims: readonly ClaimOfName[],
+  tagsOf: (host: HostId) => readonly string[] | undefined,
+  memberSince: (host: HostId) => number = () => 0,
+): ClaimOfName | undefined {
+  let first: { one: ClaimOfName; rank: number; time: number } | undefined
+  for (const one of claims) {
+    const { host, claim, title } = one
+    const tags = tagsOf(host)
+    if (tags === undefined || !belongs(claim, host, tags)) continue
+    const rank = title === undefined ? 2 : title.firm ? 0 : 1
+    const time = title?.time ?? Math.max(claim.since, memberSince(host))
+    const order = first === undefined ? -1 : rank - first.rank || time - first.time || (host < first.one.host ? -1 : 1)
+    if (order < 0) first = { one, rank, time }
+  }
+  return first?.one
 }
 
 /**

@@ -75,6 +75,13 @@ export function encodeRecord(record: RecordFields): Uint8Array {
   return body
 }
 
+/** Whether the payload fits a record, whatever its number. */
+export function fitsRecord(payload: RecordPayload): boolean {
+  const [kind, packed] = packPayload(payload)
+  const fields = [VERSION, kind, recordKey(payload), Number.MAX_SAFE_INTEGER, LIFETIME_MAX_MS, packed]
+  return pack(fields).length <= RECORD_BODY_MAX
+}
+
 /** Total: undefined for what is no record of this version, or published under a key that is not its own. */
 export function decodeRecord(body: Uint8Array): RecordFields | undefined {
   const parsed = unpack(body, RECORD_BODY_MAX, recordShape)

@@ -2,10 +2,11 @@
 // signed and carried is record.ts.
 
 import { z } from 'zod'
+import { STAMP_MAX } from '../crypto/stamp.js'
 import type { Locator } from '../path/locator.js'
 import { HOST_ID_LENGTH, LABEL_LENGTH_MAX, NAME_LENGTH_MAX, RANK_MAX, SERVICE_ID_LENGTH } from '../wire/constants.js'
 import { fromHex, hostId, serviceId, type HostId, type ServiceId } from '../wire/ids.js'
-import { bytesOf, fields, type Packable } from '../wire/pack.js'
+import { bytesOf, bytesUpTo, fields, type Packable } from '../wire/pack.js'
 
 export interface PortMapping {
   readonly protocol: 'tcp' | 'udp'
@@ -72,6 +73,8 @@ export interface NameClaim {
   readonly since: number
   readonly tags: readonly string[]
   readonly hosts: readonly HostId[]
+  /** An issuer's word on when it saw the claim (lib/crypto/stamp.ts). */
+  readonly stamp?: Uint8Array
 }
 
 /** What a withdrawn record holds. */
@@ -131,7 +134,15 @@ const locatorsShape = fields([
   z.array(fields([z.string().min(1).max(64), port])).max(LOCATORS_MAX),
   z.array(host).max(RELAYS_MAX),
 ])
-const nameShape = fields([id, name, anyWhole, z.array(tag).max(TAGS_MAX), z.array(host).max(TAGS_MAX)])
+const nameShape = fields([
+  id,
+  name,
+  anyWhole,
+  z.array(tag).max(TAGS_MAX),
+  z.array(host).max(TAGS_MAX),
+  // A stamp of a later version is none for us, and the claim one without.
+  bytesUpTo(STAMP_MAX, 1).optional().catch(undefined),
+])
 
 /** Kind number and packable fields. */
 export function packPayload(payload: RecordPayload): [number, Packable] {
@@ -173,6 +184,7 @@ export function packPayload(payload: RecordPayload): [number, Packable] {
           payload.since,
           [...payload.tags],
           payload.hosts.map((h) => fromHex(h)),
+          ...(payload.stamp === undefined ? [] : [payload.stamp]),
         ],
       ]
   }
@@ -231,8 +243,11 @@ export function unpackPayload(kind: number, value: unknown): RecordPayload | und
     case kinds.name: {
       const parsed = nameShape.safeParse(value)
       if (!parsed.success) return undefined
-      const [service, text, since, tags, hosts] = parsed.data
-      return { kind: 'name', service: serviceId(service), name: text, since, tags, hosts: hosts.map((h) => hostId(h)) }
+      const [service, text, since, tags, hosts, stamp] = parsed.data
+      return {
+        ...{ kind: 'name', service: serviceId(service), name: text, since, tags, hosts: hosts.map((h) => hostId(h)) },
+        ...(stamp === undefined ? {} : { stamp }),
+      }
     }
     default:
       return undefined

@@ -94,6 +94,11 @@ export class MemberTrust implements Trust {
     return problem === undefined ? membership : undefined
   }
 
+  /** The newest membership heard of, valid or expired since. */
+  lastKnown(host: HostId): Membership | undefined {
+    return this.#members.get(host)
+  }
+
   /** All valid members known, this host among them once it has been told its own membership by {@link learn}. */
   members(): Membership[] {
     return [...this.#members.keys()].flatMap((host) => this.member(host) ?? [])

@@ -96,3 +96,5 @@ export const PATH_MTU = 1500
 /** Smallest datagram every path is expected to carry. */
 export const PATH_MTU_MIN = 1280
 export const CONTROL_MESSAGE_MAX = 1100
+/** Hosts that may join with one token, at most. */
+export const TOKEN_USES_MAX = 1_000

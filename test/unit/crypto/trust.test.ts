@@ -2,7 +2,7 @@ import { test } from 'tap'
 import { HostKey } from '../../../lib/crypto/host-key.js'
 import { isMembershipProblem } from '../../../lib/crypto/membership.js'
 import { revokeAsAuthority } from '../../../lib/crypto/revocations.js'
-import { TrustStore } from '../../../lib/crypto/trust.js'
+import { FLOOR_AHEAD_SECONDS, TrustStore } from '../../../lib/crypto/trust.js'
 import { DAY, NOW, primitives, TestNetwork } from './identity.js'
 
 const profile = { name: 'home', ipv4Pool: '198.18.0.0/15', zone: 'svc.internal' }
@@ -31,6 +31,37 @@ test('time never goes back below the floor', (t) => {
   t.equal(store.observe(NOW + 40 * DAY), NOW + 40 * DAY)
   t.match(store.verify(bytes, NOW), { problem: 'expired', detail: /clock says 2026-02-10/ }, 'the clock was set back')
   t.equal(store.observe(NOW), NOW + 40 * DAY)
+  t.end()
+})
+
+test('the floor goes no further ahead of what has been signed than a membership has left in the end', (t) => {
+  const { network, key, store } = setUp()
+  store.adoptMembership(key.id, network.member(key), NOW)
+  const ceiling = NOW + FLOOR_AHEAD_SECONDS
+  t.equal(store.observe(NOW + 9_000 * DAY), NOW + 9_000 * DAY, 'the clock counts while it says so')
+  t.equal(store.floor, ceiling)
+  t.equal(store.observe(NOW + DAY), ceiling)
+  const year = { notAfter: NOW + 300 * DAY }
+  t.match(store.verify(network.member(HostKey.generate(primitives), year), NOW), { name: 'h2' }, 'most is valid still')
+  store.revocations.add(
+    revokeAsAuthority(network.authority, { host: network.issuer.id, serial: 0, time: NOW + 40 * DAY }),
+  )
+  store.observe(NOW + 9_000 * DAY)
+  t.equal(store.floor, NOW + 40 * DAY + FLOOR_AHEAD_SECONDS, 'a revocation is signed at a time too')
+  const again = TrustStore.decode(primitives, store.encode())
+  t.equal(again?.floor, store.floor)
+  t.end()
+})
+
+test('an expired member is taken for the grace where it is asked for', (t) => {
+  const { network, key, store } = setUp()
+  const end = NOW + 30 * DAY
+  const bytes = network.member(key)
+  t.match(store.verify(bytes, end + DAY), { problem: 'expired' })
+  t.match(store.verify(bytes, end + DAY, DAY), { host: key.id })
+  t.match(store.verify(bytes, end + 2 * DAY, DAY), { problem: 'expired' })
+  store.revocations.add(revokeAsAuthority(network.authority, { host: key.id, serial: 10, time: NOW }))
+  t.match(store.verify(bytes, end + 60, DAY), { reason: 'revoked' }, 'there is no grace for the revoked')
   t.end()
 })
 
