@@ -1,16 +1,19 @@
 import { nextSerial } from '../lib/crypto/authority.js'
-import { issueMembership } from '../lib/crypto/membership.js'
+import { issueMembership, MEMBERSHIP_SECONDS } from '../lib/crypto/membership.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
 import { InviteToken, TOKEN_ID_LENGTH, TOKEN_SECRET_LENGTH, tokenPsk } from '../lib/crypto/token.js'
-import { TOKEN_USES_MAX, type IssuedToken, type LedgerProblem } from '../lib/crypto/token-ledger.js'
+import type { IssuedToken, LedgerProblem } from '../lib/crypto/token-ledger.js'
 import type { Host } from '../lib/host/host.js'
 import { formatLocator, type Locator } from '../lib/path/locator.js'
 import type { JoinAuthority } from '../lib/session/join-issuer.js'
 import type { JoinGrant, JoinRefusal, JoinRequest, MemberLocator } from '../lib/session/join-payload.js'
+import { TOKEN_USES_MAX } from '../lib/wire/constants.js'
 import type { HostId } from '../lib/wire/ids.js'
 import { CaracalError, messageOf } from './errors.js'
-import { MEMBERSHIP_SECONDS, stateFile, type Identity } from './identity.js'
+import { rejoin, stateFile, type Identity } from './identity.js'
+import { LogLimit } from './log-limit.js'
 import type { Log } from './log.js'
+import { monotonicNow } from './packet-loop.js'
 import type { StateDirectory } from './state-files.js'
 
 export interface AdmissionComponents {
@@ -20,6 +23,8 @@ export interface AdmissionComponents {
   readonly locators: () => readonly Locator[]
   readonly hosts: () => Host
   readonly log: Log
+  /** Monotonic ms; default: the process's clock. */
+  readonly now?: () => number
 }
 
 export interface Invitation {
@@ -30,14 +35,18 @@ export interface Invitation {
 }
 
 const LOCATORS_MAX = 8
+const REFUSALS_EVERY_MS = 10_000
 
 /** The issuer's side of this host: gives out tokens, and memberships to those who come with one. */
 export class Admission implements JoinAuthority {
   readonly #c: AdmissionComponents
+  /** Anybody can be refused as often as they like. */
+  readonly #refusals
   #serial = 0
 
   constructor(components: AdmissionComponents) {
     this.#c = components
+    this.#refusals = new LogLimit(REFUSALS_EVERY_MS, components.now ?? monotonicNow)
   }
 
   get isIssuer(): boolean {
@@ -55,6 +64,9 @@ export class Admission implements JoinAuthority {
         'run `caracal invite` on the host that created the network',
       )
     }
+    const { revocation } = this.#c.hosts()
+    if (revocation !== undefined)
+      throw new CaracalError('CARACAL_E_MEMBERSHIP', `this host was revoked: ${revocation}`, rejoin)
     if (!Number.isInteger(uses) || uses < 1 || uses > TOKEN_USES_MAX) {
       throw new CaracalError('CARACAL_E_USAGE', `a token for ${uses} uses`, `choose 1 to ${TOKEN_USES_MAX}`)
     }
@@ -112,7 +124,8 @@ export class Admission implements JoinAuthority {
     const { trust, ledger } = identity
     const certificate = trust.issuerCertificate
     if (certificate === undefined) return { refusal: 'denied', detail: 'the host asked is no issuer' }
-    const { members } = this.#c.hosts()
+    const { members, revocation } = this.#c.hosts()
+    if (revocation !== undefined) return { refusal: 'denied', detail: 'the host asked was revoked' }
     const namesake = members.members().find((member) => member.name === request.name)
     if (namesake !== undefined && namesake.host !== request.host) {
       return { refusal: 'name-taken', detail: `a host is called ${request.name} already` }
@@ -176,8 +189,12 @@ export class Admission implements JoinAuthority {
 
   joined(request: JoinRequest, outcome: JoinGrant | JoinRefusal): void {
     const { log } = this.#c
-    if ('refusal' in outcome)
-      log.warn({ name: request.name, refusal: outcome.refusal, detail: outcome.detail }, 'a join was refused')
-    else log.info({ name: request.name, host: request.host.slice(0, 12) }, 'a host has joined')
+    if ('refusal' in outcome) {
+      const { refusal, detail } = outcome
+      const unlogged = this.#refusals.take()
+      if (unlogged === undefined) return
+      const more = unlogged > 0 ? { unlogged } : {}
+      log.warn({ name: request.name, refusal, detail, ...more }, 'a join was refused')
+    } else log.info({ name: request.name, host: request.host.slice(0, 12) }, 'a host has joined')
   }
 }

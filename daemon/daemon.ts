@@ -1,6 +1,7 @@
 import { FlowTable } from '../lib/flow/flow-table.js'
 import { Host } from '../lib/host/host.js'
 import type { HostEvents } from '../lib/host/host-options.js'
+import { areClaims } from '../lib/host/name-claims.js'
 import { OFFERS_MAX } from '../lib/host/offers.js'
 import { TrafficTap } from '../lib/host/traffic-tap.js'
 import type { Locator } from '../lib/path/locator.js'
@@ -10,7 +11,9 @@ import { savedMappings } from '../lib/service/addresses.js'
 import { parseServiceName, serviceIdOf } from '../lib/service/service-id.js'
 import { JoinIssuer } from '../lib/session/join-issuer.js'
 import type { AeadName } from '../lib/crypto/codec.js'
+import { isMembershipProblem } from '../lib/crypto/membership.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
+import { wallText } from '../lib/crypto/validity.js'
 import type { Tap, TapPoint } from '../lib/host/tap.js'
 import type { HostId, ServiceId } from '../lib/wire/ids.js'
 import { Admission } from './admission.js'
@@ -23,7 +26,7 @@ import { EventLoopDelay } from './event-loop.js'
 import { metricsSample } from './views.js'
 import { applyResolverSettings, type ResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError, messageOf } from './errors.js'
-import { openIdentity, stateFile, type Identity } from './identity.js'
+import { openIdentity, rejoin, stateFile, type Identity } from './identity.js'
 import { Instances, type Instance } from './instances.js'
 import { joinNetwork } from './joining.js'
 import { KnownHosts } from './known-hosts.js'
@@ -43,6 +46,7 @@ import { Underlay } from './underlay.js'
 
 const FLOW_CAPACITY = 262_144
 const MAPPINGS_FILE = 'addresses'
+const CLAIMS_FILE = 'name-claims'
 const LOOK_MS = 5_000
 const FAREWELL_MS = 300
 
@@ -214,6 +218,7 @@ export class Daemon implements RunningDaemon {
     const stamps = await CounterFile.open(files, 'stamps', Date.now())
     const sequences = await CounterFile.open(files, 'sequences')
     const mappings = await files.read(MAPPINGS_FILE, (bytes) => savedMappings.safeParse(parseJson(bytes)).data)
+    const claims = await files.read(CLAIMS_FILE, (bytes) => (areClaims(bytes) ? bytes : undefined))
     const io = new DeviceIo(underlay)
     // The host calls these only once it runs, and then the daemon is there.
     const late: { daemon?: Daemon } = {}
@@ -227,6 +232,10 @@ export class Daemon implements RunningDaemon {
       peer: (host, what, detail) => daemonOf().#peerEvent(host, what, detail),
       revocationsChanged: () => void daemonOf().saveTrust(),
       namesRuled: () => void daemonOf().saveTrust(),
+      claimsChanged: () => daemonOf().saveClaims(),
+      renewed: (what) => daemonOf().#renewed(what),
+      renewalFailed: (detail) => log.warn({ detail }, "this host's membership could not be renewed; it is tried again"),
+      expelled: (what, detail) => daemonOf().#expelled(what, detail),
       dropped: (reason, packet) => late.daemon?.tap.dropped(reason, packet),
       remember: () => daemonOf().knownHosts.changed(),
     }
@@ -266,8 +275,9 @@ export class Daemon implements RunningDaemon {
         nextStamp: () => BigInt(stamps.next()),
         sequence: sequences,
         issuer,
+        authority: identity.authority,
       },
-      { flowCapacity: FLOW_CAPACITY, mappings },
+      { flowCapacity: FLOW_CAPACITY, mappings, claims },
     )
     const { plan } = host.addresses
     const link = new LinkSetup({
@@ -419,6 +429,9 @@ export class Daemon implements RunningDaemon {
   async expose(request: ExposeRequest, configured: boolean): Promise<readonly string[]> {
     const { host, instances, link } = this
     const service = this.serviceId(request.name)
+    if (host.revocation !== undefined) {
+      throw new CaracalError('CARACAL_E_MEMBERSHIP', `this host was revoked: ${host.revocation}`, rejoin)
+    }
     this.#proofOf(request)
     if (!host.mayOffer(service)) {
       throw new CaracalError(
@@ -461,6 +474,7 @@ export class Daemon implements RunningDaemon {
   }
 
   #publish({ service, request, health }: Instance): void {
+    if (this.host.revocation !== undefined) return
     const { name, ports, priority, weight, move } = request
     const proof = this.#proofOf(request)
     const offer = {
@@ -508,6 +522,34 @@ export class Daemon implements RunningDaemon {
     const done = this.files.write(stateFile.trust, this.identity.trust.encode())
     done.catch((error: unknown) => this.log.error({ error }, 'the trust store could not be written'))
     return done
+  }
+
+  saveClaims(): void {
+    this.files.write(CLAIMS_FILE, this.host.exportClaims()).catch((error: unknown) => {
+      this.log.error({ error }, 'the claims of names could not be written')
+    })
+  }
+
+  #renewed(what: 'membership' | 'certificate'): void {
+    const { identity, files, log } = this
+    const { trust } = identity
+    try {
+      files.writeNow(stateFile.trust, trust.encode())
+    } catch (error) {
+      log.error({ error }, 'the trust store could not be written')
+    }
+    if (what === 'certificate') return log.info({}, "this host's issuer certificate is renewed")
+    const membership = trust.verify(trust.membership ?? new Uint8Array(0), wallNow())
+    if (isMembershipProblem(membership)) return
+    identity.membership = membership
+    log.info({ until: wallText(membership.notAfter) }, "this host's membership is renewed")
+  }
+
+  #expelled(what: 'revoked' | 'expired', detail: string): void {
+    const { log } = this
+    if (what === 'revoked')
+      log.error({ detail }, `this host was revoked: it offers nothing and connects to nobody any more; ${rejoin}`)
+    else log.error({ detail }, 'this host is a member no more: nothing new can be reached')
   }
 
   #peerEvent(id: HostId, what: string, detail: string): void {

@@ -47,6 +47,7 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
       wallFloor: identity.trust.floor,
       skewSeconds: SKEW_SECONDS,
       membership: identity.membership,
+      revoked: host.revocation,
     },
     directory: { synced: directory.synced, counters: { ...directory.counters } },
     hosts: hostsView(daemon),

@@ -1,6 +1,6 @@
 import { Authority, nextSerial } from '../lib/crypto/authority.js'
 import { HostKey } from '../lib/crypto/host-key.js'
-import { isMembershipProblem, issueMembership, type Membership } from '../lib/crypto/membership.js'
+import { isMembershipProblem, issueMembership, MEMBERSHIP_SECONDS, type Membership } from '../lib/crypto/membership.js'
 import type { NetworkProfile } from '../lib/crypto/network-profile.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
 import { SEED_LENGTH } from '../lib/crypto/signing-key.js'
@@ -16,7 +16,8 @@ import type { StateDirectory } from './state-files.js'
 export interface Identity {
   readonly hostKey: HostKey
   readonly trust: TrustStore
-  readonly membership: Membership
+  /** The present one: it is renewed from time to time. */
+  membership: Membership
   /** The network's authority, where its key lies on this host. */
   readonly authority: Authority | undefined
   /** Tokens given out here; hosts that are no issuers have an empty one. */
@@ -54,6 +55,8 @@ export const stateFile = {
 } as const
 
 const YEAR = 366 * 86_400
+/** What is left to a host that is a member no more. */
+export const rejoin = 'join again with a new token (`caracal invite` on an issuer) and an empty --state'
 const AUTHORITY_YEARS = 20
 /** The issuer gave nothing away to the key that asked. */
 const refusals: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -63,9 +66,6 @@ const refusals: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'CARACAL_E_NAME_TAKEN',
 ])
 const seed = (bytes: Uint8Array) => (bytes.length === SEED_LENGTH ? bytes : undefined)
-
-/** How long a membership is valid. */
-export const MEMBERSHIP_SECONDS = YEAR
 
 /** This host's identity from its state directory; made by creating a network or joining one where there is none yet. */
 export async function openIdentity(wish: IdentityWish, components: IdentityComponents): Promise<Identity> {
@@ -145,10 +145,7 @@ function ownMembership(trust: TrustStore, wallNow: number): Membership {
   if (!isMembershipProblem(membership)) return membership
   const { problem, detail } = membership
   if (problem === 'not-yet-valid') throw new CaracalError('CARACAL_E_CLOCK', detail, "set this host's clock")
-  const next =
-    problem === 'expired'
-      ? "if this host's clock is right, join again with a new token and an empty --state"
-      : 'join again with a new token and an empty --state'
+  const next = problem === 'expired' ? `if this host's clock is right, ${rejoin}` : rejoin
   throw new CaracalError('CARACAL_E_MEMBERSHIP', detail, next)
 }
 

@@ -84,6 +84,7 @@ export function statusView(daemon: Viewed): StatusResponse {
       membershipExpiresAt: identity.membership.notAfter,
       issuer: daemon.admission.isIssuer,
       ownName: ownNameOf(host.id),
+      revoked: host.revocation ?? null,
     },
     zone: profile.zone,
     addresses: {

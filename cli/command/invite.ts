@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { TOKEN_USES_MAX } from '../../lib/wire/constants.js'
 import { withDaemon } from '../daemon.js'
 import { collect, timeSpan, wholeNumber, withReading, type ReadingOptions } from '../option.js'
 import { counted, formatTime, print, printJson } from '../output.js'
@@ -24,7 +25,7 @@ export function addInvite(program: Command, finish: Finish): void {
       timeSpan(1000, 366 * 24 * HOUR),
       HOUR,
     )
-    .option('--uses <n>', 'how many hosts may join with it (default: 1)', wholeNumber(1, 10_000), 1)
+    .option('--uses <n>', 'how many hosts may join with it (default: 1)', wholeNumber(1, TOKEN_USES_MAX), 1)
     .action(async (options: Options) => {
       const request = { tags: options.tag ?? [], expiresMs: options.expires, uses: options.uses }
       const invite = await withDaemon(options, (client) => client.call('invite', request))

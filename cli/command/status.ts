@@ -27,7 +27,12 @@ export function addStatus(program: Command, finish: Finish): void {
         ['host', `${host.name}  ${host.id}`],
         ['own name', host.ownName],
         ['tags', host.tags.join(' ') || '-'],
-        ['membership', `until ${formatTime(host.membershipExpiresAt)}${host.issuer ? ', may invite' : ''}`],
+        [
+          'membership',
+          host.revoked === null
+            ? `until ${formatTime(host.membershipExpiresAt)}${host.issuer ? ', may invite' : ''}`
+            : `this host was revoked: ${host.revoked}`,
+        ],
         ['zone', status.zone],
         ['self', both(addresses.self)],
         ['pool', `${addresses.pool}  ${addresses.prefix}`],

@@ -12,7 +12,7 @@
 
 import { z } from 'zod'
 import type { TapEvent } from '../../lib/host/tap.js'
-import { RANK_MAX } from '../../lib/wire/constants.js'
+import { RANK_MAX, TOKEN_USES_MAX } from '../../lib/wire/constants.js'
 import type * as shapes from './shapes.js'
 import {
   doctorShape,
@@ -86,7 +86,7 @@ const inviteRequestShape = z.object({
     .min(1000)
     .max(366 * 86_400_000)
     .default(3_600_000),
-  uses: z.number().int().min(1).max(10_000).default(1),
+  uses: z.number().int().min(1).max(TOKEN_USES_MAX).default(1),
 })
 
 const nameRank = z.number().int().min(0).max(RANK_MAX)

@@ -25,6 +25,8 @@ export const statusShape = z.object({
     issuer: z.boolean(),
     /** The self-certifying name of its host key, which it may register without a proof. */
     ownName: z.string(),
+    /** When and by whom this host was revoked; null: it was not. */
+    revoked: z.string().nullable(),
   }),
   zone: z.string(),
   addresses: z.object({ self: addressPairShape, dns: addressPairShape, pool: z.string(), prefix: z.string() }),

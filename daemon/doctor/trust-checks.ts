@@ -2,6 +2,7 @@
 
 import { checkValidity, wallText, type Validity } from '../../lib/crypto/validity.js'
 import type { DoctorCheck } from '../control/shapes.js'
+import { rejoin } from '../identity.js'
 import { fail, ok, warn } from './finding.js'
 
 export interface TrustInputs {
@@ -12,6 +13,8 @@ export interface TrustInputs {
   readonly skewSeconds: number
   /** This host's own. */
   readonly membership: Validity
+  /** When and by whom this host was revoked; undefined: it was not. */
+  readonly revoked?: string | undefined
 }
 
 const SOON_SECONDS = 14 * 86_400
@@ -31,19 +34,23 @@ export function checkClock({ wallNow, wallFloor, skewSeconds, membership }: Trus
   return ok(name, now)
 }
 
-export function checkMembership({ wallNow, wallFloor, skewSeconds, membership }: TrustInputs): DoctorCheck {
+export function checkMembership(inputs: TrustInputs): DoctorCheck {
+  const { wallNow, wallFloor, skewSeconds, membership, revoked } = inputs
   const name = 'membership'
+  if (revoked !== undefined) return fail(name, `this host was revoked: ${revoked}`, rejoin)
   const now = Math.max(Math.floor(wallNow), wallFloor)
   const problem = checkValidity("this host's membership", membership, now, skewSeconds)
-  const join = 'join again with a new token (`caracal invite` on an issuer) and an empty --state'
   if (problem !== undefined) {
-    const remedy = problem.problem === 'expired' ? `if this host's clock is right, ${join}` : setClock
+    const remedy = problem.problem === 'expired' ? `if this host's clock is right, ${rejoin}` : setClock
     return fail(name, `${problem.detail}: other hosts refuse this one`, remedy)
   }
   const rest = membership.notAfter - now
   const soon = Math.min(SOON_SECONDS, (membership.notAfter - membership.notBefore) / 10)
   const until = `until ${wallText(membership.notAfter)}`
-  if (rest < soon) return warn(name, `only ${until}, ${span(rest)} from now; then other hosts refuse this one`, join)
+  if (rest < soon) {
+    const detail = `only ${until}, ${span(rest)} from now; no issuer has renewed it, and then other hosts refuse this one`
+    return warn(name, detail, `let the issuer run, see \`caracal hosts\`; or ${rejoin}`)
+  }
   return ok(name, until)
 }
 

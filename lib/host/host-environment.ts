@@ -55,7 +55,9 @@ export class HostEnvironment implements FlowEnvironment {
     port: number,
     now: number,
   ): readonly Candidate[] | DropReason | 'hold' {
-    const { self, catalogue, choice, table } = this.#c
+    const { self, catalogue, choice, table, tagsOf } = this.#c
+    // Nothing new begins once this host is a member no more.
+    if (tagsOf(self) === undefined) return 'denied'
     if (target.kind === 'host') {
       if (protocol !== Protocol.icmp) return 'refused'
       if (!this.allows(self, undefined, protocol, port)) return 'denied'
@@ -107,10 +109,10 @@ export class HostEnvironment implements FlowEnvironment {
     protocol: number,
     port: number,
   ): LocalEndpoint | DropReason {
-    const { endpoints, addresses, tagsOf } = this.#c
+    const { endpoints, addresses, tagsOf, self } = this.#c
     const client = this.peers.hostId(peer)
-    // A session outlives its host's membership by minutes: what is open may go on that long, nothing new begins.
-    if (peer !== SELF && tagsOf(client) === undefined) return 'denied'
+    // A session outlives its hosts' memberships by a grace: what is open may go on that long, nothing new begins.
+    if (tagsOf(client) === undefined || tagsOf(self) === undefined) return 'denied'
     if (!this.allows(client, service, protocol, port)) return 'denied'
     if (service !== undefined) return endpoints.find(service, protocol, port)
     return protocol === Protocol.icmp ? { family: 4, address: addresses.self(4), port: 0 } : 'refused'

@@ -1,5 +1,6 @@
 // What a host is made of, what can be chosen about it, and what it tells the process around it.
 
+import type { Authority } from '../crypto/authority.js'
 import type { FrameCodec } from '../crypto/codec.js'
 import type { HostKey } from '../crypto/host-key.js'
 import type { Primitives } from '../crypto/primitives.js'
@@ -14,6 +15,7 @@ import type { DropReason } from '../wire/drop.js'
 import type { HostId } from '../wire/ids.js'
 import type { HostIo } from './data-path.js'
 import type { LocalEndpoints } from './host-environment.js'
+import type { IssuingOptions } from './issuing-options.js'
 import type { NeighboursOptions } from './neighbours.js'
 
 export interface HostComponents {
@@ -34,6 +36,8 @@ export interface HostComponents {
   readonly nextStamp: () => bigint
   readonly sequence: SequenceSource
   readonly issuer?: JoinResponder
+  /** Where the authority's key is on this host: it renews its own issuer certificate. */
+  readonly authority?: Authority | undefined
 }
 
 export interface HostOptions {
@@ -46,6 +50,9 @@ export interface HostOptions {
   readonly neighbours?: Partial<NeighboursOptions>
   /** Address mappings of before a restart. */
   readonly mappings?: SavedMappings | undefined
+  readonly issuing?: Partial<IssuingOptions>
+  /** Name claims of before a restart: {@link Host.exportClaims}. */
+  readonly claims?: Uint8Array | undefined
 }
 
 /** What the process around the host wants to know. Called from inside the host's methods. */
@@ -60,6 +67,14 @@ export interface HostEvents {
   revocationsChanged(): void
   /** Rules for names have come: to disk. */
   namesRuled(): void
+  /** Host.exportClaims gives something else now: to disk. */
+  claimsChanged(): void
+  /** The trust store has a new membership or issuer certificate of this host: to disk before anybody is told. */
+  renewed(what: 'membership' | 'certificate'): void
+  /** This host's membership could not be renewed; one sentence without a full stop. */
+  renewalFailed(detail: string): void
+  /** This host is a member no more: revoked, it offers nothing and connects to nobody; expired, it begins nothing. Told once. One sentence without a full stop. */
+  expelled(what: 'revoked' | 'expired', detail: string): void
   /** A packet was dropped; only while `wantsDrops`. Bytes are only valid during the call. */
   dropped(reason: DropReason, packet: Uint8Array | undefined): void
   /** A locator of a host was proven: worth remembering over a restart. */

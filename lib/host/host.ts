@@ -4,6 +4,7 @@
 //   underlay ──▶ DataPath ─┬▶ FlowEngine ──▶ TUN                      peers    ◀──▶ SessionTable, PathProber, Neighbours
 //                          └▶ handshakes, probes, control messages
 
+import type { Membership } from '../crypto/membership.js'
 import { FlowEngine } from '../flow/flow-engine.js'
 import { Generations } from '../flow/flow-id.js'
 import { FlowTable } from '../flow/flow-table.js'
@@ -18,6 +19,7 @@ import type { RecordChange } from '../service/host-records.js'
 import { rulesInForce } from '../service/ownership.js'
 import { allowAll, type Policy } from '../service/policy.js'
 import { ServiceTable } from '../service/service-table.js'
+import { Stamps } from '../service/stamps.js'
 import { MemberTrust } from '../service/trust.js'
 import type { Established, LostReason, SessionSink } from '../session/session-sink.js'
 import { SessionTable } from '../session/session-table.js'
@@ -42,9 +44,12 @@ import { Claims } from './claims.js'
 import { conditionOf } from './condition.js'
 import { Channel, ControlChannel } from './control-channel.js'
 import { DataPath } from './data-path.js'
+import { Expulsions } from './expulsions.js'
 import { HostEnvironment } from './host-environment.js'
 import { Farewells } from './farewells.js'
 import type { HostComponents, HostOptions } from './host-options.js'
+import { Issuing } from './issuing.js'
+import { issuingDefaults } from './issuing-options.js'
 import { Neighbours } from './neighbours.js'
 import { Offers, OFFERS_MAX, type Offer } from './offers.js'
 import { CONTROL_CLASS, ownFrame } from './own-frames.js'
@@ -80,6 +85,8 @@ export class Host implements SessionSink {
   readonly #c: HostComponents
   readonly #claims: Claims
   readonly #offers: Offers
+  readonly #issuing: Issuing
+  readonly #expulsions: Expulsions
   /** Peer by codec seal slot, for the accounting of what was sent. */
   readonly #sealPeer = new Int32Array(65_536).fill(-1)
   #datagrams: DatagramBatch | undefined
@@ -96,6 +103,7 @@ export class Host implements SessionSink {
     this.#c = components
     this.id = hostKey.id
     const network = trust.network
+    const issuing = { ...issuingDefaults, ...options.issuing }
     const randomBytes = (length: number) => primitives.randomBytes(length)
     this.peers = new PeerTable(this.id, options.peerCapacity ?? PEERS)
     this.members = new MemberTrust({
@@ -115,7 +123,8 @@ export class Host implements SessionSink {
         hostKey,
         network,
         membership: trust.membership ?? NO_BYTES,
-        trust,
+        // An expired member keeps its sessions for the grace, and may begin nothing.
+        trust: { verify: (bytes, wall) => trust.verify(bytes, wall, issuing.graceSeconds) },
         peers: this.peers,
         drops: this.drops,
         sink: this,
@@ -140,10 +149,11 @@ export class Host implements SessionSink {
         },
       },
     )
+    const stamps = new Stamps({ primitives, network, authority: trust.authority, revocations: trust.revocations })
     const tagsOf = (host: HostId) => this.members.member(host)?.tags
     this.catalogue = new ServiceCatalogue(
       { network, self: this.id },
-      { primitives, tagsOf, table: this.table, memberSince: (host) => this.members.member(host)?.notBefore ?? 0 },
+      { primitives, tagsOf, stamps, table: this.table, memberSince: (id) => this.members.member(id)?.notBefore ?? 0 },
     )
     this.catalogue.setRules(rulesInForce(trust.nameRules.list()))
     this.addresses = new Addresses(
@@ -160,13 +170,24 @@ export class Host implements SessionSink {
       wallNow,
       localChanged: () => events.localAddressesChanged(),
     })
+    const { peers, control, directory, catalogue, members } = this
+    this.#issuing = new Issuing(
+      {
+        ...{ primitives, hostKey, trust, authority: components.authority, wallNow, stamps },
+        ...{ peers, control, members, catalogue, directory },
+        wantSession: (peer, now) => this.neighbours.want(peer, now),
+        renewed: (membership, now) => this.#renewed(membership, now),
+        certified: () => events.renewed('certificate'),
+        renewalFailed: (detail) => events.renewalFailed(detail),
+        claimsChanged: () => events.claimsChanged(),
+        drop: (reason) => this.drop(reason),
+      },
+      issuing,
+      options.claims,
+    )
     this.#offers = new Offers({
-      self: this.id,
-      directory: this.directory,
-      addresses: this.addresses,
-      members: this.members,
-      claims: this.#claims,
-      wallNow,
+      ...{ self: this.id, directory, addresses: this.addresses, wallNow },
+      ...{ claims: this.#claims, names: this.#issuing.claims },
     })
     this.choice = new InstanceChoice(choiceDefaults, {
       random,
@@ -198,10 +219,25 @@ export class Host implements SessionSink {
         peers: this.peers,
         connect: (peer, addresses, now) => this.sessions.connect(peer, addresses, now),
         locatorsOf: (host) => this.directory.locatorsOf(host),
-        excluded: (host) => this.members.isRevoked(host),
+        excluded: (host) => this.members.isRevoked(host) || this.revocation !== undefined,
         random,
       },
       options.neighbours,
+    )
+    const { sessions, flows, neighbours } = this
+    this.#expulsions = new Expulsions(
+      {
+        ...{ self: this.id, trust, wallNow, peers, members, control, sessions, flows, neighbours },
+        flush: (now) => {
+          control.flush(now)
+          this.dataPath.flush(now)
+        },
+        ended: (what, detail, now) => {
+          if (what === 'revoked') directory.withdraw(this.#offers.registered(), now)
+          events.expelled(what, detail)
+        },
+      },
+      issuing,
     )
     this.addresses.claimPeer(Math.floor(wallNow()))
     this.#syncHold = new SyncHold(this.table, network)
@@ -221,6 +257,7 @@ export class Host implements SessionSink {
     this.dataPath.wireRead(now)
     this.control.flush(now)
     if (this.#farewells.dueAt < Infinity) this.#farewells.say(now)
+    this.#expulsions.heard(now)
     this.#release(now)
     this.dataPath.flush(now)
   }
@@ -233,6 +270,8 @@ export class Host implements SessionSink {
       this.directory.nextTimeout(),
       this.flows.nextTimeout(),
       this.neighbours.nextTimeout(),
+      this.#issuing.nextTimeout(),
+      this.#expulsions.nextTimeout(),
       this.#tickAt,
       this.#farewells.dueAt,
     )
@@ -245,6 +284,8 @@ export class Host implements SessionSink {
     this.control.handleTimeout(now)
     this.directory.handleTimeout(now)
     this.#inFlows(() => this.flows.handleTimeout(now))
+    this.#issuing.handleTimeout(now)
+    this.#expulsions.handleTimeout(now)
     if (now >= this.#tickAt) this.#tick(now)
     this.#release(now)
     this.neighbours.handleTimeout(now)
@@ -254,9 +295,19 @@ export class Host implements SessionSink {
 
   // ---- What this host offers ----
 
-  /** Whether the service is offered already, or there is room for one more. */
+  /** When and by whom this host was revoked, for people; undefined: it is a member. */
+  get revocation(): string | undefined {
+    return this.#expulsions.own
+  }
+
+  /** Whether the service is offered already, or there is room for one more; nothing is offered by a host that was revoked. */
   mayOffer(service: ServiceId): boolean {
-    return this.#offers.has(service) || this.#offers.room
+    return this.revocation === undefined && (this.#offers.has(service) || this.#offers.room)
+  }
+
+  /** What this host has claimed, with its stamps: to be kept over a restart. */
+  exportClaims(): Uint8Array {
+    return this.#issuing.claims.encode()
   }
 
   /**
@@ -407,6 +458,7 @@ export class Host implements SessionSink {
     }
     this.control.sessionUp(peer, now)
     this.flows.sessionUp(peer, now)
+    this.#issuing.sessionUp(peer, now)
   }
 
   confirmed(peer: number, now: number): void {
@@ -475,6 +527,8 @@ export class Host implements SessionSink {
         if (suspect > 0) this.prober.suspect(suspect, now)
         return
       }
+      case Channel.issuing:
+        return this.#issuing.receive(peer, body, now)
       case Channel.farewell:
         this.flows.peerLost(peer, now)
         // The last that goes by this session is its acknowledgement, which the leaving host waits for.
@@ -585,19 +639,15 @@ export class Host implements SessionSink {
     if (payload?.kind === 'locators') this.#offerPaths(this.peers.indexOf(change.host))
     if (this.catalogue.apply(change)) this.#syncHold.due = true
     this.#claims.recordChanged(change)
+    this.#issuing.recordChanged(change, this.#now)
     if (change.before === undefined || payload?.kind === 'locators') this.#tickAt = Math.min(this.#tickAt, this.#now)
     if (this.#claims.due) this.#tickAt = Math.min(this.#tickAt, this.#now)
   }
 
   #revoked(): void {
-    for (let peer = 1; peer < this.peers.size; peer++) {
-      if (!this.members.isRevoked(this.peers.hostId(peer))) continue
-      this.flows.peerLost(peer, this.#now)
-      this.sessions.dropPeer(peer, 'revoked', this.#now)
-      // Should it become a member again, a handshake that was cut short is not waited for.
-      this.neighbours.lost(peer, this.#now)
-    }
+    this.#expulsions.revoked(this.#now)
     this.#reviewNames()
+    this.#issuing.revocationsChanged(this.#now)
     this.#c.events.revocationsChanged()
   }
 
@@ -608,6 +658,14 @@ export class Host implements SessionSink {
     this.#claims.reviewAll()
     this.#syncHold.due = true
     this.#tickAt = Math.min(this.#tickAt, this.#now)
+  }
+
+  /** The trust store has a new membership of ours. */
+  #renewed({ bytes }: Membership, now: number): void {
+    this.#c.events.renewed('membership')
+    this.members.learn(bytes, this.id)
+    this.sessions.setMembership(bytes)
+    this.directory.membershipRenewed(now)
   }
 
   #cutDenied(now: number): number {

@@ -1,9 +1,9 @@
 import type { Addresses } from '../service/addresses.js'
 import type { Directory } from '../service/directory.js'
-import { recordKey, TAGS_MAX, type Registration } from '../service/registration.js'
-import type { MemberTrust } from '../service/trust.js'
+import { recordKey, type Registration } from '../service/registration.js'
 import type { HostId, ServiceId } from '../wire/ids.js'
 import type { Claims } from './claims.js'
+import type { NameClaims } from './name-claims.js'
 
 /** What a host publishes about one of its services. */
 export type Offer = Pick<
@@ -21,8 +21,8 @@ export class Offers {
       readonly self: HostId
       readonly directory: Directory
       readonly addresses: Addresses
-      readonly members: MemberTrust
       readonly claims: Claims
+      readonly names: NameClaims
       /** Seconds since the epoch. */
       readonly wallNow: () => number
     },
@@ -45,25 +45,21 @@ export class Offers {
 
   /** Publishes or replaces; returns the service's served addresses, IPv4 first. */
   publish(offer: Offer, now: number): readonly [Uint8Array, Uint8Array] {
-    const { self, directory, addresses, members, claims, wallNow } = this.components
+    const { directory, addresses, names, claims, wallNow } = this.components
     const { service, name } = offer
-    const wall = Math.floor(wallNow())
-    const known = directory.record(self, nameKey(service, name))
-    const claimed = known?.payload.kind === 'name' && known.lifetime > 0
-    // The first claim keeps the name for hosts that share a tag with this one; where there are no tags, for every member.
-    const tags = (members.member(self)?.tags ?? []).slice(0, TAGS_MAX)
     const registration: Registration = { kind: 'registration', ...offer, epoch: 0, load: 0 }
-    const claim = { kind: 'name' as const, service, name, since: wall, tags, hosts: [] }
-    addresses.claimService(service, wall)
+    addresses.claimService(service, Math.floor(wallNow()))
     claims.ownChanged()
     const served = addresses.host(service)
-    directory.publish([{ payload: registration }, ...(claimed ? [] : [{ payload: claim }])], now)
+    directory.publish([{ payload: registration }, { payload: names.claim(service, name) }], now)
     claims.settle(now)
+    names.look(service, now)
     return served
   }
 
   withdraw(service: ServiceId, name: string, now: number): void {
-    const { directory, addresses, claims } = this.components
+    const { directory, addresses, names, claims } = this.components
+    names.drop(service)
     directory.withdraw([`service/${service}`, nameKey(service, name)], now)
     addresses.releaseService(service)
     claims.ownChanged()

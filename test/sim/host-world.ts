@@ -67,6 +67,10 @@ export interface WorldOptions {
   /** Real cryptography instead of the stand-in. */
   readonly realCrypto?: boolean
   readonly host?: Partial<HostOptions>
+  /** The first host is the issuer of all memberships, and has the authority's key. */
+  readonly issuer?: boolean
+  /** How long memberships are valid from when their host is added, s; a day when it is left out. */
+  readonly membershipSeconds?: number
 }
 
 export class HostWorld {
@@ -109,8 +113,8 @@ export class HostWorld {
   }
 
   /** Another member, not started yet. */
-  add(): WorldHost {
-    const host = new WorldHost(this, this.hosts.length)
+  add(tags: readonly string[] = []): WorldHost {
+    const host = new WorldHost(this, this.hosts.length, tags)
     this.hosts.push(host)
     return host
   }
@@ -123,12 +127,23 @@ export class HostWorld {
     return this.hosts
   }
 
-  trust(host: HostId, name: string): TrustStore {
+  /** The key of a new host. */
+  keyOf(number: number): HostKey {
+    return this.options.issuer === true && number === 0 ? this.#issuer : HostKey.generate(this.primitives)
+  }
+
+  trust(host: HostId, name: string, tags: readonly string[] = []): TrustStore {
     const profile = { name: 'test', ipv4Pool: IPV4_POOL, zone: ZONE }
     const store = new TrustStore(this.primitives, { authority: this.authority.publicKey, profile })
     const issuer = { certificate: this.#certificate, authority: this.authority.publicKey }
-    const validity = { notBefore: 0, notAfter: WALL_START + 86_400 }
-    const membership = { host, name, tags: [], ...validity, serial: ++this.#serial }
+    const wall = Math.floor(this.wallNow)
+    const { membershipSeconds: seconds } = this.options
+    const validity =
+      seconds === undefined
+        ? { notBefore: 0, notAfter: WALL_START + 86_400 }
+        : { notBefore: wall, notAfter: wall + seconds }
+    const membership = { host, name, tags, ...validity, serial: ++this.#serial }
+    if (this.options.issuer === true && host === this.#issuer.id) store.adoptIssuerCertificate(this.#certificate)
     store.adoptMembership(host, issueMembership(this.primitives, this.#issuer, issuer, membership), this.wallNow)
     return store
   }
@@ -259,6 +274,7 @@ export class WorldHost {
   #stamp = 0n
   #sequence = 0
   #mappings: SavedMappings | undefined
+  #claims: Uint8Array | undefined
   #remembered: { readonly host: HostId; readonly locators: readonly Locator[] }[] = []
   readonly #exposed = new Map<ServiceId, Exposed>()
   #armedAt = Infinity
@@ -273,10 +289,11 @@ export class WorldHost {
   constructor(
     readonly world: HostWorld,
     readonly number: number,
+    tags: readonly string[] = [],
   ) {
     this.name = `h${number}`
-    this.key = HostKey.generate(world.primitives)
-    this.trust = world.trust(this.key.id, this.name)
+    this.key = world.keyOf(number)
+    this.trust = world.trust(this.key.id, this.name, tags)
     this.address = world.freshAddress()
     this.kernel = new VirtualKernel({
       now: () => world.now,
@@ -322,6 +339,10 @@ export class WorldHost {
           peer: (host, what, detail) => this.log.push(`${what} ${this.#nameOf(host)} ${detail}`.trim()),
           revocationsChanged: () => undefined,
           namesRuled: () => undefined,
+          claimsChanged: () => (this.#claims = this.#host?.exportClaims()),
+          renewed: (what) => this.log.push(`renewed ${what}`),
+          renewalFailed: (detail) => this.log.push(`not renewed: ${detail}`),
+          expelled: (what, detail) => this.log.push(`${what}: ${detail}`),
           dropped: () => undefined,
           remember: () => undefined,
         },
@@ -336,8 +357,15 @@ export class WorldHost {
             this.#sequence = Math.max(this.#sequence, above)
           },
         },
+        authority: world.options.issuer === true && this.number === 0 ? world.authority : undefined,
       },
-      { flowCapacity: FLOW_CAPACITY, peerCapacity: 256, mappings: this.#mappings, ...world.options.host },
+      {
+        flowCapacity: FLOW_CAPACITY,
+        peerCapacity: 256,
+        mappings: this.#mappings,
+        claims: this.#claims,
+        ...world.options.host,
+      },
     )
     world.occupy(this.address, this)
     this.enter((host) => {

@@ -33,6 +33,7 @@ export const sampleStatus: StatusResponse = {
     tags: ['web'],
     membershipExpiresAt: 1_900_000_000,
     issuer: true,
+    revoked: null,
     ownName: `~${'a'.repeat(52)}`,
   },
   zone: 'svc.internal',

@@ -7,6 +7,7 @@ import { StateDirectory } from '../../../daemon/state-files.js'
 import { Authority } from '../../../lib/crypto/authority.js'
 import { HostKey } from '../../../lib/crypto/host-key.js'
 import { isMembershipProblem, issueMembership } from '../../../lib/crypto/membership.js'
+import { revokeAsAuthority } from '../../../lib/crypto/revocations.js'
 import { IPV4_POOL, ZONE } from '../../../lib/crypto/network-profile.js'
 import { InviteToken, tokenPsk } from '../../../lib/crypto/token.js'
 import { TrustStore } from '../../../lib/crypto/trust.js'
@@ -197,11 +198,51 @@ test('a clock that was set back does not make an old membership good again', asy
   const path = place(t)
   await life(path, CREATE)
   const state = await StateDirectory.open(path)
-  const { trust } = await openIdentity(OPEN, { state, primitives, wallNow: () => NOW, join: noJoin })
+  const { trust, hostKey } = await openIdentity(OPEN, { state, primitives, wallNow: () => NOW, join: noJoin })
+  // Another host joined almost a year later: it is not the clock alone that says so.
+  const [host, later] = [HostKey.generate(primitives).id, NOW + 330 * DAY]
+  const issuer = { certificate: trust.issuerCertificate!, authority: trust.authority }
+  const times = { notBefore: later, notAfter: later + 366 * DAY }
+  const newcomer = issueMembership(primitives, hostKey, issuer, { host, name: 'h2', tags: [], serial: 2, ...times })
+  t.match(trust.verify(newcomer, later), { host })
   trust.observe(NOW + 400 * DAY)
   await state.write(stateFile.trust, trust.encode())
   await state.close()
   t.match(await errorOf(life(path, OPEN)), { code: 'CARACAL_E_MEMBERSHIP', what: /expired/ })
+})
+
+test('a clock that was far in the future once does not make everything look expired for ever', async (t) => {
+  const path = place(t)
+  await life(path, CREATE)
+  const state = await StateDirectory.open(path)
+  const { trust } = await openIdentity(OPEN, { state, primitives, wallNow: () => NOW, join: noJoin })
+  t.equal(trust.observe(NOW + 9_000 * DAY), NOW + 9_000 * DAY, 'it is gone by while it says so')
+  await state.write(stateFile.trust, trust.encode())
+  await state.close()
+  t.match(await life(path, OPEN, { now: NOW + 10 * DAY }), { membership: { name: 'h1' } })
+})
+
+test('a host that was revoked is told to begin anew, with a token or without', async (t) => {
+  const path = place(t)
+  const { authority } = await life(path, CREATE)
+  const state = await StateDirectory.open(path)
+  const { trust, hostKey, membership } = await openIdentity(OPEN, {
+    ...{ state, primitives, wallNow: () => NOW, join: noJoin },
+  })
+  const entry = { host: hostKey.id, serial: membership.serial, time: NOW }
+  t.type(trust.revocations.add(revokeAsAuthority(authority!, entry)), 'object')
+  await state.write(stateFile.trust, trust.encode())
+  await state.close()
+  const line = { code: 'CARACAL_E_MEMBERSHIP', what: 'the membership of h1 has been revoked', next: /an empty --state/ }
+  t.match(await errorOf(life(path, OPEN)), line)
+  const token = new InviteToken(
+    {
+      ...{ network: trust.network, authority: trust.authority, profile: trust.profile, issuer: hostKey.id },
+      ...{ locators: ['192.0.2.1:7474'], expiry: NOW + 60, tokenId: primitives.randomBytes(16), tags: [] },
+    },
+    primitives.randomBytes(32),
+  ).text(primitives)
+  t.match(await errorOf(life(path, { ...OPEN, join: token })), line, 'no token is spent on it')
 })
 
 test('a clock far behind is told of', async (t) => {
