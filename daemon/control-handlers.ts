@@ -212,7 +212,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     if (id === host.id)
       throw new CaracalError('CARACAL_E_NOT_ENTITLED', 'a host cannot revoke itself', 'run it on another host')
     const wall = Math.floor(wallNow())
-    const entry = { host: id, serial: nextSerial(Date.now()), time: wall }
+    const entry = { host: id, serial: nextSerial(Date.now(), host.members.lastKnown(id)?.serial), time: wall }
     const certificate = trust.issuerCertificate
     if (authority === undefined && certificate === undefined) {
       throw new CaracalError(

@@ -50,6 +50,11 @@ export class MembershipRenewal {
     return this.#lookAt
   }
 
+  /** Whether the renewal is late for want of an issuer to ask. */
+  get waits(): boolean {
+    return this.#waits
+  }
+
   /** An issuer can be asked now. */
   issuerUp(now: number): void {
     if (this.#waits) this.#lookAt = now

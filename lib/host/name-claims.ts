@@ -117,6 +117,12 @@ export class NameClaims {
     }
   }
 
+  /** Whether a stamp is missing for want of an issuer to ask. */
+  get waits(): boolean {
+    for (const own of this.#own.values()) if (own.waits) return true
+    return false
+  }
+
   nextTimeout(): number {
     return this.#lookAt
   }

@@ -208,6 +208,12 @@ test('bad input to a running daemon', async (t) => {
     t.equal(hosts.find((host) => host.name === 'h2')?.state, 'revoked')
     const again = await net.run('h2', 'curl -sS --max-time 2 -o /dev/null http://web.svc.internal/')
     t.not(again.code, 0, 'it gets no new connection')
+    const status = await net.caracal('h2', 'status')
+    t.match(status.out, /^membership +this host was revoked: the authority revoked it at 20\d\d-/m, 'it knows why')
+    const doctor = await net.caracal('h2', 'doctor')
+    t.equal(doctor.code, 1)
+    t.match(doctor.out, /^fail +membership +this host was revoked: .*\n +→ join again with a new token/m)
+    await refuseAll(t, net, 'h2', [[['expose', 'api', '--tcp', '80'], 1, /this host was revoked: .+: join again with/]])
   })
 })
 

@@ -196,6 +196,7 @@ test('joins are logged, without the token', async (t) => {
   const lines: string[] = []
   const note = (fields: object, message: string) => void lines.push(`${message} ${JSON.stringify(fields)}`)
   const { identity, files } = h1
+  let now = 0
   const admission = new Admission({
     identity,
     primitives,
@@ -203,6 +204,7 @@ test('joins are logged, without the token', async (t) => {
     locators: () => [],
     hosts: () => h1.host,
     log: { ...noLog, info: note, warn: note },
+    now: () => now,
   })
   const token = tokenOf(await h1.admission.invite(invitation(), wallNow()))
   const request = requestOf(h1, token, HostKey.generate(primitives), 'h2')
@@ -210,4 +212,10 @@ test('joins are logged, without the token', async (t) => {
   admission.joined(request, { refusal: 'name-taken', detail: 'no' })
   t.match(lines, [/^a host has joined .*"name":"h2"/, /^a join was refused .*name-taken/])
   t.notOk(lines.some((line) => line.includes(Buffer.from(token.tokenId).toString('hex'))))
+  // Whoever asks again and again does not fill the disk.
+  for (let n = 0; n < 500; n++) admission.joined(request, { refusal: 'name-taken', detail: 'no' })
+  t.equal(lines.length, 2)
+  now = 10_000
+  admission.joined(request, { refusal: 'name-taken', detail: 'no' })
+  t.match(lines[2], /a join was refused .*"unlogged":500/)
 })

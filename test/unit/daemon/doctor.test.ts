@@ -410,6 +410,11 @@ test('the clock and the membership', async (t) => {
   t.match(await check('membership', soon), { result: 'warn', detail: /3 days from now/, remedy: /caracal invite/ })
   const short = { membership: { notBefore: now - 3_000, notAfter: now + 600 } }
   t.match(await check('membership', short), { result: 'ok' }, 'a short membership is not always about to end')
+  t.match(await check('membership', soon), { detail: /no issuer has renewed it/ })
+  const revoked = { revoked: 'the authority revoked it at 2026-01-02T03:04:05Z' }
+  t.match(await check('membership', revoked), {
+    ...{ result: 'fail', detail: /this host was revoked: the authority/, remedy: /empty --state/ },
+  })
   const gone = { membership: { notBefore: now - 300 * DAY, notAfter: now - DAY } }
   t.match(await check('membership', gone), { result: 'fail', detail: /expired at 2023-11-13.*refuse/ })
   t.match(
