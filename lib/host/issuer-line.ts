@@ -24,6 +24,8 @@ interface Asked {
 }
 
 const ASKED_MAX = 256
+/** How long it is gone by who signs memberships. */
+const SIGNERS_MS = 1_000
 
 /** Questions to issuers: finds one that can be asked, and brings back what it says. */
 export class IssuerLine {
@@ -32,6 +34,7 @@ export class IssuerLine {
   readonly #asked = new Map<number, Asked>()
   /** Issuers that did not answer or turned out to be none, until when. */
   readonly #avoided = new Map<HostId, number>()
+  #signers: { readonly hosts: readonly HostId[]; readonly until: number } = { hosts: [], until: -Infinity }
   #request = 0
 
   constructor(components: IssuerLineComponents, options: IssuingOptions) {
@@ -41,6 +44,8 @@ export class IssuerLine {
 
   /** Asks an issuer that there is a session with; `answered` is called once, with undefined when no answer comes. False: there is none now, one is being connected to. */
   ask(question: Question, now: number, answered: Asked['answered']): boolean {
+    // Who is no member any more gets nothing, and connects to nobody.
+    if (this.#c.members.member(this.#c.self) === undefined) return false
     const issuers = this.#issuers(now)
     const host = issuers.find((one) => this.#isUp(one))
     if (host === undefined) {
@@ -58,8 +63,8 @@ export class IssuerLine {
   }
 
   /** Whether the host signs memberships, as far as is known. */
-  isIssuer(host: HostId): boolean {
-    return this.#c.members.members().some(({ issuer }) => issuer === host)
+  isIssuer(host: HostId, now: number): boolean {
+    return this.#known(now).includes(host)
   }
 
   /** An answer from the peer; one that nobody waits for is nothing. */
@@ -96,14 +101,21 @@ export class IssuerLine {
     this.#avoided.set(this.#c.peers.hostId(peer), now + this.#options.avoidMs)
   }
 
-  /** Who has signed a membership, our own first; those to avoid last. */
+  /** Who can be asked, in the order to try them. */
   #issuers(now: number): HostId[] {
     const { self, members } = this.#c
     for (const [host, until] of this.#avoided) if (until <= now) this.#avoided.delete(host)
+    return this.#known(now).filter((host) => host !== self && !this.#avoided.has(host) && !members.isRevoked(host))
+  }
+
+  /** Who has signed a membership, our own first. There may be many members: they are not looked through for each question. */
+  #known(now: number): readonly HostId[] {
+    if (now < this.#signers.until) return this.#signers.hosts
+    const { self, members } = this.#c
     const own = members.member(self)?.issuer
     const all = new Set(members.members().map(({ issuer }) => issuer))
     const others = [...all].filter((host) => host !== own).sort()
-    const issuers = own === undefined ? others : [own, ...others]
-    return issuers.filter((host) => host !== self && !this.#avoided.has(host) && !members.isRevoked(host))
+    this.#signers = { hosts: own === undefined ? others : [own, ...others], until: now + SIGNERS_MS }
+    return this.#signers.hosts
   }
 }

@@ -102,7 +102,7 @@ export class Issuing {
   /** There is a session with the peer now. */
   sessionUp(peer: number, now: number): void {
     if (!this.claims.waits && !this.#renewal.waits) return
-    if (!this.#line.isIssuer(this.#c.peers.hostId(peer))) return
+    if (!this.#line.isIssuer(this.#c.peers.hostId(peer), now)) return
     this.claims.issuerUp(now)
     this.#renewal.issuerUp(now)
   }

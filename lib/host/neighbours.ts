@@ -107,7 +107,9 @@ export class Neighbours {
 
   /** A flow needs the host now. */
   want(peer: number, now: number): void {
-    const attempt = this.#attempts.get(peer) ?? this.#attempt(this.components.peers.hostId(peer), now)
+    const host = this.components.peers.hostId(peer)
+    if (this.components.excluded(host)) return
+    const attempt = this.#attempts.get(peer) ?? this.#attempt(host, now)
     if (attempt === undefined || attempt.up || attempt.connecting) return
     this.#connect(peer, attempt, now)
   }

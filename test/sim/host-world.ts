@@ -71,6 +71,8 @@ export interface WorldOptions {
   readonly issuer?: boolean
   /** How long memberships are valid from when their host is added, s; a day when it is left out. */
   readonly membershipSeconds?: number
+  /** How long the issuer's certificate is valid, s; ten days when it is left out. */
+  readonly certificateSeconds?: number
 }
 
 export class HostWorld {
@@ -101,7 +103,7 @@ export class HostWorld {
     this.primitives = { ...crypto, randomBytes: (length) => Uint8Array.from({ length }, () => random() * 256) }
     this.authority = Authority.generate(this.primitives)
     this.#issuer = HostKey.generate(this.primitives)
-    const validity = { notBefore: 0, notAfter: WALL_START + 10 * 86_400 }
+    const validity = { notBefore: 0, notAfter: WALL_START + (options.certificateSeconds ?? 10 * 86_400) }
     this.#certificate = this.authority.certifyIssuer({ host: this.#issuer.id, tags: ['*'], ...validity, serial: 1 })
   }
 

@@ -67,6 +67,29 @@ test('an older member does not get the name of a younger one by back-dating its 
   t.end()
 })
 
+test('two that claim at once: whatever the link does, one gets the stamp and all agree', (t) => {
+  for (let seed = 1; seed <= 6; seed++) {
+    const link = { loss: seed % 2 === 0 ? 0.05 : 0, duplicate: 0.1, jitter: 20 }
+    const world = network(seed, 3, { link, realCrypto: seed === 1 })
+    const [, one, two] = world.hosts
+    for (const host of [one!, two!]) host.expose('web', 80)
+    const stamped = (at: WorldHost) => [one!, two!].filter((of) => claimOf(at, of, 'web')?.stamp !== undefined)
+    t.ok(
+      world.until(
+        everywhere(world, (at) => stamped(at).length === 1),
+        20_000,
+      ),
+      `seed ${seed}: one is stamped`,
+    )
+    world.runFor(70_000)
+    for (const at of world.hosts) {
+      t.equal(stamped(at).length, 1)
+      t.equal(claimant(at, 'web'), stamped(at)[0]?.name)
+    }
+  }
+  t.end()
+})
+
 test('a stamp survives the restart of its host and of the issuer', (t) => {
   const world = network(2, 2)
   const [issuer, host, other] = world.hosts
@@ -146,6 +169,24 @@ test('memberships are renewed before they expire, and all learn of it', (t) => {
   t.end()
 })
 
+test('an issuer with the authority’s key renews its own certificate, and its stamps stay good', (t) => {
+  const issuing = { membershipSeconds: 900, certificateSeconds: 2_000, renewRetryMs: 20_000, renewUrgentMs: 20_000 }
+  const world = network(7, 1, { membershipSeconds: 900, certificateSeconds: 2_000, host: { issuing } })
+  const [issuer, host] = world.hosts
+  host!.expose('web', 80)
+  world.runFor(4_000_000)
+  t.equal(issuer!.log.filter((line) => line === 'renewed certificate').length, 2)
+  for (const at of world.hosts) {
+    for (const of of world.hosts) t.ok(at.host.members.member(of.id), `${of.name} is a member at ${at.name}`)
+    t.match(at.host.catalogue.titleOf(world.service('web'), host!.id), { firm: true })
+    t.strictSame(
+      at.log.filter((line) => line.startsWith('expired')),
+      [],
+    )
+  }
+  t.end()
+})
+
 test('without an issuer a membership expires: what is open goes on for the grace, nothing new begins', (t) => {
   const options = { membershipSeconds: 600, host: { issuing: { graceSeconds: 600, graceLookMs: 5_000 } } }
   const world = network(5, 2, options)
@@ -181,6 +222,11 @@ test('a revoked host is told so before it is cut off, and stops', (t) => {
     const [issuer, revoked, other] = world.hosts
     revoked!.expose('web', 80)
     world.runFor(1_000)
+    // A claim that another host made before: it would go on asking for a stamp.
+    other!.expose('shop', 81)
+    world.runFor(1_000)
+    revoked!.expose('shop', 81)
+    world.runFor(1_000)
     const socket = other!.connect('web', 80)
     world.runFor(500)
     revoke(world, issuer!, revoked!)
@@ -194,7 +240,7 @@ test('a revoked host is told so before it is cut off, and stops', (t) => {
     const lines = log.length
     const frames: string[] = []
     world.filter = ({ from }) => from !== revoked!.address || (frames.push(from), true)
-    world.runFor(60_000)
+    world.runFor(300_000)
     t.strictSame(log.slice(lines), [], 'it connects to nobody')
     t.equal(frames.length, 0, 'and sends nothing')
     t.notOk(revoked!.host.directory.record(revoked!.id, `service/${world.service('web')}`))

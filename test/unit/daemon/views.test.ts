@@ -64,7 +64,7 @@ test('the status of a lone host', async (t) => {
     state: 'ready',
     pid: process.pid,
     network: { name: 'home', id: h1.identity.trust.network },
-    host: { name: 'h1', id: h1.host.id, tags: [], issuer: true },
+    host: { name: 'h1', id: h1.host.id, tags: [], issuer: true, revoked: null },
     zone: 'svc.internal',
     addresses: { self: { v4: '198.18.0.1' }, dns: { v4: '198.18.0.53' }, pool: '198.18.0.0/15' },
     tun: { name: 'caracal0', mtu: 1420, up: true },

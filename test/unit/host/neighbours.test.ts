@@ -62,6 +62,8 @@ test('this host itself and excluded hosts are never connected to', (t) => {
   w.neighbours.handleTimeout(0)
   t.strictSame(w.taken(), [])
   t.equal(w.peers.size, 1)
+  w.neighbours.want(w.peers.add(id(1)), 0)
+  t.strictSame(w.taken(), [], 'nor for a flow')
   t.end()
 })
 
