@@ -1,6 +1,6 @@
 // What members and issuers say to each other, stamps, and claims kept on disk: any bytes give a value or nothing, and nothing that was changed is believed.
 import fc from 'fast-check'
-import { test } from 'tap'
+import tap, { test } from 'tap'
 import { openIssuer } from '../../lib/crypto/authority.js'
 import { openStamp, signStamp } from '../../lib/crypto/stamp.js'
 import { Channel } from '../../lib/host/control-channel.js'
@@ -11,6 +11,8 @@ import { decodeIssuerMessage, encodeIssuerMessage, type IssuerMessage } from '..
 import { HostWorld } from '../sim/host-world.js'
 import { NOW, primitives, TestNetwork } from '../unit/crypto/identity.js'
 import { host, idOf } from '../unit/service/fixtures.js'
+
+tap.setTimeout(120_000)
 
 const messages: IssuerMessage[] = [
   { kind: 'stamp', request: 1, service: idOf('web') },

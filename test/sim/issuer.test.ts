@@ -1,12 +1,14 @@
 // What members ask of an issuer, in virtual time: stamps of their claims, renewal; and what becomes of those who are members no more.
 
-import { test } from 'tap'
+import tap, { test } from 'tap'
 import { revokeAsAuthority } from '../../lib/crypto/revocations.js'
 import { loadSodium } from '../../lib/crypto/sodium.js'
 import { HostWorld, WALL_START, type WorldHost, type WorldOptions } from './host-world.js'
 import type { TcpSocket } from './virtual-kernel.js'
 
 const sodium = await loadSodium()
+// Hours of virtual time take a while on a busy machine.
+tap.setTimeout(240_000)
 
 /** h0 is the issuer. The others have tags of their own, so that a name belongs to one of them. */
 function network(seed: number, others: number, options: WorldOptions = {}): HostWorld {
