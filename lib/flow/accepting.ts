@@ -53,8 +53,9 @@ export class Accepting {
       return -1
     }
     const service = namesService(open) ? this.#service(data, view, open.serviceOffset) : undefined
-    const endpoint = env.localEndpoint(peer, service, protocol, open.dialledPort)
+    const endpoint = env.localEndpoint(peer, service, protocol, open.dialledPort, now)
     if (typeof endpoint === 'string') return this.#refuse(peer, open, endpoint)
+    if ('notHere' in endpoint) return this.#refuse(peer, open, endpoint.notHere, endpoint.hint)
     // One peer must leave room for the others.
     if (peer !== SELF && this.#core.accepted(peer) >= options.acceptedShare * table.capacity)
       return this.#refuse(peer, open, 'flow-table-full')
@@ -140,9 +141,9 @@ export class Accepting {
     return row
   }
 
-  #refuse(peer: number, open: OpenFrame, reason: DropReason): -1 {
+  #refuse(peer: number, open: OpenFrame, reason: DropReason, hint?: Uint8Array): -1 {
     this.#core.drop(reason)
-    this.#sender.refuse(peer, open.slot, open.generation, open.attempt, codeOf(reason))
+    this.#sender.refuse(peer, open.slot, open.generation, open.attempt, codeOf(reason), hint)
     return -1
   }
 
@@ -193,6 +194,10 @@ function codeOf(reason: DropReason): NotHereCode {
     case 'revoked':
     case 'not-entitled':
       return NotHereCode.denied
+    case 'moved':
+      return NotHereCode.moved
+    case 'loading':
+      return NotHereCode.loading
     case 'flow-table-full':
       return NotHereCode.full
     case 'refused':

@@ -8,6 +8,8 @@ import type { FrameSender } from './frame-sender.js'
 import type { Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
 
+const NO_HINT = new Uint8Array(0)
+
 export class Closing {
   readonly #core: FlowCore
   readonly #sender: FrameSender
@@ -26,7 +28,7 @@ export class Closing {
     const { table } = this.#core
     const attempt = this.#opening.find(slot, generation, peer)
     if (attempt !== undefined) {
-      this.#opening.refused(attempt.pending, attempt.attempt, NotHereCode.refused, now)
+      this.#opening.refused(attempt.pending, attempt.attempt, NotHereCode.refused, NO_HINT, now)
       return
     }
     const row =
@@ -40,9 +42,11 @@ export class Closing {
     counters.notHereReceived++
     if (generation !== 0) {
       const found = this.#opening.find(slot, generation, peer)
-      if (found !== undefined) this.#opening.refused(found.pending, found.attempt, frame.code, now)
+      const hint = frame.hint.subarray(frame.hintOffset, frame.hintOffset + frame.hintLength)
+      if (found !== undefined) this.#opening.refused(found.pending, found.attempt, frame.code, hint, now)
       return
     }
+    // Of one that is loading nothing is known: what the own kernel sends next asks again.
     if (frame.generation === 0 || frame.code === NotHereCode.loading) return
     const row = table.findRemote(peer, frame.slot, frame.generation)
     if (row >= 0) this.#forget(row)

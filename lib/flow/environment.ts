@@ -13,6 +13,20 @@ export interface Candidate {
   readonly service: ServiceId | undefined
   /** Not heard of lately: ask the next candidate shortly after. */
   readonly doubtful: boolean
+  /** It may know who has the service, and need not have it itself. */
+  readonly resolver?: boolean
+  /** The program wants this host and no other: it is not followed to where it sends us. */
+  readonly pinned?: boolean
+  /** Hints that led there, one after the other. */
+  readonly hops?: number
+}
+
+/** Why an OPEN is not taken here although it is not refused. */
+export interface NotHere {
+  /** moved: the hint says where else to ask. loading: ask again. */
+  readonly notHere: 'moved' | 'loading'
+  /** See lib/path/hint.ts. */
+  readonly hint?: Uint8Array
 }
 
 /** Where a flow is delivered on this host. */
@@ -38,6 +52,12 @@ export interface FlowEnvironment {
     port: number,
     now: number,
   ): readonly Candidate[] | DropReason | 'hold'
+  /** A first packet for the target is held: whoever may know where it is to be asked. */
+  ask(target: DialledTarget, protocol: number, port: number, now: number): void
+  /** The candidate does not have the service and gave a hint, borrowed: whom to ask instead. */
+  moved(candidate: Candidate, hint: Uint8Array, now: number): readonly Candidate[]
+  /** This host has been started a moment ago and does not know yet what it has. */
+  loading(now: number): boolean
   /** How a try ended, for choice and health: 'refused' by the server's kernel, 'silent' after its time. */
   outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', now: number): void
   /** A flow that this host's programs had to an instance, once answered, is over. For choice: how many there are. */
@@ -48,7 +68,8 @@ export interface FlowEnvironment {
     service: ServiceId | undefined,
     protocol: number,
     port: number,
-  ): LocalEndpoint | DropReason
+    now: number,
+  ): LocalEndpoint | NotHere | DropReason
   /** Start or hasten a session with the peer; `FlowEngine.sessionUp` is called when it is there. */
   wantSession(peer: number, now: number): void
   /** The entry of the batch is not the flow layer's (control, probe, probe echo, empty). */

@@ -6,6 +6,9 @@ export class FlowCounters {
   /** Candidates asked after the first one: refused or silent ones before them. */
   retried = 0
   hedged = 0
+  /** Candidates asked because another one's hint named them, and those asked again because they were loading. */
+  followed = 0
+  askedAgain = 0
   refused = 0
   reset = 0
   closed = 0

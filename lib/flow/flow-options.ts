@@ -31,6 +31,12 @@ export interface FlowOptions {
   readonly heldPackets: number
   readonly heldBytes: number
   readonly heldTimeout: number
+  /** A candidate that is loading is asked again after this time, then after twice as long, up to the second; given up after `heldTimeout`. */
+  readonly againMin: number
+  readonly againMax: number
+  /** Candidates that hints may lead to one after the other, and candidates of one flow in all. */
+  readonly hopsMax: number
+  readonly candidatesMax: number
   /** After both FINs; after a reset. */
   readonly lingerFin: number
   readonly lingerReset: number
@@ -67,6 +73,10 @@ export const defaultFlowOptions: FlowOptions = {
   heldPackets: 256,
   heldBytes: 512 * 1024,
   heldTimeout: 3_000,
+  againMin: 100,
+  againMax: 800,
+  hopsMax: 8,
+  candidatesMax: 32,
   lingerFin: 60_000,
   lingerReset: 5_000,
   udpIdle: 300_000,

@@ -149,10 +149,21 @@ export class FrameSender {
   }
 
   /** Answer to an OPEN, named by the initiator's flow ID. */
-  refuse(peer: number, slot: number, generation: number, attempt: number, code: NotHereCode): void {
+  refuse(
+    peer: number,
+    slot: number,
+    generation: number,
+    attempt: number,
+    code: NotHereCode,
+    hint?: Uint8Array,
+  ): void {
     const frame = new NotHereFrame()
     frame.code = code
     frame.attempt = attempt
+    if (hint !== undefined) {
+      frame.hint = hint
+      frame.hintLength = hint.length
+    }
     this.#notHere(peer, slot, generation, frame)
   }
 
@@ -166,7 +177,7 @@ export class FrameSender {
   }
 
   #notHere(peer: number, slot: number, generation: number, frame: NotHereFrame): void {
-    const length = this.#begin(NOT_HERE_HEADER, Kind.notHere, OWN, slot, generation)
+    const length = this.#begin(NOT_HERE_HEADER + frame.hintLength, Kind.notHere, OWN, slot, generation)
     writeNotHere(this.#bytes, this.#view, BODY, frame)
     this.#core.counters.notHereSent++
     this.#sendNow(peer, this.#bytes, length, 0)

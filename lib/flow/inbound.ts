@@ -360,6 +360,7 @@ export class Inbound {
     this.#core.drop('unknown-flow')
     const generation = innerGeneration(view, at)
     if (generation === 0 || !this.#core.answers.take(this.#now)) return
-    this.#sender.notHere(peer, innerSlot(view, at), generation, NotHereCode.gone)
+    const code = this.#core.env.loading(this.#now) ? NotHereCode.loading : NotHereCode.gone
+    this.#sender.notHere(peer, innerSlot(view, at), generation, code)
   }
 }

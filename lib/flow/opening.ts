@@ -1,10 +1,13 @@
 // The initiator's side of late binding: a program's first packet finds its instance.
 //
 //   first packet ─▶ candidates ─▶ ask(1st) ──silence, doubt──▶ ask(2nd) … attemptsMax at the same time, each with a flow ID of its own
-//                                   │  │
-//                       answer ◀────┘  └───▶ refusal ─▶ ask(next) … none left ─▶ show the program
-//                          │
+//                                   │  │ │
+//                       answer ◀────┘  │ └─▶ refusal ─▶ ask(next) … none left ─▶ show the program
+//                          │           ├───▶ moved: whom its hint names comes next, nobody twice, hopsMax deep
+//                          │           └───▶ loading: ask(next) meanwhile, this one again after a while
 //            established; the others get CLOSE
+//
+// So resolvers are asked like instances, by the OPEN itself: a client always speaks for itself, and who answers in the end has a session with it.
 //
 // TCP goes on to the next candidate on silence and on refusal; UDP and echo only on refusal, because an instance that does not answer may
 // still have acted. An OPEN is idempotent at its receiver, so it may be repeated.
@@ -35,21 +38,26 @@ export interface Attempt {
   readonly candidate: Candidate
   /** The flow ID of this attempt is (row, generation). */
   readonly generation: number
-  readonly sentAt: number
+  sentAt: number
   /** When the next candidate is asked too; Infinity: never, or done. */
   hedgeAt: number
   /** When this one counts as silent; Infinity: never, or it does. */
   silentAt: number
   resendAt: number
   resends: number
-  state: 'asked' | 'silent' | 'refused'
+  /** When one that is loading is asked again; Infinity: it is not. */
+  againAt: number
+  /** Times it has been, and until when that goes on: since it said so first. */
+  agains: number
+  againUntil: number
+  state: 'asked' | 'silent' | 'loading' | 'refused'
 }
 
 /** A flow that is being opened. */
 export interface Pending {
   readonly row: number
   readonly protocol: number
-  readonly candidates: readonly Candidate[]
+  readonly candidates: Candidate[]
   readonly segments: Segment[]
   readonly attempts: Attempt[]
   readonly affinity: string
@@ -101,7 +109,7 @@ export class Opening {
       const copy = data.slice(packet.vnetOffset, packet.end)
       if (!this.#held.add({ target, packet: copy, until: heldUntil ?? now + options.heldTimeout })) {
         this.#core.drop('queue-full', data.subarray(packet.ipOffset, packet.end))
-      }
+      } else env.ask(target, protocol, destinationPort, now)
       return
     }
     if (typeof found === 'string' || found.length === 0) {
@@ -180,14 +188,18 @@ export class Opening {
         return
       }
       // The program's kernel repeats its SYN: so do we.
-      for (const attempt of asked) this.#send(pending, attempt, pending.segments[0]!, now)
+      for (const attempt of asked) if (attempt.state !== 'loading') this.#send(pending, attempt, pending.segments[0]!, now)
       return
     }
     const segment = takeSegment(data, view, packet)
     pending.lastPacket = now
     this.#core.table.set(row, Row.lastOut, seconds(now))
-    if (pending.segments.length < SEGMENTS_KEPT) pending.segments.push(segment)
-    for (const attempt of asked) this.#send(pending, attempt, segment, now)
+    const kept = pending.segments.length < SEGMENTS_KEPT
+    if (kept) pending.segments.push(segment)
+    // Who is loading gets what is kept when it is asked again.
+    const ready = asked.filter((attempt) => attempt.state !== 'loading')
+    if (!kept && ready.length === 0) this.#core.drop('queue-full', data.subarray(packet.ipOffset, packet.end))
+    for (const attempt of ready) this.#send(pending, attempt, segment, now)
   }
 
   /** The attempt that a flow ID in a frame from `peer` belongs to. */
@@ -224,10 +236,63 @@ export class Opening {
     env.outcome(winner.candidate, 'answered', now)
   }
 
-  /** An attempt was refused, by whom and why as the code says. */
-  refused(pending: Pending, attempt: Attempt, code: NotHereCode, now: number): void {
-    if (pending.done || attempt.state === 'refused' || code === NotHereCode.loading) return
+  /** An attempt was refused, by whom and why as the code says. `hint` of a `moved`: borrowed. */
+  refused(pending: Pending, attempt: Attempt, code: NotHereCode, hint: Uint8Array, now: number): void {
+    if (pending.done || attempt.state === 'refused') return
+    if (code === NotHereCode.loading) {
+      this.#wait(pending, attempt, now)
+      return
+    }
+    if (code === NotHereCode.moved) this.#follow(pending, attempt, hint, now)
     this.#fail(pending, attempt, reasonOf(code), now)
+  }
+
+  /** Whom the hint names is asked before those that were left. */
+  #follow(pending: Pending, { candidate }: Attempt, hint: Uint8Array, now: number): void {
+    const { env, options, counters } = this.#core
+    const hops = (candidate.hops ?? 0) + 1
+    if (candidate.pinned === true || candidate.service === undefined || hops > options.hopsMax) return
+    for (const named of env.moved(candidate, hint, now).toReversed()) {
+      const left = pending.candidates.findIndex(({ peer }, i) => i >= pending.next && peer === named.peer)
+      // One that would be asked anyhow only moves up.
+      if (left >= 0) pending.candidates.splice(left, 1)
+      else if (pending.candidates.some(({ peer }) => peer === named.peer)) continue
+      else if (pending.candidates.length >= options.candidatesMax) continue
+      else counters.followed++
+      pending.candidates.splice(pending.next, 0, { ...named, hops })
+    }
+  }
+
+  /** The candidate does not know yet: it is asked again after a while, the next one meanwhile. */
+  #wait(pending: Pending, attempt: Attempt, now: number): void {
+    const { againMin, againMax, heldTimeout } = this.#core.options
+    if (attempt.state === 'loading') return
+    if (attempt.agains === 0) attempt.againUntil = now + heldTimeout
+    if (now >= attempt.againUntil) {
+      this.#fail(pending, attempt, 'no-instance', now)
+      return
+    }
+    attempt.state = 'loading'
+    attempt.againAt = now + Math.min(againMin * 2 ** attempt.agains, againMax)
+    attempt.hedgeAt = Infinity
+    attempt.silentAt = Infinity
+    attempt.resendAt = Infinity
+    this.#ask(pending, now)
+    this.#schedule(pending, now)
+  }
+
+  #askAgain(pending: Pending, attempt: Attempt, now: number): void {
+    const tcp = pending.protocol === Protocol.tcp
+    const silence = this.#silence(attempt.candidate.peer)
+    attempt.state = 'asked'
+    attempt.againAt = Infinity
+    attempt.agains++
+    attempt.sentAt = now
+    attempt.resends = 0
+    attempt.silentAt = tcp ? now + silence : Infinity
+    attempt.resendAt = tcp ? now + silence : Infinity
+    this.#core.counters.askedAgain++
+    for (const segment of pending.segments) this.#send(pending, attempt, segment, now)
   }
 
   /** The handshake with the peer was given up. */
@@ -291,6 +356,7 @@ export class Opening {
     }
     for (const attempt of [...pending.attempts]) {
       if (attempt.state === 'refused') continue
+      if (attempt.againAt <= now) this.#askAgain(pending, attempt, now)
       if (attempt.hedgeAt <= now) {
         attempt.hedgeAt = Infinity
         if (this.#ask(pending, now)) counters.hedged++
@@ -323,7 +389,8 @@ export class Opening {
     if (first) {
       table.set(row, Row.peer, candidate.peer)
       table.set(row, Row.service, this.#core.services.number(candidate.service))
-      if (pending.affinity !== '') this.#affinity.remember(pending.affinity, candidate.peer, now)
+      if (pending.affinity !== '' && candidate.resolver !== true)
+        this.#affinity.remember(pending.affinity, candidate.peer, now)
     } else counters.retried++
     const tcp = pending.protocol === Protocol.tcp
     const silence = this.#silence(candidate.peer)
@@ -335,6 +402,9 @@ export class Opening {
       silentAt: tcp ? now + silence : Infinity,
       resendAt: tcp ? now + silence : Infinity,
       resends: 0,
+      againAt: Infinity,
+      agains: 0,
+      againUntil: Infinity,
       state: 'asked',
     }
     pending.attempts.push(attempt)
@@ -372,6 +442,7 @@ export class Opening {
     attempt.hedgeAt = Infinity
     attempt.silentAt = Infinity
     attempt.resendAt = Infinity
+    attempt.againAt = Infinity
     // A server's own refusal says more than that another one could not be reached.
     if (pending.reason !== 'refused') pending.reason = reason
     if (report) this.#core.env.outcome(attempt.candidate, 'refused', now)
@@ -386,6 +457,7 @@ export class Opening {
     let refused = 0
     for (const attempt of pending.attempts) {
       if (attempt.state === 'refused') refused++
+      else if (attempt.state === 'loading') return
       else if (pending.protocol !== Protocol.tcp || now - attempt.sentAt < this.#core.options.silenceFinal) return
     }
     if (refused === 0) return
@@ -400,17 +472,20 @@ export class Opening {
     const { options } = this.#core
     if (pending.protocol !== Protocol.tcp) {
       if (this.#idleAt === Infinity) this.#idleAt = now + IDLE_EVERY
+      const again = Math.min(...pending.attempts.map((attempt) => attempt.againAt))
+      if (again < Infinity) this.#deadlines.add(again, pending)
       return
     }
     let at = pending.lastPacket + options.openingTimeout
     let refused = false
     for (const attempt of pending.attempts) {
-      at = Math.min(at, attempt.hedgeAt, attempt.silentAt, attempt.resendAt)
+      at = Math.min(at, attempt.hedgeAt, attempt.silentAt, attempt.resendAt, attempt.againAt)
       if (attempt.state === 'refused') refused = true
     }
     if (refused && pending.next >= pending.candidates.length) {
       for (const attempt of pending.attempts) {
-        if (attempt.state !== 'refused') at = Math.min(at, attempt.sentAt + options.silenceFinal)
+        if (attempt.state === 'asked' || attempt.state === 'silent')
+          at = Math.min(at, attempt.sentAt + options.silenceFinal)
       }
     }
     this.#deadlines.add(Math.max(at, now + 1), pending)
@@ -422,10 +497,10 @@ export class Opening {
   }
 
   /** The candidates, the one that this flow was bound to before it went idle first. */
-  #preferred(candidates: readonly Candidate[], affinity: string, now: number): readonly Candidate[] {
+  #preferred(candidates: readonly Candidate[], affinity: string, now: number): Candidate[] {
     const peer = affinity === '' ? undefined : this.#affinity.recall(affinity, now)
     const index = peer === undefined ? -1 : candidates.findIndex((candidate) => candidate.peer === peer)
-    if (index <= 0) return candidates
+    if (index <= 0) return [...candidates]
     const first = candidates[index]!
     return [first, ...candidates.filter((candidate) => candidate !== first)]
   }

@@ -310,6 +310,10 @@ export class Outbound {
   /** Of a flow that is not here any more: only the own kernel is told. */
   #midStream(data: Uint8Array, view: DataView): void {
     const packet = this.#packet
+    if (this.#core.env.loading(this.#now)) {
+      this.#core.drop('loading', data.subarray(packet.ipOffset, packet.end))
+      return
+    }
     if (packet.protocol === Protocol.tcp && this.#core.answers.take(this.#now)) {
       this.#kernel.resetSender(data, view, packet)
     }

@@ -42,6 +42,8 @@ export interface HostComponents {
 
 export interface HostOptions {
   readonly flowCapacity: number
+  /** What this host has is still being restored, at most until then, ms; {@link Host.loaded} ends it before. Default: it is not. */
+  readonly loadingUntil?: number
   readonly peerCapacity?: number
   readonly session?: SessionOptions
   readonly prober?: Partial<ProberOptions>

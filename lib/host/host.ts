@@ -20,6 +20,8 @@ import { rulesInForce } from '../service/ownership.js'
 import { allowAll, type Policy } from '../service/policy.js'
 import { ServiceTable } from '../service/service-table.js'
 import { Stamps } from '../service/stamps.js'
+import { coversService, domainPrefix, parseServiceName } from '../service/service-id.js'
+import type { LocalRule } from '../service/local-rules.js'
 import { MemberTrust } from '../service/trust.js'
 import type { Established, LostReason, SessionSink } from '../session/session-sink.js'
 import { SessionTable } from '../session/session-table.js'
@@ -50,11 +52,13 @@ import { Farewells } from './farewells.js'
 import type { HostComponents, HostOptions } from './host-options.js'
 import { Issuing } from './issuing.js'
 import { issuingDefaults } from './issuing-options.js'
+import { Loading } from './loading.js'
 import { Neighbours } from './neighbours.js'
 import { Offers, OFFERS_MAX, type Offer } from './offers.js'
 import { CONTROL_CLASS, ownFrame } from './own-frames.js'
 import { Pings } from './pings.js'
 import { SyncHold } from './sync-hold.js'
+import { Whereabouts } from './whereabouts.js'
 
 const PROBE_TOKEN = 16
 const TICK_MS = 1_000
@@ -78,6 +82,7 @@ export class Host implements SessionSink {
   readonly flows: FlowEngine
   readonly neighbours: Neighbours
   readonly environment: HostEnvironment
+  readonly whereabouts: Whereabouts
   /** Who may reach what; replacing it cuts flows that it denies, see {@link setPolicy}. */
   policy: Policy = allowAll
   /** Set while somebody looks at dropped packets. */
@@ -96,6 +101,7 @@ export class Host implements SessionSink {
   #namesRuled = false
   readonly #syncHold: SyncHold
   readonly #farewells: Farewells
+  readonly #loading: Loading
   readonly #pings = new Pings()
 
   constructor(components: HostComponents, options: HostOptions) {
@@ -194,18 +200,44 @@ export class Host implements SessionSink {
       condition: (host) => conditionOf(host, this, this.#now),
       openFlows: (service, host) => this.environment.openFlows(service, host),
     })
+    this.whereabouts = new Whereabouts({
+      self: this.id,
+      network,
+      hasher: primitives,
+      peers: this.peers,
+      catalogue: this.catalogue,
+      choice: this.choice,
+      table: this.table,
+      random,
+      randomBytes,
+      locatorsOf: (host) => this.directory.locatorsOf(host),
+      isMember: (host) => tagsOf(host) !== undefined,
+      isRevoked: (host) => this.members.isRevoked(host),
+      allows: (client, service, protocol, port) => this.environment.allows(client, service, protocol, port),
+      hint: (host, locator, now) => this.neighbours.hint(host, locator, now),
+      send: (peer, message, now) => this.control.send(peer, Channel.query, message, now),
+      release: () => (this.#syncHold.due = true),
+      drop: (reason) => this.drop(reason),
+    })
+    this.#loading = new Loading(options.loadingUntil ?? -Infinity)
     this.environment = new HostEnvironment({
       self: this.id,
       peers: this.peers,
       addresses: this.addresses,
       catalogue: this.catalogue,
       choice: this.choice,
-      table: this.table,
+      whereabouts: this.whereabouts,
+      loading: this.#loading,
       endpoints: components.endpoints,
       tagsOf,
       policy: () => this.policy,
+      covers: (text, service) => {
+        const name = parseServiceName(text)
+        return !('problem' in name) && coversService(domainPrefix(name, network, primitives), service)
+      },
       active: (peer, now) => this.prober.active(peer, now),
       wantSession: (peer, now) => this.#afterwards(() => this.neighbours.want(peer, now)),
+      afterwards: (action) => this.#afterwards(action),
       other: (batch, entry, peer, now) => this.#other(batch, entry, peer, now),
       sendFrame: (peer, plaintext, trafficClass) => this.#sendFrame(peer, plaintext, trafficClass),
       writePacket: (packet) => this.dataPath.packet(packet),
@@ -334,6 +366,19 @@ export class Host implements SessionSink {
   setLocators(locators: readonly Locator[], now: number): void {
     this.#now = now
     this.directory.publish([{ payload: { kind: 'locators', locators, relays: [] } }], now)
+    this.dataPath.flush(now)
+  }
+
+  /** What this host has is restored: from now on it says so when it does not have something. */
+  loaded(): void {
+    this.#loading.done()
+  }
+
+  /** Puts the rules in force that people set, and no others. */
+  setRules(rules: readonly LocalRule[], now: number): void {
+    this.#now = now
+    this.whereabouts.setRules(rules)
+    this.#release(now)
     this.dataPath.flush(now)
   }
 
@@ -471,6 +516,7 @@ export class Host implements SessionSink {
     this.directory.peerDown(host)
     this.control.clear(peer)
     this.prober.forget(peer)
+    this.whereabouts.asking.forget(peer)
     this.neighbours.lost(peer, now)
     this.#c.events.peer(host, 'lost', reason)
   }
@@ -529,6 +575,8 @@ export class Host implements SessionSink {
       }
       case Channel.issuing:
         return this.#issuing.receive(peer, body, now)
+      case Channel.query:
+        return this.whereabouts.asking.receive(peer, body, now)
       case Channel.farewell:
         this.flows.peerLost(peer, now)
         // The last that goes by this session is its acknowledgement, which the leaving host waits for.
@@ -638,6 +686,7 @@ export class Host implements SessionSink {
     const payload = change.record?.payload ?? change.before?.payload
     if (payload?.kind === 'locators') this.#offerPaths(this.peers.indexOf(change.host))
     if (this.catalogue.apply(change)) this.#syncHold.due = true
+    if (payload?.kind === 'registration') this.whereabouts.learned.forget(payload.service, change.host)
     this.#claims.recordChanged(change)
     this.#issuing.recordChanged(change, this.#now)
     if (change.before === undefined || payload?.kind === 'locators') this.#tickAt = Math.min(this.#tickAt, this.#now)

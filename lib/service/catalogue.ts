@@ -88,6 +88,8 @@ interface Service {
   conflicts: readonly Conflict[]
 }
 
+const INSTANCE = 'instance/'
+
 export class ServiceCatalogue {
   readonly #options: CatalogueOptions
   readonly #components: CatalogueComponents
@@ -337,8 +339,14 @@ export function portOf(instance: Pick<Instance, 'ports'>, protocol: number, port
   return instance.ports.find((mapping) => mapping.protocol === wanted && mapping.port === port)
 }
 
-function ruleKey(host: HostId): string {
-  return `instance/${host}`
+/** Whether a rule of the service table stands for a registered instance. */
+export function isInstanceRule(key: string): boolean {
+  return key.startsWith(INSTANCE)
+}
+
+/** Key of the rule in the service table that stands for the host's instance. */
+export function ruleKey(host: HostId): string {
+  return INSTANCE + host
 }
 
 function misnamedKey(registration: Registration, host: HostId): string {

@@ -115,14 +115,7 @@ export class InstanceChoice {
   }
 
   #draw(instances: readonly Instance[]): number {
-    let total = 0
-    for (const { weight } of instances) total += weight
-    let point = this.#components.random() * (total === 0 ? instances.length : total)
-    for (let i = 0; i < instances.length; i++) {
-      point -= total === 0 ? 1 : instances[i]!.weight
-      if (point < 0) return i
-    }
-    return instances.length - 1
+    return drawByWeight(instances, this.#components.random)
   }
 
   #better(a: Instance, b: Instance, all: readonly Instance[]): boolean {
@@ -142,4 +135,16 @@ export class InstanceChoice {
   #load(instance: Instance): number {
     return this.#components.openFlows(instance.service, instance.host) + instance.load
   }
+}
+
+/** Position of one of them, drawn by their weights; all weights 0: each is as likely as the others. */
+export function drawByWeight(items: readonly { readonly weight: number }[], random: () => number): number {
+  let total = 0
+  for (const { weight } of items) total += weight
+  let point = random() * (total === 0 ? items.length : total)
+  for (let i = 0; i < items.length; i++) {
+    point -= total === 0 ? 1 : items[i]!.weight
+    if (point < 0) return i
+  }
+  return items.length - 1
 }

@@ -26,8 +26,10 @@ export interface Policy {
 export interface PolicyQuestion {
   /** Tags of the client's host. */
   readonly tags: readonly string[]
-  /** Canonical name; undefined: the host itself. */
+  /** Canonical name; undefined: the host itself, or {@link covered} says. */
   readonly service: string | undefined
+  /** Of a service whose name is not known: whether it is, or is below, this name, as its ID tells. */
+  readonly covered?: (name: string) => boolean
   /** IP protocol; 1 for echo of both families. */
   readonly protocol: number
   readonly port: number
@@ -94,11 +96,13 @@ export function checkPolicy(
   return { allowed: policy.otherwise }
 }
 
-function matches(rule: PolicyRule, { tags, service, protocol, port }: PolicyQuestion): boolean {
+function matches(rule: PolicyRule, { tags, service, covered, protocol, port }: PolicyQuestion): boolean {
   if (rule.from.length > 0 && !rule.from.some((tag) => tags.includes(tag))) return false
-  const reached = rule.to.some(
-    (to) => to === '*' || (service === undefined ? to === HOSTS : to !== HOSTS && covers(to, service)),
-  )
+  const reached = rule.to.some((to) => {
+    if (to === '*') return true
+    if (service !== undefined) return to !== HOSTS && covers(to, service)
+    return covered === undefined ? to === HOSTS : to !== HOSTS && covered(to)
+  })
   if (!reached) return false
   if (rule.ports.length === 0) return true
   const name = protocol === 6 ? 'tcp' : protocol === 17 ? 'udp' : 'icmp'

@@ -163,6 +163,12 @@ export function exactPrefix(id: ServiceId): ServicePrefix {
   return { id, length: SERVICE_ID_BITS }
 }
 
+/** Whether the prefix covers the service. */
+export function coversService({ id, length }: ServicePrefix, service: ServiceId): boolean {
+  // Our prefixes end at bytes.
+  return service.startsWith(id.slice(0, length / 4))
+}
+
 /** Whether the ID belongs to the network. */
 export function isOfNetwork(id: ServiceId, network: NetworkId): boolean {
   return id.startsWith(network.slice(0, NETWORK_BITS / 4))

@@ -129,6 +129,17 @@ export class ServiceTable {
     return undefined
   }
 
+  /** The entries of all prefixes that cover the ID, the longest first. */
+  covering(id: ServiceId): ServiceEntry[] {
+    this.#take(id)
+    const entries: ServiceEntry[] = []
+    for (const index of this.#present) {
+      const record = index.find(this.#id, index.hash(this.#id, this.#running))
+      if (record >= 0) entries.push(this.#entry(record))
+    }
+    return entries
+  }
+
   /** The entry of exactly this prefix. */
   get(prefix: ServicePrefix): ServiceEntry | undefined {
     const index = this.#indexes.get(prefix.length)

@@ -49,6 +49,9 @@ export const dropReasons = [
   'send-failed',
   // congestion marked on a packet whose sender does not understand the mark (RFC 6040)
   'congestion-marked',
+  // an OPEN that was answered with where else the service is, or with: ask again
+  'moved',
+  'loading',
 ] as const
 
 export type DropReason = (typeof dropReasons)[number]

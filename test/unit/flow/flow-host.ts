@@ -8,6 +8,7 @@ import type {
   Family,
   FlowEnvironment,
   LocalEndpoint,
+  NotHere,
 } from '../../../lib/flow/environment.js'
 import { FlowEngine } from '../../../lib/flow/flow-engine.js'
 import { Generations } from '../../../lib/flow/flow-id.js'
@@ -84,7 +85,11 @@ export class FlowHost implements FlowEnvironment {
   /** Answers of the catalogue: by dialled number. */
   readonly catalogue = new Map<number, readonly Candidate[] | DropReason | 'hold'>()
   /** By service number, -1: the host itself. */
-  readonly endpoints = new Map<number, LocalEndpoint | DropReason>()
+  readonly endpoints = new Map<number, LocalEndpoint | NotHere | DropReason>()
+  /** Whom a hint names, by its first byte; services that were asked about. */
+  readonly hinted = new Map<number, readonly Candidate[]>()
+  asked: number[] = []
+  isLoading = false
   /** Every address of these service numbers is local here. */
   readonly serving = new Set<number>()
   readonly #lanePeer = new Int32Array(65_536).fill(-1)
@@ -216,6 +221,18 @@ export class FlowHost implements FlowEnvironment {
     return this.catalogue.get(n) ?? 'no-such-service'
   }
 
+  ask(target: DialledTarget): void {
+    if (target.kind === 'service') this.asked.push(numberOf(target.service))
+  }
+
+  moved(_candidate: Candidate, hint: Uint8Array): readonly Candidate[] {
+    return this.hinted.get(hint[0] ?? -1) ?? []
+  }
+
+  loading(): boolean {
+    return this.isLoading
+  }
+
   outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent'): void {
     this.outcomes.push(`${candidate.peer} ${outcome}`)
   }
@@ -224,7 +241,7 @@ export class FlowHost implements FlowEnvironment {
     this.outcomes.push(`${peer} ended`)
   }
 
-  localEndpoint(_peer: number, id: ServiceId | undefined): LocalEndpoint | DropReason {
+  localEndpoint(_peer: number, id: ServiceId | undefined): LocalEndpoint | NotHere | DropReason {
     return this.endpoints.get(id === undefined ? -1 : numberOf(id)) ?? 'no-instance'
   }
 

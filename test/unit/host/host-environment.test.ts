@@ -1,20 +1,24 @@
 import { test } from 'tap'
 import type { LocalEndpoint } from '../../../lib/flow/environment.js'
 import { HostEnvironment } from '../../../lib/host/host-environment.js'
+import { Loading } from '../../../lib/host/loading.js'
+import { Whereabouts } from '../../../lib/host/whereabouts.js'
+import { formatLocator } from '../../../lib/path/locator.js'
 import { PeerTable, SELF } from '../../../lib/path/peers.js'
 import { Addresses } from '../../../lib/service/addresses.js'
 import { ServiceCatalogue } from '../../../lib/service/catalogue.js'
 import { choiceDefaults, InstanceChoice, type HostCondition } from '../../../lib/service/choice.js'
 import { allowAll, parsePolicy, type Policy } from '../../../lib/service/policy.js'
 import { recordKey, type Registration } from '../../../lib/service/registration.js'
-import { networkPrefix } from '../../../lib/service/service-id.js'
+import { coversService, domainPrefix, networkPrefix, parseServiceName } from '../../../lib/service/service-id.js'
 import { ServiceTable } from '../../../lib/service/service-table.js'
 import { Protocol } from '../../../lib/wire/constants.js'
 import type { DropReason } from '../../../lib/wire/drop.js'
 import type { HostId, ServiceId } from '../../../lib/wire/ids.js'
+import { decodeQuery, type QueryMessage } from '../../../lib/wire/query.js'
 import { host, idOf, network, primitives, registration } from '../service/fixtures.js'
 
-const [h1, h2, h3] = [host('h1'), host('h2'), host('h3')]
+const [h1, h2, h3, h4] = [host('h1'), host('h2'), host('h3'), host('h4')]
 const NOW = 5_000
 
 /** The environment of h1. */
@@ -23,12 +27,18 @@ class World {
   readonly table = new ServiceTable()
   readonly catalogue: ServiceCatalogue
   readonly environment: HostEnvironment
+  readonly whereabouts: Whereabouts
   readonly tags = new Map<HostId, readonly string[]>([h1, h2, h3].map((id) => [id, []]))
   readonly conditions = new Map<HostId, HostCondition>()
   readonly endpoints = new Map<string, LocalEndpoint>()
   readonly active: number[] = []
   readonly wanted: number[] = []
   readonly drops: DropReason[] = []
+  readonly hints: string[] = []
+  readonly queried: [number, QueryMessage | undefined][] = []
+  queries = 0
+  released = 0
+  loading = new Loading(-Infinity)
   policy: Policy = allowAll
 
   constructor(peerCapacity = 8) {
@@ -36,22 +46,48 @@ class World {
     this.peers = peers
     const tagsOf = (id: HostId) => this.tags.get(id)
     this.catalogue = new ServiceCatalogue({ network, self: h1 }, { primitives, tagsOf, table })
+    const choice = new InstanceChoice(choiceDefaults, {
+      random: () => 0,
+      condition: (id) => this.conditions.get(id) ?? { liveness: 'alive', age: 0, rtt: 1 },
+      openFlows: (service, id) => this.environment.openFlows(service, id),
+    })
+    this.whereabouts = new Whereabouts({
+      self: h1,
+      network,
+      hasher: primitives,
+      peers,
+      catalogue: this.catalogue,
+      choice,
+      table,
+      random: () => 0,
+      randomBytes: (length) => new Uint8Array(length).fill(++this.queries),
+      locatorsOf: (id) => [{ address: '192.0.2.1', port: 7000 + Number(this.nameOf(id).slice(1)) }],
+      isMember: (id) => tagsOf(id) !== undefined,
+      isRevoked: () => false,
+      allows: (client, service, protocol, port) => this.environment.allows(client, service, protocol, port),
+      hint: (id, locator) => this.hints.push(`${this.nameOf(id)} ${formatLocator(locator)}`),
+      send: (peer, message) => this.queried.push([peer, decodeQuery(message)]) > 0,
+      release: () => this.released++,
+      drop: (reason) => this.drops.push(reason),
+    })
     this.environment = new HostEnvironment({
       self: h1,
       peers,
-      table,
+      whereabouts: this.whereabouts,
+      loading: this.loading,
       addresses: new Addresses({ network, self: h1 }, { hasher: primitives, mappingChanged: () => undefined }),
       catalogue: this.catalogue,
-      choice: new InstanceChoice(choiceDefaults, {
-        random: () => 0,
-        condition: (id) => this.conditions.get(id) ?? { liveness: 'alive', age: 0, rtt: 1 },
-        openFlows: (service, id) => this.environment.openFlows(service, id),
-      }),
+      choice,
       endpoints: {
         find: (service, protocol, port) => this.endpoints.get(`${service}/${protocol}/${port}`) ?? 'no-instance',
       },
       tagsOf,
       policy: () => this.policy,
+      covers: (text, service) => {
+        const name = parseServiceName(text)
+        return !('problem' in name) && coversService(domainPrefix(name, network, primitives), service)
+      },
+      afterwards: (action) => action(),
       active: (peer) => this.active.push(peer),
       wantSession: (peer) => this.wanted.push(peer),
       other: () => undefined,
@@ -82,7 +118,16 @@ class World {
   }
 
   name(peer: number): string {
-    return { [h1]: 'h1', [h2]: 'h2', [h3]: 'h3' }[this.peers.hostId(peer)]!
+    return this.nameOf(this.peers.hostId(peer))
+  }
+
+  nameOf(id: HostId): string {
+    return { [h1]: 'h1', [h2]: 'h2', [h3]: 'h3', [h4]: 'h4' }[id]!
+  }
+
+  /** What an OPEN from the host finds here. */
+  endpoint(from: HostId, service: ServiceId | undefined, protocol: number = Protocol.tcp, port = 80, now = NOW) {
+    return this.environment.localEndpoint(this.peers.add(from), service, protocol, port, now)
   }
 }
 
@@ -184,9 +229,9 @@ test('a host itself answers echo only', (t) => {
   t.strictSame(w.environment.candidates(target, Protocol.icmp, 0, NOW), [
     { peer: w.peers.indexOf(h2), service: undefined, doubtful: false },
   ])
-  const endpoint = w.environment.localEndpoint(w.peers.add(h2), undefined, Protocol.icmp, 0)
+  const endpoint = w.environment.localEndpoint(w.peers.add(h2), undefined, Protocol.icmp, 0, NOW)
   t.strictSame(endpoint, { family: 4, address: w.environment.addresses.self(4), port: 0 })
-  t.equal(w.environment.localEndpoint(w.peers.add(h2), undefined, Protocol.tcp, 22), 'refused')
+  t.equal(w.environment.localEndpoint(w.peers.add(h2), undefined, Protocol.tcp, 22, NOW), 'refused')
   t.end()
 })
 
@@ -200,18 +245,18 @@ test('both ends ask the policy', (t) => {
   w.register(h2, registration('web'))
   w.endpoints.set(`${WEB}/6/80`, { family: 4, address: Uint8Array.of(127, 0, 0, 1), port: 8080 })
   const peer = w.peers.add(h3)
-  t.notMatch(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80), 'denied')
+  t.notMatch(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80, NOW), 'denied')
   w.policy = policy
   t.equal(w.ask(WEB), 'denied', 'as the client’s host')
-  t.equal(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80), 'denied', 'as the server’s')
-  t.equal(w.environment.localEndpoint(peer, undefined, Protocol.icmp, 0), 'denied')
+  t.equal(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80, NOW), 'denied', 'as the server’s')
+  t.equal(w.environment.localEndpoint(peer, undefined, Protocol.icmp, 0, NOW), 'denied')
   w.tags.set(h1, ['web'])
   w.tags.set(h3, ['web', 'other'])
   t.strictSame(w.ask(WEB), ['h2'])
-  t.match(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80), { port: 8080 })
-  t.equal(w.environment.localEndpoint(peer, WEB, Protocol.udp, 80), 'denied')
+  t.match(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80, NOW), { port: 8080 })
+  t.equal(w.environment.localEndpoint(peer, WEB, Protocol.udp, 80, NOW), 'denied')
   w.tags.delete(h3)
-  t.equal(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80), 'denied', 'no member any more')
+  t.equal(w.environment.localEndpoint(peer, WEB, Protocol.tcp, 80, NOW), 'denied', 'no member any more')
   t.end()
 })
 
@@ -231,12 +276,12 @@ test('a host that is a member no more begins nothing, and nothing begins with it
   world.endpoints.set(`${idOf('web')}/6/80`, { family: 4, address: new Uint8Array(4), port: 8080 })
   const peer = world.peers.add(h2)
   t.type(world.ask(idOf('shop')), Array)
-  t.match(world.environment.localEndpoint(peer, idOf('web'), Protocol.tcp, 80), { port: 8080 })
+  t.match(world.environment.localEndpoint(peer, idOf('web'), Protocol.tcp, 80, 0), { port: 8080 })
   world.tags.delete(h1)
   t.equal(world.ask(idOf('shop')), 'denied')
-  t.equal(world.environment.localEndpoint(peer, idOf('web'), Protocol.tcp, 80), 'denied')
+  t.equal(world.environment.localEndpoint(peer, idOf('web'), Protocol.tcp, 80, 0), 'denied')
   world.tags.set(h1, [])
   world.tags.delete(h2)
-  t.equal(world.environment.localEndpoint(peer, idOf('web'), Protocol.tcp, 80), 'denied')
+  t.equal(world.environment.localEndpoint(peer, idOf('web'), Protocol.tcp, 80, 0), 'denied')
   t.end()
 })

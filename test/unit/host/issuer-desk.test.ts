@@ -41,6 +41,7 @@ class Office {
     const wallNow = () => this.wall
     this.members = new MemberTrust({
       ...{ primitives, key, authority: authority.publicKey, revocations: trust.revocations, wallNow },
+      nameRules: trust.nameRules,
     })
     const stamps = new Stamps({
       ...{ primitives, network: trust.network, authority: trust.authority, revocations: trust.revocations },
@@ -49,7 +50,9 @@ class Office {
       { network: trust.network, self: key.id },
       { primitives, stamps, table: new ServiceTable(), tagsOf: (host) => this.members.member(host)?.tags },
     )
-    const silent = { send: () => undefined, changed: () => undefined, revoked: () => undefined }
+    const silent = {
+      ...{ send: () => undefined, changed: () => undefined, revoked: () => undefined, namesRuled: () => undefined },
+    }
     const sequence = { next: () => 1, raise: () => undefined }
     const components = { trust: this.members, hasher: primitives, sequence, random: Math.random }
     this.directory = new Directory(directoryDefaults, components, silent)
