@@ -20,6 +20,7 @@ const commands: Readonly<Record<string, () => Promise<(program: Command, finish:
   key: async () => (await import('./command/key.js')).addKey,
   services: async () => (await import('./command/services.js')).addServices,
   resolve: async () => (await import('./command/resolve.js')).addResolve,
+  rules: async () => (await import('./command/rules.js')).addRules,
   hosts: async () => (await import('./command/hosts.js')).addHosts,
   paths: async () => (await import('./command/paths.js')).addPaths,
   flows: async () => (await import('./command/flows.js')).addFlows,

@@ -1,6 +1,7 @@
 import { BUFFER_MIN, DEFAULT_STATE } from './config.js'
 import { DEFAULT_SOCKET } from './control/line.js'
 import { BUFFER_BYTES } from './udp.js'
+import { RANK_MAX } from '../lib/wire/constants.js'
 import { TUN_MTU, UDP_PORT } from '../lib/wire/constants.js'
 
 /** A configuration in which every setting is explained and has its default, so that it changes nothing until it is edited. */
@@ -86,6 +87,20 @@ services: {}
 #   - from: [staff]
 #     to: [web, shop]
 #     ports: [tcp/80, tcp/443]
+
+# What becomes of connections that programs of this host begin, by name (reloadable): \`caracal rules\` lists them, with the instances that are known.
+# \`name\`: a service or a domain, with all names below it unless \`below: false\`; * is every name. \`action\`:
+# - drop: refused at once, also where instances are known;
+# - delay: with no instance known, held for up to 3 s while other hosts are asked;
+# - resolver: with no instance known, this \`host\` is asked, which answers with what it knows, or with whom to ask instead.
+# Of several, those of the most specific name decide. They and the name's instances are used by priority, the lowest first, a rule before an
+# instance of the same priority. Default: 0 for drop, ${RANK_MAX} for the others. Resolvers of one priority share by weight.
+# Who may reach what is the policy's business, above: a rule is this host's own, and hosts that do not have it know nothing of it.
+rules: []
+#  - { name: ads, action: drop }
+#  - { name: lab, action: delay }
+#  - { name: corp, action: resolver, host: h2 }
+#  - { name: corp, action: resolver, host: h3, weight: 2 }
 
 # debug, info, warn, error or silent (reloadable).
 log: info

@@ -9,6 +9,7 @@ import { z } from 'zod'
 import type { AeadName } from '../lib/crypto/codec.js'
 import { parseLocator, type Locator } from '../lib/path/locator.js'
 import { parseProof } from '../lib/service/name-proof.js'
+import { RANK_MAX } from '../lib/wire/constants.js'
 import { labelProblem, parseServiceName } from '../lib/service/service-id.js'
 import { TUN_MTU, UDP_PORT } from '../lib/wire/constants.js'
 import { ConfigDocument, nearest } from './config-document.js'
@@ -63,6 +64,19 @@ export interface PolicySetting {
   readonly ports: readonly { readonly protocol: 'tcp' | 'udp' | 'icmp'; readonly port: number | undefined }[]
 }
 
+/** What is done with first packets to a name, see lib/service/local-rules.ts for which rule decides. */
+export interface RuleSetting {
+  /** Canonical; `*`: every name. */
+  readonly name: string
+  /** Names below it too. */
+  readonly below: boolean
+  readonly action: 'drop' | 'delay' | 'resolver'
+  /** Of a resolver: name or host ID. */
+  readonly host: string | undefined
+  readonly priority: number
+  readonly weight: number
+}
+
 /** Everything that `caracal up` needs to know, checked. */
 export interface Config {
   /** Folder of keys, memberships and claims; absolute. */
@@ -97,13 +111,15 @@ export interface Config {
   /** What is allowed; undefined: every member may reach every service. Reloadable. */
   readonly policy: readonly PolicySetting[] | undefined
   /** Reloadable. */
+  readonly rules: readonly RuleSetting[]
+  /** Reloadable. */
   readonly log: LogLevel
   /** TCP address of /metrics; undefined: none. */
   readonly metrics: Locator | undefined
 }
 
 /** Settings that SIGHUP and `caracal reload` put in force; all others need a restart. */
-export const reloadableSettings = ['services', 'policy', 'log'] as const satisfies readonly (keyof Config)[]
+export const reloadableSettings = ['services', 'policy', 'rules', 'log'] as const satisfies readonly (keyof Config)[]
 
 /** As the command line has them; undefined: not given. */
 export interface ConfigOptions {
@@ -262,6 +278,40 @@ const policyShape = z.strictObject({
   to: z.array(serviceName).default([]),
   ports: z.array(allowedPort).default([]),
 })
+const nameOfRule = z.string().transform((text, ctx) => {
+  if (text === '*') return text
+  const name = parseServiceName(text)
+  if ('text' in name) return name.text
+  ctx.addIssue(name.problem)
+  return z.NEVER
+})
+const hostNameOrId = z.string().transform((text, ctx) => {
+  const host = text.toLowerCase()
+  const problem = /^[0-9a-f]{64}$/.test(host) ? undefined : labelProblem(host)
+  if (problem !== undefined) ctx.addIssue(`"${text}" is neither a host's name nor its ID: ${problem}`)
+  return host
+})
+const ruleShape = z
+  .strictObject({
+    name: nameOfRule,
+    below: z.boolean().default(true),
+    action: z.enum(['drop', 'delay', 'resolver']),
+    host: hostNameOrId.optional(),
+    priority: z.number().int().min(0).max(RANK_MAX).optional(),
+    weight: z.number().int().min(0).max(RANK_MAX).default(1),
+  })
+  .superRefine(({ action, host }, ctx) => {
+    if (action === 'resolver' && host === undefined) ctx.addIssue('a resolver is a host: give its name with `host:`')
+    if (action !== 'resolver' && host !== undefined)
+      ctx.addIssue({ code: 'custom', path: ['host'], message: `\`${action}\` has no host, only \`resolver\` has one` })
+  })
+const ruleList = z.array(ruleShape).superRefine((rules, ctx) => {
+  rules.forEach(({ name, below, action, host }, i) => {
+    const same = (other: (typeof rules)[number]) =>
+      other.name === name && other.below === below && other.action === action && other.host === host
+    if (rules.slice(0, i).some(same)) ctx.addIssue({ code: 'custom', path: [i], message: 'the same rule stands above' })
+  })
+})
 const fileShape = z.strictObject({
   state: z.string().min(1).default(DEFAULT_STATE),
   socket: z.string().min(1).default(DEFAULT_SOCKET),
@@ -284,6 +334,7 @@ const fileShape = z.strictObject({
   discovery: discoveryShape.prefault({}),
   services: z.record(z.string(), serviceShape).default({}),
   policy: z.array(policyShape).optional(),
+  rules: ruleList.default([]),
   log: z.enum(logLevels).default('info'),
   metrics: tcpAddress.optional(),
 })
@@ -299,6 +350,7 @@ function keysAt(path: readonly PropertyKey[]): readonly string[] {
     discovery: discoveryShape,
     services: serviceShape,
     policy: policyShape,
+    rules: ruleShape,
   }
   const found = Object.entries(shapes).find(([key]) => key === path[0])?.[1]
   return found === undefined ? [] : Object.keys(found.shape)
@@ -340,6 +392,12 @@ export function loadConfig(sources: ConfigSources): Config {
     discovery: settings.discovery,
     services,
     policy: settings.policy,
+    rules: settings.rules.map(({ host, priority, ...rule }) => ({
+      ...rule,
+      host,
+      // What is dropped is dropped whatever is known of it; the others are for what no instance is known of.
+      priority: priority ?? (rule.action === 'drop' ? 0 : RANK_MAX),
+    })),
     log: option('--log', z.enum(logLevels), options.log) ?? settings.log,
     metrics: settings.metrics,
   }

@@ -21,6 +21,7 @@ import {
   instanceView,
   pathsView,
   peersUp,
+  rulesView,
   serviceView,
   statusView,
 } from './views.js'
@@ -111,10 +112,10 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const counts = flowCounts(daemon)
     const ports = new Set((view?.instances ?? []).flatMap((i) => i.ports.map((p) => `${p.protocol}/${p.port}`)))
     const [protocol, port] = ([...ports][0] ?? 'tcp/0').split('/')
-    const candidates = host.environment.candidates(target, protocol === 'udp' ? 17 : 6, Number(port), monotonicNow())
+    const candidates = host.environment.look(target, protocol === 'udp' ? 17 : 6, Number(port), monotonicNow(), false)
     const order = typeof candidates === 'string' ? [] : candidates.map(({ peer }) => host.peers.hostId(peer))
     const instances = order.flatMap((id) => view?.instances.find((i) => i.host === id) ?? [])
-    const full = plainLabels(view?.name ?? name)
+    const full = plainLabels(view?.name ?? this.#serviceName(name))
     return {
       name: pinned === null ? `${full}.${zone}` : `${full}.at.${pinned}.${zone}`,
       kind: 'service',
@@ -124,6 +125,11 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
       instances: instances.map((i) => instanceView(daemon, i, counts.get(`${target.service}/${i.host}`) ?? 0)),
       obstacle: typeof candidates === 'string' ? candidates : null,
     }
+  }
+
+  async rules({ name }: RequestOf<'rules'>): Promise<ResponseOf<'rules'>> {
+    const service = name === undefined ? undefined : this.daemon.serviceId(this.#serviceName(name))
+    return { rules: rulesView(this.daemon, service) }
   }
 
   async hosts(): Promise<ResponseOf<'hosts'>> {
@@ -175,7 +181,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
       rttMs,
       detail,
     })
-    const candidates = host.environment.candidates(target, 1, 0, monotonicNow())
+    const candidates = host.environment.look(target, 1, 0, monotonicNow(), false)
     if (typeof candidates === 'string') return reply(undefined, null, candidates)
     const { peer } = candidates[0]!
     if (peer === SELF) return reply(SELF, 0, '')
@@ -307,6 +313,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
 
   /** `web`, `web.at.h2`, `h2.host` with or without the zone; `h2` alone when no service is called so. */
   #target(text: string): DialledTarget {
+    const { daemon } = this
     const name = this.#withoutZone(text)
     const pinned = /^(.+)\.at\.([^.]+)$/.exec(name)
     if (pinned !== null)
@@ -316,6 +323,8 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const hostId = this.daemon.names.hostNamed(name)
     const isService = this.daemon.host.catalogue.byName(name) !== undefined
     if (hostId !== undefined && !isService) return { kind: 'host', host: hostId }
-    return { kind: 'service', service: this.#known(name).service }
+    const parsed = parseServiceName(name)
+    const findable = isService || 'problem' in parsed ? undefined : daemon.names.findable(parsed)
+    return { kind: 'service', service: findable ?? this.#known(name).service }
   }
 }

@@ -38,6 +38,7 @@ import { ownLocators } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
 import { proofOf } from './proof-setting.js'
+import { ConfiguredRules } from './rules.js'
 import type { DaemonSummary, RunningDaemon } from './running.js'
 import type { Servers } from './servers.js'
 import { StateDirectory } from './state-files.js'
@@ -49,6 +50,8 @@ const MAPPINGS_FILE = 'addresses'
 const CLAIMS_FILE = 'name-claims'
 const LOOK_MS = 5_000
 const FAREWELL_MS = 300
+/** Longer than services take to be restored, the first probe of each included. */
+const LOADING_MS = 10_000
 
 export const wallNow = (): number => Date.now() / 1000
 
@@ -58,6 +61,7 @@ export class Daemon implements RunningDaemon {
   readonly loopDelay = new EventLoopDelay()
   readonly names: Names
   readonly knownHosts: KnownHosts
+  readonly rules: ConfiguredRules
   /** What `caracal dump` listens to. */
   readonly tap: TrafficTap
   state: 'starting' | 'ready' | 'closing' = 'starting'
@@ -91,6 +95,7 @@ export class Daemon implements RunningDaemon {
   ) {
     this.names = new Names(host)
     this.knownHosts = new KnownHosts({ files, remembered: () => host.neighbours.remembered(), log })
+    this.rules = new ConfiguredRules({ host, names: this.names, log, now: monotonicNow })
     let clockOffset = 0
     this.tap = new TrafficTap({
       flows: host.flows,
@@ -149,12 +154,13 @@ export class Daemon implements RunningDaemon {
     const after = loadConfig(this.options.sources)
     for (const request of after.services) this.#proofOf(request)
     const { changed, restart } = compareConfigs(before, after)
-    this.config = { ...before, services: after.services, policy: after.policy, log: after.log }
+    this.config = { ...before, services: after.services, policy: after.policy, rules: after.rules, log: after.log }
     this.log.setLevel(after.log)
     if (changed.includes('policy')) {
       const cut = this.host.setPolicy(policyOf(after.policy), monotonicNow())
       this.log.info({ flows: cut }, 'a new policy is in force')
     }
+    if (changed.includes('rules')) this.rules.set(after.rules)
     if (changed.includes('services')) await this.#replaceServices(before, after)
     this.loop.wake()
     this.log.info({ changed, restart }, 'configuration read again')
@@ -277,7 +283,7 @@ export class Daemon implements RunningDaemon {
         issuer,
         authority: identity.authority,
       },
-      { flowCapacity: FLOW_CAPACITY, mappings, claims },
+      { flowCapacity: FLOW_CAPACITY, mappings, claims, loadingUntil: monotonicNow() + LOADING_MS },
     )
     const { plan } = host.addresses
     const link = new LinkSetup({
@@ -343,6 +349,7 @@ export class Daemon implements RunningDaemon {
   async #open(): Promise<void> {
     const { config, log, host, link, instances, loop, servers } = this
     host.policy = policyOf(config.policy)
+    this.rules.set(config.rules)
     this.#undo.push(() => link.teardown())
     this.linkReport = await link.setup()
     for (const warning of this.linkReport.warnings) log.warn({ device: config.tun.name }, warning)
@@ -350,7 +357,10 @@ export class Daemon implements RunningDaemon {
     loop.start()
     await this.#restorePeers()
     this.#lookForLocators()
-    const look = setInterval(() => this.#lookForLocators(), LOOK_MS)
+    const look = setInterval(() => {
+      this.#lookForLocators()
+      this.rules.look()
+    }, LOOK_MS)
     this.#undo.push(() => clearInterval(look))
     const restored = await instances.restored()
     for (const request of restored) {
@@ -360,6 +370,7 @@ export class Daemon implements RunningDaemon {
       })
     }
     for (const request of config.services) await this.expose(request, true)
+    host.loaded()
     instances.start()
     this.#undo.push(() => instances.stop())
     await this.#startDiscovery()
@@ -555,6 +566,8 @@ export class Daemon implements RunningDaemon {
   #peerEvent(id: HostId, what: string, detail: string): void {
     const level = what === 'failed' || what === 'doubtful' ? 'debug' : 'info'
     this.log[level]({ host: this.names.showHost(id), detail }, `host ${what}`)
+    // A host calls this from inside its own work.
+    if (what === 'up') setImmediate(() => this.rules.look())
     this.loop.wake()
   }
 

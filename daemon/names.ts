@@ -1,12 +1,18 @@
 import type { Answer } from 'dns-packet'
 import type { Host } from '../lib/host/host.js'
 import { dnsAddress } from '../lib/service/address-plan.js'
+import type { ServiceName } from '../lib/service/service-id.js'
 import { answer, type ZoneRecord, type ZoneSources } from '../lib/service/zone.js'
 import type { HostId, ServiceId } from '../lib/wire/ids.js'
 import type { DnsAnswer, DnsResolver } from './dns/dns-message.js'
 
+/** Names that were asked for and are remembered although no instance is known. */
+const FINDABLE_MAX = 4_096
+
 /** Names of hosts and services as this host knows them. */
 export class Names {
+  readonly #findable = new Map<ServiceId, string>()
+
   constructor(private readonly host: Host) {}
 
   hostNamed(name: string): HostId | undefined {
@@ -23,7 +29,15 @@ export class Names {
     return index < 0 || index >= this.host.peers.size ? undefined : this.showHost(this.host.peers.hostId(index))
   }
   service(id: ServiceId): string | undefined {
-    return this.host.catalogue.nameOf(id)
+    return this.host.catalogue.nameOf(id) ?? this.#findable.get(id)
+  }
+  /** ID of a service that only a rule may find, remembered by its name; undefined: no rule covers it, or too many were asked for. */
+  findable(name: ServiceName): ServiceId | undefined {
+    const id = this.host.whereabouts.rules.findable(name)
+    if (id === undefined || this.#findable.has(id)) return id
+    if (this.#findable.size >= FINDABLE_MAX) return undefined
+    this.#findable.set(id, name.text)
+    return id
   }
 }
 
@@ -37,10 +51,11 @@ export function zoneSources(host: Host, names: Names, zone: string): ZoneSources
       return directory.synced
     },
     service: (name) => catalogue.byName(name)?.service,
+    findable: (name) => names.findable(name),
     hasDomain: (domain) => catalogue.hasDomain(domain),
     hasInstance: (service, id) => catalogue.get(service)?.instances.some((instance) => instance.host === id) ?? false,
     hostNamed: (name) => names.hostNamed(name),
-    nameOfService: (service) => catalogue.nameOf(service),
+    nameOfService: (service) => names.service(service),
     nameOfHost: (id) => names.nameOfHost(id),
     address: (target, family) => addresses.dialledAddress(target, family),
     target: (address, family) => addresses.dialled(address, 0, family),

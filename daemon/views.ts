@@ -7,14 +7,17 @@ import { decodeLocator, formatLocator, type Locator } from '../lib/path/locator.
 import { SELF } from '../lib/path/peers.js'
 import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
 import type { DialledTarget } from '../lib/flow/environment.js'
-import type { Instance as CatalogueInstance, ServiceView } from '../lib/service/catalogue.js'
-import type { HostId } from '../lib/wire/ids.js'
+import { isInstanceRule, type Instance as CatalogueInstance, type ServiceView } from '../lib/service/catalogue.js'
+import { isLocalRule } from '../lib/service/local-rules.js'
+import { NETWORK_BITS, SERVICE_ID_BITS } from '../lib/service/service-id.js'
+import type { HostId, ServiceId } from '../lib/wire/ids.js'
 import type {
   AddressPair,
   FlowInfo,
   HostInfo,
   InstanceInfo,
   PathInfo,
+  RuleInfo,
   ServiceInfo,
   StatusResponse,
 } from './control/shapes.js'
@@ -291,6 +294,37 @@ export function flowView(daemon: Viewed, flow: FlowSnapshot): FlowInfo {
     source: initiator ? end(flow.local, flow.localPort) : end(flow.remote, flow.remotePort),
     destination: initiator ? end(flow.remote, flow.remotePort) : end(flow.local, flow.localPort),
   }
+}
+
+/** Rules of the service table, the longest prefixes first; `service`: only those that cover it. */
+export function rulesView(daemon: Pick<Viewed, 'host' | 'names'>, service?: ServiceId): RuleInfo[] {
+  const { host, names } = daemon
+  const { table, whereabouts } = host
+  const seconds = monotonicNow() / 1000
+  const entries = service === undefined ? [...table.entries()] : table.covering(service)
+  const rules = entries.flatMap(({ prefix, rules }) => {
+    const { id, length } = prefix
+    const set = whereabouts.rules.textOf(prefix)
+    return rules.map(({ key, action, priority, weight, hits, lastHit }): RuleInfo => {
+      const hostId = action.kind === 'forward' ? action.host : action.kind === 'demux' ? host.id : null
+      const known = length === SERVICE_ID_BITS ? names.service(id) : length <= NETWORK_BITS ? '*' : undefined
+      return {
+        name: (isLocalRule(key) ? set : undefined) ?? known ?? null,
+        prefix: id.slice(0, length / 4),
+        length,
+        action: action.kind === 'forward' ? action.to : action.kind === 'demux' ? 'deliver' : action.kind,
+        host: hostId === null ? null : names.showHost(hostId),
+        hostId,
+        priority,
+        weight,
+        hits,
+        lastHitMs: hits === 0 ? null : Math.max(0, Math.round((seconds - lastHit) * 1000)),
+        by: isLocalRule(key) ? 'settings' : isInstanceRule(key) ? 'registration' : 'daemon',
+      }
+    })
+  })
+  const place = ({ name, prefix }: RuleInfo) => name ?? prefix
+  return rules.sort((a, b) => b.length - a.length || (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0))
 }
 
 export function pathsView(daemon: Viewed): PathInfo[] {

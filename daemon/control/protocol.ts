@@ -29,6 +29,7 @@ import {
   reloadShape,
   resolveShape,
   revokeShape,
+  rulesShape,
   servicesShape,
   statusShape,
   transportShape,
@@ -119,6 +120,7 @@ export const requestShapes = {
   unexpose: z.object({ name }),
   services: z.object({ name: name.optional() }),
   resolve: z.object({ name }),
+  rules: z.object({ name: name.optional() }),
   hosts: none,
   flows: flowsRequestShape,
   paths: z.object({ host: name.optional() }),
@@ -146,6 +148,7 @@ export const responseShapes = {
   unexpose: unexposeShape,
   services: servicesShape,
   resolve: resolveShape,
+  rules: rulesShape,
   hosts: hostsShape,
   flows: flowsShape,
   paths: pathsShape,
@@ -234,6 +237,8 @@ export interface ControlHandlers {
   unexpose(request: RequestOf<'unexpose'>): Promise<shapes.UnexposeResponse>
   services(request: RequestOf<'services'>): Promise<shapes.ServicesResponse>
   resolve(request: RequestOf<'resolve'>): Promise<shapes.ResolveResponse>
+  /** With a name: those that cover it, in the order in which they count. */
+  rules(request: RequestOf<'rules'>): Promise<shapes.RulesResponse>
   hosts(request: RequestOf<'hosts'>): Promise<shapes.HostsResponse>
   /** At most `limit` flows. Also called at every interval of a watch, which the server makes of it. */
   flows(request: RequestOf<'flows'>): Promise<shapes.FlowsResponse>

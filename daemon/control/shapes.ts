@@ -133,6 +133,29 @@ export const resolveShape = z.object({
 })
 export type ResolveResponse = z.infer<typeof resolveShape>
 
+export const ruleShape = z.object({
+  /** `*`: every name; null: a name that is not known. */
+  name: z.string().nullable(),
+  /** Bits of the service ID that count, as hex digits, and their number. */
+  prefix: z.string(),
+  length: z.number(),
+  /** instance: to that host's instance; deliver: to the one on this host. */
+  action: z.enum(['deliver', 'instance', 'resolver', 'delay', 'drop']),
+  host: z.string().nullable(),
+  hostId: z.string().nullable(),
+  /** Lowest first. */
+  priority: z.number(),
+  weight: z.number(),
+  /** Flows it decided about. */
+  hits: count,
+  lastHitMs: z.number().nullable(),
+  /** settings: set by people; registration: an instance made it; daemon: it holds what may still come after a start. */
+  by: z.enum(['settings', 'registration', 'daemon']),
+})
+export type RuleInfo = z.infer<typeof ruleShape>
+export const rulesShape = z.object({ rules: z.array(ruleShape) })
+export type RulesResponse = z.infer<typeof rulesShape>
+
 export const flowShape = z.object({
   /** Our flow ID, 16 hex digits. */
   id: z.string(),

@@ -74,10 +74,13 @@ export class LocalRules {
     return []
   }
 
-  /** Whether a rule that people have set may find an instance of the service that nothing is known of yet. */
-  mayFind(service: ServiceId): boolean {
-    const first = this.of(service).find(({ key }) => key.startsWith(KEY))
-    return first !== undefined && first.action.kind !== 'drop'
+  /** ID of the service of this name, when a rule set here may find an instance of it although nothing is known of it yet. */
+  findable(name: ServiceName): ServiceId | undefined {
+    if (this.#set.length === 0) return undefined
+    const { network, hasher } = this.components
+    const service = serviceIdOf(name, network, hasher)
+    const first = this.of(service).find(({ key }) => isLocalRule(key))
+    return first === undefined || first.action.kind === 'drop' ? undefined : service
   }
 
   /** The name as people see it, such as `shop and below`; undefined: no rule set here has this prefix. */

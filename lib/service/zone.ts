@@ -7,7 +7,7 @@
 import type { HostId, ServiceId } from '../wire/ids.js'
 import type { DialledTarget, Family } from './address-book.js'
 import { formatAddress, readU32, type AddressPlan } from './address-plan.js'
-import { labelProblem, parseServiceName, plainLabels } from './service-id.js'
+import { labelProblem, parseServiceName, plainLabels, type ServiceName } from './service-id.js'
 
 export interface ZoneQuestion {
   /** As asked, with or without the last dot, in any case. */
@@ -47,6 +47,8 @@ export interface ZoneSources {
   readonly synced: boolean
   /** A service with an instance, by canonical name. */
   service(name: string): ServiceId | undefined
+  /** A service of which nothing is known, but whose instances a rule may find. */
+  findable(name: ServiceName): ServiceId | undefined
   /** Whether a service's name is or ends in this. */
   hasDomain(domain: string): boolean
   /** Whether that host has an instance of the service. */
@@ -138,7 +140,7 @@ class Reply {
     if (last === 'at') return labels.length === 1 ? 'between' : 'nothing'
     const parsed = parseServiceName(inside)
     if ('problem' in parsed) return 'nothing'
-    const service = sources.service(parsed.text)
+    const service = sources.service(parsed.text) ?? sources.findable(parsed)
     if (service !== undefined) return { kind: 'service', service }
     return sources.hasDomain(parsed.text) ? 'between' : nothing
   }

@@ -131,6 +131,36 @@ export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlH
       instances: [sampleInstance],
       obstacle: null,
     }),
+    rules: async () => ({
+      rules: [
+        {
+          name: 'web',
+          prefix: id('5'),
+          length: 256,
+          action: 'instance',
+          host: 'h2',
+          hostId: id('b'),
+          priority: 0,
+          weight: 3,
+          hits: 12,
+          lastHitMs: 61_000,
+          by: 'registration',
+        },
+        {
+          name: 'corp and below',
+          prefix: id('6').slice(0, 24),
+          length: 96,
+          action: 'delay',
+          host: null,
+          hostId: null,
+          priority: 65_535,
+          weight: 1,
+          hits: 0,
+          lastHitMs: null,
+          by: 'settings',
+        },
+      ],
+    }),
     hosts: async () => ({
       hosts: [
         {

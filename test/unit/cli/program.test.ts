@@ -13,7 +13,16 @@ test('reading commands print tables, and JSON with --json', async (t) => {
   const fake = await startFake()
   t.teardown(() => fake.stop())
   const env = { CARACAL_SOCKET: fake.path }
-  const commands = [['status'], ['services'], ['resolve', 'web'], ['hosts'], ['paths'], ['flows'], ['doctor']]
+  const commands = [
+    ['status'],
+    ['services'],
+    ['resolve', 'web'],
+    ['rules'],
+    ['hosts'],
+    ['paths'],
+    ['flows'],
+    ['doctor'],
+  ]
   await Promise.all(
     commands.map(async (words) => {
       const text = await caracal(words, env)
@@ -31,6 +40,9 @@ test('reading commands print tables, and JSON with --json', async (t) => {
   t.match(row, /^web\s+198\.18\.64\.2\s+h2\s+80\/tcp\s+up\s+0\s+3\s+2\s+0\.410 ms\s+tcp$/)
   t.equal(heading.indexOf('HOST'), row.indexOf('h2'), 'columns are aligned')
   t.equal(JSON.parse((await caracal(['status', '--json'], env)).out).host.name, 'h1')
+  const rules = (await caracal(['rules'], env)).out.split('\n')
+  t.match(rules[1], /^web +256 +instance +h2 +0 +3 +12 +1m1s ago +registration$/)
+  t.match(rules[2], /^corp and below +96 +delay +- +65535 +1 +0 +- +settings$/)
   t.match((await caracal(['status'], env)).out, /^drops +no-instance 2$/m)
   t.match((await caracal(['status'], env)).out, /^sealing +aes-256-gcm by libipsec-mb 1\.3\.0$/m)
 })

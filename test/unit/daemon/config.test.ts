@@ -48,6 +48,7 @@ test('configuration', async (t) => {
       discovery: { mdns: true, interfaces: [], peers: [] },
       services: [],
       policy: undefined,
+      rules: [],
       log: 'info',
       metrics: undefined,
     })
@@ -56,6 +57,7 @@ test('configuration', async (t) => {
     t.strictSame(load(''), config)
     const uncommented = defaultConfigText()
       .replace('services: {}', 'services:')
+      .replace('rules: []', 'rules:')
       .replace(/^#( {2,}\S)/gm, '$1')
       .replace(/^# ((group|name|policy|metrics):| {2})/gm, '$1')
     t.match(load(uncommented), {
@@ -63,6 +65,7 @@ test('configuration', async (t) => {
       name: 'h1',
       services: [{ name: 'web', health: { kind: 'http', path: '/ready' } }],
       policy: [{ from: ['staff'] }],
+      rules: [{ name: 'ads' }, { name: 'lab' }, { name: 'corp', host: 'h2', weight: 1 }, { host: 'h3', weight: 2 }],
       metrics: { address: '127.0.0.1', port: 9474 },
     })
   })
@@ -82,6 +85,10 @@ services:
   Web: { tcp: [80, '443:8443'], udp: 53, weight: 3, priority: 1, health: tcp }
 policy:
   - { from: [staff], to: [shop], ports: [tcp/80, udp, icmp] }
+rules:
+  - { name: Ads.Example, action: drop, below: false }
+  - { name: '*', action: delay, priority: 7 }
+  - { name: corp, action: resolver, host: H2, weight: 3 }
 log: debug
 metrics: 127.0.0.1:9
 `)
@@ -119,6 +126,11 @@ metrics: 127.0.0.1:9
       { protocol: 'icmp', port: undefined },
     ]
     t.strictSame(config.policy, [{ from: ['staff'], to: ['shop'], ports }])
+    t.strictSame(config.rules, [
+      { name: 'ads.example', below: false, action: 'drop', host: undefined, priority: 0, weight: 1 },
+      { name: '*', below: true, action: 'delay', host: undefined, priority: 7, weight: 1 },
+      { name: 'corp', below: true, action: 'resolver', host: 'h2', priority: 65_535, weight: 3 },
+    ])
   })
 
   t.test('command line over environment over file', async (t) => {
@@ -163,6 +175,22 @@ metrics: 127.0.0.1:9
     const own = `~${'a'.repeat(52)}`
     t.match(load(`services:\n  ${own}: { tcp: 1, proof: ${proof} }\n`).services, [{ name: own, proof }])
     t.match(problem('policy:\n  - { ports: [tcp/0] }\n'), /^line 2, column 15: .*"tcp\/0" is no port of a policy/)
+    t.match(
+      problem('rules:\n  - { name: a, action: drop, hots: x }\n'),
+      /^line 2, column 30: unknown setting "hots": did you/,
+    )
+    t.match(problem('rules:\n  - { name: a, action: resolver }\n'), /^line 2, column 5: rules.0: .*`host:`/)
+    t.match(
+      problem('rules:\n  - { name: a, action: drop, host: h2 }\n'),
+      /^line 2, column 36: rules.0.host: `drop` has no/,
+    )
+    t.match(problem('rules:\n  - { name: a_b, action: drop }\n'), /^line 2, column 13: rules.0.name: .*a_b/)
+    t.match(problem('rules:\n  - { name: a, action: sink }\n'), /^line 2, column 24: rules.0.action: .*"drop"/)
+    t.match(problem('rules:\n  - { name: a, action: drop, priority: 65536 }\n'), /^line 2, column 40: rules.0.priority/)
+    t.match(
+      problem('rules:\n  - { name: a, action: delay }\n  - { name: A, action: delay }\n'),
+      /^line 3, column 5: rules.1: the same rule stands above/,
+    )
     t.match(problem('- a\n- b\n'), /expected object/)
     t.match(problem('a: &a [x]\nb: [' + '*a,'.repeat(200) + ']\n'), /too many aliases/)
     t.throws(() => loadConfig({ file: '/nonexistent', options: {}, environment: {} }), {
@@ -172,8 +200,10 @@ metrics: 127.0.0.1:9
 
   t.test('what a reload changes', async (t) => {
     const before = load('services: { web: { tcp: 80 } }\n')
-    const after = load('services: { web: { tcp: 81 } }\nlog: debug\npool: 10.0.0.0/15\n')
-    t.strictSame(compareConfigs(before, after), { changed: ['services', 'log'], restart: ['pool'] })
+    const after = load(
+      'services: { web: { tcp: 81 } }\nlog: debug\npool: 10.0.0.0/15\nrules: [{ name: a, action: drop }]\n',
+    )
+    t.strictSame(compareConfigs(before, after), { changed: ['services', 'rules', 'log'], restart: ['pool'] })
     t.strictSame(compareConfigs(before, before), { changed: [], restart: [] })
   })
 

@@ -12,6 +12,7 @@ const sources: ZoneSources = {
   plan: addresses.plan,
   synced: true,
   service: (name) => (services.includes(name) ? idOf(name) : undefined),
+  findable: (name) => (name.kind === 'labels' && name.labels.at(-1) === 'corp' ? idOf(name.text) : undefined),
   hasDomain: (domain) => services.some((name) => name === domain || name.endsWith(`.${domain}`)),
   hasInstance: (service, id) => service === idOf('web') && id === host('h2'),
   hostNamed: (name) => (hosts.includes(name) ? host(name) : undefined),
