@@ -370,7 +370,8 @@ export class Daemon implements RunningDaemon {
       })
     }
     for (const request of config.services) await this.expose(request, true)
-    host.loaded()
+    host.loaded(monotonicNow())
+    loop.wake()
     instances.start()
     this.#undo.push(() => instances.stop())
     await this.#startDiscovery()

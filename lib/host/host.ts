@@ -210,7 +210,7 @@ export class Host implements SessionSink {
       table: this.table,
       random,
       randomBytes,
-      locatorsOf: (host) => this.directory.locatorsOf(host),
+      locatorsOf: (host) => [...this.directory.locatorsOf(host), ...this.neighbours.hintsOf(host)],
       isMember: (host) => tagsOf(host) !== undefined,
       isRevoked: (host) => this.members.isRevoked(host),
       allows: (client, service, protocol, port) => this.environment.allows(client, service, protocol, port),
@@ -220,6 +220,7 @@ export class Host implements SessionSink {
       drop: (reason) => this.drop(reason),
     })
     this.#loading = new Loading(options.loadingUntil ?? -Infinity)
+    if (options.loadingUntil !== undefined) this.directory.hush()
     this.environment = new HostEnvironment({
       self: this.id,
       peers: this.peers,
@@ -305,12 +306,14 @@ export class Host implements SessionSink {
       this.#issuing.nextTimeout(),
       this.#expulsions.nextTimeout(),
       this.#tickAt,
+      this.#loading.next,
       this.#farewells.dueAt,
     )
   }
 
   handleTimeout(now: number): void {
     this.#now = now
+    if (now >= this.#loading.next) this.loaded(now)
     this.sessions.handleTimeout(now)
     this.prober.handleTimeout(now)
     this.control.handleTimeout(now)
@@ -369,9 +372,12 @@ export class Host implements SessionSink {
     this.dataPath.flush(now)
   }
 
-  /** What this host has is restored: from now on it says so when it does not have something. */
-  loaded(): void {
+  /** What this host has is restored: it is published, and from now on what it does not have it refuses. */
+  loaded(now: number): void {
+    this.#now = now
     this.#loading.done()
+    this.directory.speak(now)
+    this.dataPath.flush(now)
   }
 
   /** Puts the rules in force that people set, and no others. */

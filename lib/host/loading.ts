@@ -7,6 +7,11 @@ export class Loading {
     this.#until = until
   }
 
+  /** When it ends by itself, ms; Infinity: it has ended. */
+  get next(): number {
+    return this.#until === -Infinity ? Infinity : this.#until
+  }
+
   is(now: number): boolean {
     return now < this.#until
   }

@@ -81,6 +81,11 @@ export class Neighbours {
     if (isNew) this.#soon(host, now)
   }
 
+  /** Where the host was said to be. */
+  hintsOf(host: HostId): readonly Locator[] {
+    return this.#hints.get(host) ?? []
+  }
+
   /** All hosts known, hinted or by records: the ones to keep sessions with are chosen among them. */
   known(hosts: Iterable<HostId>, now: number): void {
     const { self, excluded } = this.components

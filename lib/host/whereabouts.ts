@@ -22,7 +22,7 @@ export interface WhereaboutsComponents {
   readonly table: ServiceTable
   readonly random: () => number
   readonly randomBytes: (length: number) => Uint8Array
-  /** What the host's own records say. */
+  /** What the host's own records say, then what others do. */
   readonly locatorsOf: (host: HostId) => readonly Locator[]
   /** The membership of the host is known. */
   readonly isMember: (host: HostId) => boolean

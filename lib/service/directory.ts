@@ -20,6 +20,7 @@ import {
 import type { Locator } from '../path/locator.js'
 import { CONTROL_MESSAGE_MAX } from '../wire/constants.js'
 import type { HostId } from '../wire/ids.js'
+import type { SignedBlob } from '../wire/signed.js'
 import { bundlesOf, type BundleParts } from './bundles.js'
 import { DirectoryDigest } from './digest.js'
 import type { HostRecords, RecordChange } from './host-records.js'
@@ -92,6 +93,7 @@ export class Directory {
   /** When we last asked for the membership of hosts we know none of. */
   readonly #strangers = new Map<HostId, number>()
   #synced = false
+  #quiet = false
   #beatAt = Number.POSITIVE_INFINITY
   #compareAt = Number.POSITIVE_INFINITY
   #offerAt = Number.POSITIVE_INFINITY
@@ -116,6 +118,18 @@ export class Directory {
   markSynced(): void {
     this.#synced = true
     this.#syncAt = Number.POSITIVE_INFINITY
+  }
+
+  /** From now on nothing is said of this host: what it published before a restart stands with the others until {@link speak}. */
+  hush(): void {
+    this.#quiet = true
+  }
+  /** What was published meanwhile is told to all peers at once. */
+  speak(now: number): void {
+    if (!this.#quiet) return
+    this.#quiet = false
+    this.#own.beat(now)
+    this.#pushOwn(now)
   }
 
   /** Publishes records, or replaces those with the same keys, and tells all peers. `number` tells several records of claims apart. */
@@ -156,7 +170,7 @@ export class Directory {
     this.#peers.set(host, { offers: new Set() })
     this.#hello(host)
     if (this.#own.set.heartbeat === undefined) this.#beat(now)
-    else this.#sendBundles(host, this.#own.set, { live: true, records: [...this.#own.set.all()] }, now)
+    else if (!this.#quiet) this.#sendBundles(host, this.#own.set, { live: true, records: [...this.#own.set.all()] }, now)
     this.#send(host, { kind: 'digest', reply: false, groups: this.#digest.bytes() })
     this.#compareAt = Math.min(this.#compareAt, now + this.#compareInterval())
     if (!this.#synced) this.#syncAt = Math.min(this.#syncAt, now + this.#options.syncWithin)
@@ -182,7 +196,7 @@ export class Directory {
     }
     switch (message.kind) {
       case 'hello':
-        if (message.yours !== undefined && this.#own.overtake(message.yours, now)) this.#pushOwn(now)
+        if (message.yours !== undefined && this.#overtakes(message.yours, now)) this.#pushOwn(now)
         if (!equal(message.revocations, this.#revocationDigest())) {
           this.#sendItems(from, 'revocations', this.#components.trust.revocations())
         }
@@ -252,17 +266,25 @@ export class Directory {
   #announce(signed: readonly ({ change: RecordChange; record: SignedRecord } | undefined)[], now: number): void {
     const news = signed.filter((one) => one !== undefined)
     if (news.length === 0) return
-    this.#own.beat(now)
-    this.#ownChanged(now)
-    const records = news.map(({ record }) => this.#own.set.peek(record.key) ?? record)
-    for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: true, records }, now)
+    if (!this.#quiet) {
+      this.#own.beat(now)
+      this.#ownChanged(now)
+      const records = news.map(({ record }) => this.#own.set.peek(record.key) ?? record)
+      for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: true, records }, now)
+    }
     for (const { change } of news) this.#sink.changed(change)
   }
 
   #beat(now: number): void {
+    if (this.#quiet) return
     this.#own.beat(now)
     this.#ownChanged(now)
     for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: false, records: [] }, now)
+  }
+
+  /** Others have a heartbeat of ours that is above our numbers, and all was signed anew. Asked again when we speak. */
+  #overtakes(heartbeat: SignedBlob, now: number): boolean {
+    return !this.#quiet && this.#own.overtake(heartbeat, now)
   }
 
   #pushOwn(now: number): void {
@@ -345,7 +367,7 @@ export class Directory {
   #receiveBundle(from: HostId, bundle: Bundle, now: number): void {
     const { host } = bundle
     if (host === this.#components.trust.self) {
-      if (this.#own.overtake(bundle.heartbeat, now)) this.#pushOwn(now)
+      if (this.#overtakes(bundle.heartbeat, now)) this.#pushOwn(now)
       return
     }
     const result = this.#hosts.take(bundle, now)

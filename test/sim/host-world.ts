@@ -16,6 +16,7 @@ import type { HostOptions } from '../../lib/host/host-options.js'
 import { encodeLocator, parseLocator, type Locator } from '../../lib/path/locator.js'
 import type { SavedMappings } from '../../lib/service/addresses.js'
 import { parseServiceName, serviceIdOf } from '../../lib/service/service-id.js'
+import type { RuleAction } from '../../lib/service/service-table.js'
 import { ADDRESS_RECORD, DATAGRAM_WORDS, PACKET_WORDS, RUN_WORDS, type FrameRuns } from '../../lib/wire/batch.js'
 import type { PacketBatch } from '../../lib/wire/batch.js'
 import { Protocol } from '../../lib/wire/constants.js'
@@ -33,6 +34,8 @@ const DATAGRAMS = 8
 const FLOW_CAPACITY = 512
 /** Calls at one instant after which a timer counts as one that stays due. */
 const STUCK = 100
+/** ms after which a daemon says what it has, restored or not. */
+const LOADING_MAX = 10_000
 
 /** mulberry32. */
 export function seededRandom(seed: number): () => number {
@@ -79,6 +82,8 @@ export class HostWorld {
   link: LinkOptions
   /** Every frame sent, before the link does anything to it; false: it is lost. */
   filter: (passing: Passing) => boolean = () => true
+  /** Whether what a host says in the directory is heard by the other; set before the hosts start. Where somebody is not heard, all count as told everything. */
+  hears: ((host: WorldHost, from: WorldHost) => boolean) | undefined
   readonly random: () => number
   readonly primitives: Primitives
   readonly authority: Authority
@@ -270,6 +275,9 @@ export class WorldHost {
   readonly log: string[] = []
   /** Where its frames come from at the moment. */
   address: string
+  /** ms that its daemon needs, after a start, until its services are restored. */
+  restoring = 0
+  #restored = true
   #host: Host | undefined
   #powered = true
   #life = 0
@@ -366,18 +374,48 @@ export class WorldHost {
         peerCapacity: 256,
         mappings: this.#mappings,
         claims: this.#claims,
+        ...(this.restoring > 0 ? { loadingUntil: world.now + LOADING_MAX } : {}),
         ...world.options.host,
       },
     )
+    this.#listen(this.#host)
     world.occupy(this.address, this)
+    this.#restored = this.restoring === 0
+    if (!this.#restored) this.#restoreLater()
     this.enter((host) => {
       host.setLocators([locatorOf(this.address)], world.now)
       for (const other of this.hints) host.neighbours.hint(other.id, locatorOf(other.address), world.now)
       for (const { host: id, locators } of this.#remembered) {
         for (const locator of locators) host.neighbours.hint(id, locator, world.now)
       }
-      for (const service of this.#exposed.keys()) this.#offer(host, service)
+      if (this.#restored) for (const service of this.#exposed.keys()) this.#offer(host, service)
     })
+  }
+
+  #restoreLater(): void {
+    const life = this.#life
+    this.world.events.at(this.world.now + this.restoring, () => {
+      if (life !== this.#life) return
+      this.#restored = true
+      this.enter((host) => {
+        for (const service of this.#exposed.keys()) this.#offer(host, service)
+        host.loaded(this.world.now)
+      })
+    })
+  }
+
+  /** Keeps from the directory what the world says is not heard. */
+  #listen(host: Host): void {
+    const { world } = this
+    const { hears } = world
+    if (hears === undefined) return
+    const { directory } = host
+    const receive = directory.receive.bind(directory)
+    directory.receive = (from, message, now) => {
+      const other = world.hosts.find(({ id }) => id === from)
+      if (other !== undefined && hears(this, other)) receive(from, message, now)
+    }
+    directory.markSynced()
   }
 
   /** The daemon is killed; the kernel and its programs stay. */
@@ -447,6 +485,25 @@ export class WorldHost {
     return service
   }
 
+  /** The daemon takes the offer back; the programs go on listening. */
+  unexpose(name: string): void {
+    const service = this.world.service(name)
+    this.#exposed.delete(service)
+    this.enter((host) => host.withdraw(service, name, this.world.now))
+  }
+
+  /** Rules as its settings would have them: name, action or resolver. */
+  rules(...rules: readonly (readonly [name: string, what: 'drop' | 'delay' | WorldHost])[]): void {
+    const set = rules.map(([text, what]) => {
+      const name = text === '*' ? undefined : parseServiceName(text)
+      if (name !== undefined && 'problem' in name) throw new Error(name.problem)
+      const action: RuleAction =
+        typeof what === 'string' ? { kind: what } : { kind: 'forward', to: 'resolver', host: what.id }
+      return { name, below: true, action, priority: what === 'drop' ? 0 : 65_535, weight: 1 }
+    })
+    this.enter((host) => host.setRules(set, this.world.now))
+  }
+
   listen(port: number): void {
     this.kernel.listenTcp(port + 8_000, { banner: `${this.name}\n` })
     this.kernel.listenUdp(port + 8_000, `${this.name} `)
@@ -487,7 +544,7 @@ export class WorldHost {
 
   #endpoint(service: ServiceId, protocol: number, port: number): LocalEndpoint | DropReason {
     const exposed = this.#exposed.get(service)
-    if (exposed === undefined) return 'no-instance'
+    if (exposed === undefined || !this.#restored) return 'no-instance'
     if (protocol !== Protocol.icmp && port !== exposed.port) return 'refused'
     const address = this.host.addresses.served(service, exposed.family)
     return { family: exposed.family, address, port: protocol === Protocol.icmp ? 0 : port + 8_000 }
