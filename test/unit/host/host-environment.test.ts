@@ -3,7 +3,8 @@ import type { LocalEndpoint } from '../../../lib/flow/environment.js'
 import { HostEnvironment } from '../../../lib/host/host-environment.js'
 import { Loading } from '../../../lib/host/loading.js'
 import { Whereabouts } from '../../../lib/host/whereabouts.js'
-import { formatLocator } from '../../../lib/path/locator.js'
+import { decodeHint, encodeHint } from '../../../lib/path/hint.js'
+import { encodeLocator, formatLocator } from '../../../lib/path/locator.js'
 import { PeerTable, SELF } from '../../../lib/path/peers.js'
 import { Addresses } from '../../../lib/service/addresses.js'
 import { ServiceCatalogue } from '../../../lib/service/catalogue.js'
@@ -11,11 +12,12 @@ import { choiceDefaults, InstanceChoice, type HostCondition } from '../../../lib
 import { allowAll, parsePolicy, type Policy } from '../../../lib/service/policy.js'
 import { recordKey, type Registration } from '../../../lib/service/registration.js'
 import { coversService, domainPrefix, networkPrefix, parseServiceName } from '../../../lib/service/service-id.js'
-import { ServiceTable } from '../../../lib/service/service-table.js'
+import type { LocalRule } from '../../../lib/service/local-rules.js'
+import { ServiceTable, type RuleAction } from '../../../lib/service/service-table.js'
 import { Protocol } from '../../../lib/wire/constants.js'
 import type { DropReason } from '../../../lib/wire/drop.js'
 import type { HostId, ServiceId } from '../../../lib/wire/ids.js'
-import { decodeQuery, type QueryMessage } from '../../../lib/wire/query.js'
+import { decodeQuery, encodeQuery, type QueryMessage } from '../../../lib/wire/query.js'
 import { host, idOf, network, primitives, registration } from '../service/fixtures.js'
 
 const [h1, h2, h3, h4] = [host('h1'), host('h2'), host('h3'), host('h4')]
@@ -38,10 +40,9 @@ class World {
   readonly queried: [number, QueryMessage | undefined][] = []
   queries = 0
   released = 0
-  loading = new Loading(-Infinity)
   policy: Policy = allowAll
 
-  constructor(peerCapacity = 8) {
+  constructor(peerCapacity = 8, loadingUntil = -Infinity) {
     const { table, peers } = { table: this.table, peers: new PeerTable(h1, peerCapacity) }
     this.peers = peers
     const tagsOf = (id: HostId) => this.tags.get(id)
@@ -74,7 +75,7 @@ class World {
       self: h1,
       peers,
       whereabouts: this.whereabouts,
-      loading: this.loading,
+      loading: new Loading(loadingUntil),
       addresses: new Addresses({ network, self: h1 }, { hasher: primitives, mappingChanged: () => undefined }),
       catalogue: this.catalogue,
       choice,
@@ -283,5 +284,196 @@ test('a host that is a member no more begins nothing, and nothing begins with it
   world.tags.set(h1, [])
   world.tags.delete(h2)
   t.equal(world.environment.localEndpoint(peer, idOf('web'), Protocol.tcp, 80, 0), 'denied')
+  t.end()
+})
+
+const name = (text: string) => {
+  const parsed = parseServiceName(text)
+  if ('problem' in parsed) throw new Error(parsed.problem)
+  return parsed
+}
+const local = (action: RuleAction, priority: number, weight = 1): LocalRule => ({
+  name: name('web'),
+  below: true,
+  action,
+  priority,
+  weight,
+})
+const resolver = (id: HostId): RuleAction => ({ kind: 'forward', to: 'resolver', host: id })
+const DROP: RuleAction = { kind: 'drop' }
+const DELAY: RuleAction = { kind: 'delay' }
+const kindsOf = (w: World, service = WEB) => {
+  const found = w.environment.candidates({ kind: 'service', service }, Protocol.tcp, 80, NOW)
+  return typeof found === 'string' ? found : found.map((one) => `${w.name(one.peer)}${one.resolver ? ' resolver' : ''}`)
+}
+
+test('rules that are set and instances are used by priority, a rule before an instance of the same', (t) => {
+  const w = new World()
+  w.register(h2, registration('web', { priority: 10 }))
+  w.register(h3, registration('web', { priority: 20 }))
+  const cases: [LocalRule[], readonly string[] | string][] = [
+    [[local(DROP, 10)], 'denied'],
+    [[local(DROP, 11)], ['h2']],
+    [[local(DROP, 21)], ['h2', 'h3']],
+    [[local(DELAY, 5)], 'hold'],
+    [[local(DELAY, 20)], ['h2']],
+    [[local(resolver(h4), 10)], ['h4 resolver', 'h2', 'h3']],
+    [[local(resolver(h4), 15)], ['h2', 'h4 resolver', 'h3']],
+    [[local(resolver(h4), 65_535)], ['h2', 'h3', 'h4 resolver']],
+    [[local(resolver(h4), 5), local(DROP, 5)], 'denied'],
+    [[local(resolver(h4), 5), local(DELAY, 5)], ['h4 resolver']],
+    [[local(resolver(h4), 5), local(DROP, 6)], ['h4 resolver']],
+    [[local(resolver(h1), 5)], ['h2', 'h3']],
+  ]
+  for (const [rules, expected] of cases) {
+    w.whereabouts.setRules(rules)
+    t.strictSame(kindsOf(w), expected, JSON.stringify(rules.map(({ action, priority }) => [action.kind, priority])))
+  }
+  w.whereabouts.setRules([local(DELAY, 5)])
+  t.equal(w.ask(WEB, Protocol.tcp, 81), 'refused', 'who has the service does not have the port: that is an answer')
+  t.equal(w.ask(idOf('x.web')), 'hold', 'names below')
+  w.whereabouts.setRules([local(resolver(h4), 5), local(DROP, 30)])
+  t.strictSame(w.ask(WEB, Protocol.tcp, 80, h3), ['h3'], 'a pinned name is not asked of resolvers')
+  w.whereabouts.setRules([local(DROP, 0)])
+  t.equal(w.ask(WEB, Protocol.tcp, 80, h3), 'denied', 'but dropped')
+  t.end()
+})
+
+test('resolvers of one priority share by weight; what decided is counted', (t) => {
+  const w = new World()
+  w.whereabouts.setRules([local(resolver(h3), 9, 0), local(resolver(h2), 9, 5), local(resolver(h4), 4)])
+  t.strictSame(kindsOf(w), ['h4 resolver', 'h2 resolver', 'h3 resolver'])
+  t.strictSame(kindsOf(w), ['h4 resolver', 'h2 resolver', 'h3 resolver'])
+  const look = w.environment.look({ kind: 'service', service: WEB }, Protocol.tcp, 80, NOW, false)
+  t.equal(look.length, 3)
+  const hits = w.whereabouts.rules
+    .of(WEB)
+    .map(({ action, hits }) => [action.kind === 'forward' ? w.nameOf(action.host) : '', hits])
+  t.strictSame(hits, [
+    ['h4', 2],
+    ['h2', 0],
+    ['h3', 0],
+  ])
+  t.end()
+})
+
+test('what hints name comes after what is known and before resolvers, until it refuses', (t) => {
+  const w = new World()
+  w.register(h2, registration('web'))
+  w.whereabouts.setRules([local(resolver(h4), 65_535)])
+  const candidate = { peer: w.peers.add(h4), service: WEB, doubtful: false, resolver: true }
+  const hint = encodeHint([
+    { kind: 'instance', host: h3, locators: [{ address: '192.0.2.9', port: 9 }] },
+    { kind: 'instance', host: h1, locators: [] },
+  ])
+  const next = w.environment.moved(candidate, hint, NOW)
+  t.strictSame(
+    next.map(({ peer }) => w.name(peer)),
+    ['h3'],
+    'not this host itself',
+  )
+  t.strictSame(w.hints, ['h3 192.0.2.9:9'])
+  t.strictSame(kindsOf(w), ['h2', 'h3', 'h4 resolver'])
+  w.environment.outcome({ ...candidate, peer: w.peers.add(h3), resolver: false }, 'refused', NOW)
+  t.strictSame(kindsOf(w), ['h2', 'h4 resolver'])
+  // An instance that sends us on comes last, whatever its record says.
+  const instance = { peer: w.peers.add(h2), service: WEB, doubtful: false }
+  w.environment.moved(instance, encodeHint([{ kind: 'instance', host: h3, locators: [] }]), NOW)
+  w.environment.outcome(instance, 'refused', NOW)
+  t.strictSame(kindsOf(w), ['h3', 'h4 resolver', 'h2'])
+  t.strictSame(w.environment.moved(candidate, Uint8Array.of(1, 2), NOW), [])
+  t.strictSame(w.drops, ['bad-control'])
+  t.end()
+})
+
+test('hints of hosts that nothing is known of take only so much room', (t) => {
+  const w = new World(4)
+  w.tags.delete(h3)
+  w.tags.delete(h4)
+  const resolverPeer = { peer: w.peers.add(h2), service: WEB, doubtful: false, resolver: true }
+  const hint = encodeHint([{ kind: 'instance', host: h3, locators: [] }])
+  t.strictSame(w.environment.moved(resolverPeer, hint, NOW), [], 'half of the room is for members')
+  w.tags.set(h3, [])
+  t.equal(w.environment.moved(resolverPeer, hint, NOW).length, 1)
+  t.end()
+})
+
+test('who asks for what is not here is told where it is, as far as the policy lets it', (t) => {
+  const w = new World()
+  t.equal(w.endpoint(h3, WEB), 'no-such-service')
+  w.register(h2, registration('web'))
+  const told = w.endpoint(h3, WEB)
+  if (typeof told === 'string' || !('notHere' in told)) throw new Error('nothing was told')
+  t.equal(told.notHere, 'moved')
+  t.strictSame(decodeHint(told.hint!), [
+    { kind: 'instance', host: h2, locators: [{ address: '192.0.2.1', port: 7002 }] },
+  ])
+  t.equal(w.endpoint(h2, WEB), 'no-instance', 'not who asks')
+  w.whereabouts.setRules([local(DROP, 0)])
+  t.equal(w.endpoint(h3, WEB), 'denied')
+  w.whereabouts.setRules([local(DELAY, 0)])
+  t.strictSame(w.endpoint(h3, WEB), { notHere: 'loading' })
+  w.whereabouts.setRules([local(resolver(h4), 0)])
+  const further = w.endpoint(h3, idOf('x.web'))
+  t.match(typeof further === 'object' && 'notHere' in further && decodeHint(further.hint!), [
+    { kind: 'resolver', host: h4 },
+  ])
+  const policy = parsePolicy({ default: 'deny', rules: [{ action: 'allow', from: ['staff'], to: ['web'] }] })
+  if ('problems' in policy) throw new Error(policy.problems.join())
+  w.policy = policy
+  t.equal(w.endpoint(h3, idOf('x.web')), 'denied', 'also of a name that nobody has told us')
+  w.tags.set(h3, ['staff'])
+  t.match(w.endpoint(h3, idOf('x.web')), { notHere: 'moved' })
+  t.equal(w.endpoint(h3, idOf('other')), 'denied')
+  t.end()
+})
+
+test('an instance that is not well sends others on when there is a better one', (t) => {
+  const w = new World()
+  w.endpoints.set(`${WEB}/6/80`, { family: 4, address: Uint8Array.of(127, 0, 0, 1), port: 8080 })
+  w.register(h1, registration('web', { state: 'unhealthy' }))
+  t.match(w.endpoint(h3, WEB), { port: 8080 }, 'nobody else')
+  w.register(h2, registration('web'))
+  t.match(w.endpoint(h3, WEB), { notHere: 'moved' })
+  t.match(w.endpoint(h2, WEB), { port: 8080 }, 'the better one is who asks')
+  t.match(w.environment.localEndpoint(SELF, WEB, Protocol.tcp, 80, NOW), { port: 8080 }, 'own programs chose it')
+  t.end()
+})
+
+test('while services are restored, who asks is to ask again', (t) => {
+  const w = new World(8, NOW + 100)
+  t.strictSame(w.endpoint(h3, WEB), { notHere: 'loading' })
+  t.ok(w.environment.loading(NOW))
+  w.endpoints.set(`${WEB}/6/80`, { family: 4, address: Uint8Array.of(127, 0, 0, 1), port: 8080 })
+  t.match(w.endpoint(h3, WEB), { port: 8080 }, 'what is here already is served')
+  t.equal(w.endpoint(h3, idOf('other'), Protocol.tcp, 80, NOW + 100), 'no-such-service', 'but not for ever')
+  t.end()
+})
+
+test('a packet that is held has the neighbours asked, and their answer releases it', (t) => {
+  const w = new World()
+  const peer = w.peers.add(h2)
+  w.peers.sealSlot[peer] = 1
+  w.peers.addressSlot[peer] = w.peers.addresses.acquire(encodeLocator({ address: '192.0.2.7', port: 7 }))
+  w.whereabouts.setRules([local(DELAY, 0)])
+  w.environment.ask({ kind: 'service', service: WEB, host: h3 }, Protocol.tcp, 80, NOW)
+  t.strictSame(w.queried, [], 'a pinned name is not asked for')
+  w.environment.ask({ kind: 'service', service: WEB }, Protocol.tcp, 80, NOW)
+  const [to, question] = w.queried[0]!
+  t.equal(to, peer)
+  if (question?.kind !== 'question') throw new Error('no question')
+  const { released } = w
+  const hint = encodeHint([{ kind: 'instance', host: h3, locators: [] }])
+  w.whereabouts.asking.receive(peer, encodeQuery({ kind: 'answer', id: question.id, hint }), NOW + 1)
+  t.equal(w.released, released + 1)
+  t.strictSame(kindsOf(w), ['h3'])
+  // And the other way round: this host is the neighbour, and has it itself.
+  w.whereabouts.setRules([])
+  w.register(h1, registration('api'))
+  const id = new Uint8Array(8).fill(200)
+  const asked = { kind: 'question' as const, id, service: idOf('api'), protocol: 6, port: 80, hops: 1 }
+  w.whereabouts.asking.receive(peer, encodeQuery(asked), NOW)
+  const [, answer] = w.queried.at(-1)!
+  t.match(answer?.kind === 'answer' && decodeHint(answer.hint), [{ kind: 'instance', host: h1 }])
   t.end()
 })
