@@ -110,6 +110,7 @@ export function statusView(daemon: Viewed): StatusResponse {
       wireDatagramsIn: dataPath.datagramsIn,
       wireBytesIn: dataPath.bytesIn,
       wireFramesFailed: underlay.framesFailed,
+      ...prefixed('query', host.whereabouts.asking.counters),
       ...prefixed('directory', host.directory.counters),
     },
     drops: host.drops.toJSON(),

@@ -149,14 +149,7 @@ export class FrameSender {
   }
 
   /** Answer to an OPEN, named by the initiator's flow ID. */
-  refuse(
-    peer: number,
-    slot: number,
-    generation: number,
-    attempt: number,
-    code: NotHereCode,
-    hint?: Uint8Array,
-  ): void {
+  refuse(peer: number, slot: number, generation: number, attempt: number, code: NotHereCode, hint?: Uint8Array): void {
     const frame = new NotHereFrame()
     frame.code = code
     frame.attempt = attempt

@@ -188,7 +188,8 @@ export class Opening {
         return
       }
       // The program's kernel repeats its SYN: so do we.
-      for (const attempt of asked) if (attempt.state !== 'loading') this.#send(pending, attempt, pending.segments[0]!, now)
+      for (const attempt of asked)
+        if (attempt.state !== 'loading') this.#send(pending, attempt, pending.segments[0]!, now)
       return
     }
     const segment = takeSegment(data, view, packet)

@@ -1,4 +1,5 @@
 import type { Candidate, DialledTarget, FlowEnvironment, LocalEndpoint, NotHere } from '../flow/environment.js'
+import type { FlowSnapshot } from '../flow/flow-snapshot.js'
 import { SELF, type PeerTable } from '../path/peers.js'
 import type { AddressBook } from '../service/address-book.js'
 import type { ServiceCatalogue } from '../service/catalogue.js'
@@ -29,8 +30,6 @@ export interface HostEnvironmentComponents {
   readonly endpoints: LocalEndpoints
   readonly tagsOf: (host: HostId) => readonly string[] | undefined
   readonly policy: () => Policy
-  /** Whether the ID is of a service with this name or one below it. */
-  readonly covers: (name: string, service: ServiceId) => boolean
   /** A flow or bind concerns the peer. */
   readonly active: (peer: number, now: number) => void
   readonly wantSession: (peer: number, now: number) => void
@@ -213,14 +212,21 @@ export class HostEnvironment implements FlowEnvironment {
 
   /** Whether the policy lets the client's host reach it. */
   allows(client: HostId, service: ServiceId | undefined, protocol: number, port: number): boolean {
-    const { catalogue, covers, tagsOf, policy } = this.#c
+    const { catalogue, tagsOf, policy, whereabouts } = this.#c
     const rules = policy()
     if (rules.rules.length === 0) return rules.otherwise
     const tags = tagsOf(client) ?? []
     const name = service === undefined ? undefined : catalogue.nameOf(service)
     const unnamed = service !== undefined && name === undefined
-    const covered = unnamed ? { covered: (text: string) => covers(text, service) } : {}
+    const covered = unnamed ? { covered: (text: string) => whereabouts.rules.covers(text, service) } : {}
     return checkPolicy(rules, { tags, service: name, protocol, port, ...covered }).allowed
+  }
+
+  /** {@link allows} of a flow that is there. */
+  allowsFlow({ role, peer, service, protocol, dialledPort }: FlowSnapshot): boolean {
+    if (peer < 0) return true
+    const number = protocol === 'tcp' ? Protocol.tcp : protocol === 'udp' ? Protocol.udp : Protocol.icmp
+    return this.allows(role === 'initiator' ? this.#c.self : this.peers.hostId(peer), service, number, dialledPort)
   }
 
   #count(service: ServiceId, host: HostId, step: number): void {

@@ -20,7 +20,6 @@ import { rulesInForce } from '../service/ownership.js'
 import { allowAll, type Policy } from '../service/policy.js'
 import { ServiceTable } from '../service/service-table.js'
 import { Stamps } from '../service/stamps.js'
-import { coversService, domainPrefix, parseServiceName } from '../service/service-id.js'
 import type { LocalRule } from '../service/local-rules.js'
 import { MemberTrust } from '../service/trust.js'
 import type { Established, LostReason, SessionSink } from '../session/session-sink.js'
@@ -58,6 +57,7 @@ import { Offers, OFFERS_MAX, type Offer } from './offers.js'
 import { CONTROL_CLASS, ownFrame } from './own-frames.js'
 import { Pings } from './pings.js'
 import { SyncHold } from './sync-hold.js'
+import { Turns } from './turns.js'
 import { Whereabouts } from './whereabouts.js'
 
 const PROBE_TOKEN = 16
@@ -103,6 +103,7 @@ export class Host implements SessionSink {
   readonly #farewells: Farewells
   readonly #loading: Loading
   readonly #pings = new Pings()
+  readonly #turns = new Turns()
 
   constructor(components: HostComponents, options: HostOptions) {
     const { primitives, codec, hostKey, trust, random, wallNow, events } = components
@@ -232,13 +233,9 @@ export class Host implements SessionSink {
       endpoints: components.endpoints,
       tagsOf,
       policy: () => this.policy,
-      covers: (text, service) => {
-        const name = parseServiceName(text)
-        return !('problem' in name) && coversService(domainPrefix(name, network, primitives), service)
-      },
       active: (peer, now) => this.prober.active(peer, now),
-      wantSession: (peer, now) => this.#afterwards(() => this.neighbours.want(peer, now)),
-      afterwards: (action) => this.#afterwards(action),
+      wantSession: (peer, now) => this.#turns.afterwards(() => this.neighbours.want(peer, now)),
+      afterwards: (action) => this.#turns.afterwards(action),
       other: (batch, entry, peer, now) => this.#other(batch, entry, peer, now),
       sendFrame: (peer, plaintext, trafficClass) => this.#sendFrame(peer, plaintext, trafficClass),
       writePacket: (packet) => this.dataPath.packet(packet),
@@ -318,7 +315,7 @@ export class Host implements SessionSink {
     this.prober.handleTimeout(now)
     this.control.handleTimeout(now)
     this.directory.handleTimeout(now)
-    this.#inFlows(() => this.flows.handleTimeout(now))
+    this.#turns.inside(() => this.flows.handleTimeout(now))
     this.#issuing.handleTimeout(now)
     this.#expulsions.handleTimeout(now)
     if (now >= this.#tickAt) this.#tick(now)
@@ -439,7 +436,7 @@ export class Host implements SessionSink {
   // ---- DataPathDecisions ----
 
   fromTun(batch: PacketBatch, seal: SealBatch, now: number): void {
-    this.#inFlows(() => this.flows.fromTun(batch, seal, now))
+    this.#turns.inside(() => this.flows.fromTun(batch, seal, now))
     let last = -1
     for (let i = 0; i < seal.count; i++) {
       const slot = seal.desc[i * SEAL_WORDS + Seal.sealSlot]!
@@ -477,7 +474,7 @@ export class Host implements SessionSink {
         if (reason !== undefined && this.wantsDrops) this.#c.events.dropped(reason, undefined)
       }
     }
-    this.#inFlows(() => this.flows.fromPeers(open, datagrams, this.sessions.lanePeer, tunOut, now))
+    this.#turns.inside(() => this.flows.fromPeers(open, datagrams, this.sessions.lanePeer, tunOut, now))
     this.#datagrams = undefined
   }
 
@@ -603,28 +600,6 @@ export class Host implements SessionSink {
   // ---- Inside ----
 
   #now = 0
-  #flowDepth = 0
-  #later: (() => void)[] = []
-
-  /** The flow engine must not be entered while it works: what its environment sets off waits until it is done. */
-  #inFlows(work: () => void): void {
-    this.#flowDepth++
-    try {
-      work()
-    } finally {
-      this.#flowDepth--
-    }
-    while (this.#flowDepth === 0 && this.#later.length > 0) {
-      const waiting = this.#later
-      this.#later = []
-      for (const action of waiting) action()
-    }
-  }
-
-  #afterwards(action: () => void): void {
-    if (this.#flowDepth > 0) this.#later.push(action)
-    else action()
-  }
 
   #say(to: HostId, message: Uint8Array): void {
     const peer = this.peers.indexOf(to)
@@ -656,7 +631,7 @@ export class Host implements SessionSink {
       case Kind.empty:
         return
       case Kind.control:
-        return this.#afterwards(() => this.control.receive(peer, body, now))
+        return this.#turns.afterwards(() => this.control.receive(peer, body, now))
       case Kind.probe:
         if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
         this.dataPath.frameTo(
@@ -685,7 +660,7 @@ export class Host implements SessionSink {
     this.#syncHold.look(this.directory.synced)
     if (!this.#syncHold.due) return
     this.#syncHold.due = false
-    this.#inFlows(() => this.flows.release(now))
+    this.#turns.inside(() => this.flows.release(now))
   }
 
   #recordChanged(change: RecordChange): void {
@@ -724,13 +699,7 @@ export class Host implements SessionSink {
   }
 
   #cutDenied(now: number): number {
-    const self = this.id
-    const cut = this.flows.cut((flow) => {
-      if (flow.peer < 0) return false
-      const protocol = flow.protocol === 'tcp' ? 6 : flow.protocol === 'udp' ? 17 : 1
-      const client = flow.role === 'initiator' ? self : this.peers.hostId(flow.peer)
-      return !this.environment.allows(client, flow.service, protocol, flow.dialledPort)
-    }, now)
+    const cut = this.flows.cut((flow) => !this.environment.allowsFlow(flow), now)
     this.dataPath.flush(now)
     return cut
   }

@@ -7,9 +7,11 @@
 import type { NetworkId, ServiceId } from '../wire/ids.js'
 import { isInstanceRule } from './catalogue.js'
 import {
+  coversService,
   domainPrefix,
   exactPrefix,
   networkPrefix,
+  parseServiceName,
   serviceIdOf,
   type Hasher,
   type ServiceName,
@@ -81,6 +83,13 @@ export class LocalRules {
     const service = serviceIdOf(name, network, hasher)
     const first = this.of(service).find(({ key }) => isLocalRule(key))
     return first === undefined || first.action.kind === 'drop' ? undefined : service
+  }
+
+  /** Whether the service has this name or one below it, as its ID tells. */
+  covers(text: string, service: ServiceId): boolean {
+    const { network, hasher } = this.components
+    const name = parseServiceName(text)
+    return !('problem' in name) && coversService(domainPrefix(name, network, hasher), service)
   }
 
   /** The name as people see it, such as `shop and below`; undefined: no rule set here has this prefix. */

@@ -9,6 +9,7 @@ import {
   pathsShape,
   pingShape,
   resolveShape,
+  rulesShape,
   servicesShape,
   statusShape,
 } from '../../daemon/control/protocol.js'
@@ -172,6 +173,8 @@ test('bad input to a running daemon', async (t) => {
       ['flows --service WEB.svc.internal --host h1', flowsShape.refine(({ total }) => total === 1)],
       ['paths', pathsShape.refine(({ paths }) => paths.length > 0)],
       ['paths h1', pathsShape.refine(({ paths }) => paths.length > 0)],
+      ['rules', rulesShape.refine(({ rules }) => rules.some(({ name, host }) => name === 'web' && host === 'h1'))],
+      ['rules web', rulesShape.refine(({ rules }) => rules.length > 0)],
       ['resolve web', resolveShape.refine(({ obstacle }) => obstacle === null)],
       ['resolve web.at.h1', resolveShape.refine(({ pinned }) => pinned === 'h1')],
       ['resolve h1.host', resolveShape.refine(({ kind }) => kind === 'host')],

@@ -11,7 +11,7 @@ import { ServiceCatalogue } from '../../../lib/service/catalogue.js'
 import { choiceDefaults, InstanceChoice, type HostCondition } from '../../../lib/service/choice.js'
 import { allowAll, parsePolicy, type Policy } from '../../../lib/service/policy.js'
 import { recordKey, type Registration } from '../../../lib/service/registration.js'
-import { coversService, domainPrefix, networkPrefix, parseServiceName } from '../../../lib/service/service-id.js'
+import { networkPrefix, parseServiceName } from '../../../lib/service/service-id.js'
 import type { LocalRule } from '../../../lib/service/local-rules.js'
 import { ServiceTable, type RuleAction } from '../../../lib/service/service-table.js'
 import { Protocol } from '../../../lib/wire/constants.js'
@@ -84,10 +84,6 @@ class World {
       },
       tagsOf,
       policy: () => this.policy,
-      covers: (text, service) => {
-        const name = parseServiceName(text)
-        return !('problem' in name) && coversService(domainPrefix(name, network, primitives), service)
-      },
       afterwards: (action) => action(),
       active: (peer) => this.active.push(peer),
       wantSession: (peer) => this.wanted.push(peer),
