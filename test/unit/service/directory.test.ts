@@ -23,7 +23,7 @@ class TestHost {
   readonly trust: MemberTrust
   readonly changes: RecordChange[] = []
   readonly sent: { to: HostId; bytes: Uint8Array }[] = []
-  readonly directory: Directory
+  directory: Directory
   sequence = 0
   revoked = 0
   ruled = 0
@@ -42,11 +42,20 @@ class TestHost {
       wallNow: () => NOW,
     })
     this.trust.learn(this.membership, this.id)
+    this.directory = this.#start()
+  }
+
+  /** Another process, which remembers nothing but its sequence. */
+  restart(): void {
+    this.directory = this.#start()
+  }
+
+  #start(): Directory {
     const sequence = {
       next: () => ++this.sequence,
       raise: (above: number) => (this.sequence = Math.max(this.sequence, above)),
     }
-    this.directory = new Directory(
+    return new Directory(
       directoryDefaults,
       { trust: this.trust, sequence, hasher: primitives, random: () => 0 },
       {
@@ -385,4 +394,43 @@ test('a revocation of before a restart reaches a peer to whom the restart is onl
   b.directory.peerRenewed(a.id)
   talk([a, b], 6)
   t.ok(b.trust.isRevoked(bad.id))
+})
+
+test('a host that is starting says nothing of itself until it has all together', async (t) => {
+  const [a, b] = pair()
+  const locators = { kind: 'locators' as const, locators: [{ address: '192.0.2.1', port: 7 }], relays: [] }
+  a.directory.publish([{ payload: registration('web') }, { payload: locators }], 0)
+  talk([a, b], 0)
+  const known = () =>
+    b.directory
+      .recordsOf(a.id)
+      .map(({ key }) => key)
+      .sort()
+  const keys = known()
+  t.equal(keys.length, 2)
+  // The process is another one, on the same disk.
+  a.sequence = 1_000
+  a.restart()
+  a.directory.hush()
+  b.directory.peerDown(a.id)
+  a.meet(b, 100)
+  b.meet(a, 100)
+  talk([a, b], 100)
+  a.directory.publish([{ payload: locators }], 200)
+  a.directory.handleTimeout(LEASE / 2)
+  talk([a, b], 200)
+  t.strictSame(known(), keys, 'what it had published stands')
+  t.equal(a.directory.recordsOf(a.id).length, 1, 'it knows its own already')
+  a.directory.publish([{ payload: registration('web') }], 300)
+  a.directory.speak(400)
+  talk([a, b], 400)
+  t.strictSame(known(), keys)
+  t.strictSame(
+    b.directory.recordsOf(a.id).map(({ sequence }) => sequence > 1_000),
+    [true, true],
+    'as it is now',
+  )
+  a.directory.withdraw([recordKey(locators)], 500)
+  talk([a, b], 500)
+  t.equal(known().length, 1, 'from now on at once')
 })

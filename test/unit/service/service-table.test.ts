@@ -32,6 +32,21 @@ test('the longest prefix wins, and the next longest when it goes', async (t) => 
   t.equal(table.lookup(serviceId('f'.repeat(64)))?.rules[0]?.action.kind, 'drop', 'length 0 covers everything')
 })
 
+test('all that covers a service, the longest prefix first', async (t) => {
+  const table = new ServiceTable()
+  const prefixes = [
+    networkPrefix(network),
+    domainPrefix(named('shop'), network, primitives),
+    exactPrefix(idOf('api.shop')),
+  ]
+  for (const prefix of prefixes) table.set(prefix, 'rule', drop)
+  const lengths = (name: string) => table.covering(idOf(name)).map(({ prefix }) => prefix.length)
+  t.strictSame(lengths('api.shop'), [256, 96, 64])
+  t.strictSame(lengths('x.api.shop'), [96, 64])
+  t.strictSame(lengths('web'), [64])
+  t.strictSame(table.covering(serviceId('f'.repeat(64))), [])
+})
+
 test('rules of an entry are in order of priority and keep their counters when replaced', async (t) => {
   const table = new ServiceTable()
   const prefix = exactPrefix(idOf('web'))

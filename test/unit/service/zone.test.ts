@@ -51,6 +51,14 @@ test('services, pinned services and hosts have addresses in both families', asyn
   }
 })
 
+test('what only a rule may find has addresses too, also before the first synchronisation', async (t) => {
+  const address = (text: string) =>
+    formatAddress(addresses.dialledAddress({ kind: 'service', service: idOf(text) }, 4)!)
+  t.equal(short('new.corp.svc.internal'), `A ${address('new.corp')}`)
+  t.equal(short('corp.svc.internal', 'A', { ...sources, synced: false }), `A ${address('corp')}`)
+  t.equal(short('new.corp.at.h2.svc.internal'), 'NXDOMAIN')
+})
+
 test('the case of the question is echoed and does not matter', async (t) => {
   const { answers } = ask('WeB.Svc.Internal.', 'a')
   t.equal(answers[0]?.name, 'WeB.Svc.Internal')
