@@ -34,9 +34,9 @@ export interface FlowOptions {
   /** A candidate that is loading is asked again after this time, then after twice as long, up to the second; given up after `heldTimeout`. */
   readonly againMin: number
   readonly againMax: number
-  /** Candidates that hints may lead to one after the other, and candidates of one flow in all. */
+  /** Candidates that hints may lead to one after the other, and in all for one flow. */
   readonly hopsMax: number
-  readonly candidatesMax: number
+  readonly followedMax: number
   /** After both FINs; after a reset. */
   readonly lingerFin: number
   readonly lingerReset: number
@@ -76,7 +76,7 @@ export const defaultFlowOptions: FlowOptions = {
   againMin: 100,
   againMax: 800,
   hopsMax: 8,
-  candidatesMax: 32,
+  followedMax: 16,
   lingerFin: 60_000,
   lingerReset: 5_000,
   udpIdle: 300_000,

@@ -258,7 +258,7 @@ export class Opening {
       // One that would be asked anyhow only moves up.
       if (left >= 0) pending.candidates.splice(left, 1)
       else if (pending.candidates.some(({ peer }) => peer === named.peer)) continue
-      else if (pending.candidates.length >= options.candidatesMax) continue
+      else if (pending.candidates.filter((one) => one.hops !== undefined).length >= options.followedMax) continue
       else counters.followed++
       pending.candidates.splice(pending.next, 0, { ...named, hops })
     }

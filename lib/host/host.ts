@@ -501,6 +501,8 @@ export class Host implements SessionSink {
     if (session.rekey) this.directory.peerRenewed(host)
     else {
       this.directory.peerUp(host, now)
+      // One more who may know what is waited for.
+      this.#syncHold.due = true
       this.#c.events.peer(host, 'up', session.membership.name)
       this.#c.events.remember()
     }

@@ -102,7 +102,7 @@ test('a chain of hints has an end, and so has their number', (t) => {
   go()
   t.equal(client.engine.counters.followed, 3)
   t.same(client.takeDrops(), ['no-instance'])
-  const wide = several(6, {}, { candidatesMax: 3 })
+  const wide = several(6, {}, { followedMax: 2 })
   for (const host of wide.others) sendsOn(host)
   wide.client.hinted.set(2, wide.candidates)
   wide.client.tun(0, SYN_PACKET)
