@@ -1,5 +1,12 @@
 import type { Locator } from '../lib/path/locator.js'
-import { ADDRESS_RECORD, frameRuns, RUN_WORDS, type DatagramBatch, type FrameRuns } from '../lib/wire/batch.js'
+import {
+  ADDRESS_RECORD,
+  DATAGRAM_WORDS,
+  frameRuns,
+  RUN_WORDS,
+  type DatagramBatch,
+  type FrameRuns,
+} from '../lib/wire/batch.js'
 import { nativeReason } from './native.js'
 import { NativeUdp, type BufferSizes, type SocketSettings, type UdpSocket } from './udp.js'
 
@@ -89,9 +96,14 @@ export class Underlay {
 
   /** Calls back with each socket's batches as they come, at most `rounds` before others get their turn. */
   onReadable(batch: DatagramBatch, received: () => void, rounds = 8): void {
+    // A batch that has room left was the last for now.
+    const full = batch.desc.length / DATAGRAM_WORDS
     for (const socket of this.sockets) {
       socket.onReadable(() => {
-        for (let i = 0; i < rounds && socket.recvBatch(batch) > 0; i++) received()
+        for (let i = 0, count = full; i < rounds && count === full; i++) {
+          count = socket.recvBatch(batch)
+          if (count > 0) received()
+        }
       })
     }
   }
