@@ -1,4 +1,4 @@
-import { BUFFER_MIN, DEFAULT_STATE } from './config.js'
+import { BUFFER_MIN, DEFAULT_STATE, FLOWS } from './config.js'
 import { DEFAULT_SOCKET } from './control/line.js'
 import { BUFFER_BYTES } from './udp.js'
 import { RANK_MAX } from '../lib/wire/constants.js'
@@ -53,6 +53,11 @@ offload:
 # Who moves packets: a thread of its own (own), or the one that also serves the control socket and DNS (main), which saves some memory.
 loop:
   thread: own
+
+limits:
+  # Flows at the same time, of this host's programs and to its services. Each takes about 200 bytes of memory once it has been there, so ${Math.round((FLOWS * 200) / 1e6)} MB when all are in use.
+  # A new flow beyond them is refused; those that live are never cut for one. One other host may have half of them.
+  flows: ${FLOWS}
 
 # IPv4 addresses inside this host that stand for services and hosts. Choose another when it clashes with a network in use here.
 pool: 198.18.0.0/15

@@ -33,6 +33,10 @@ const COMMON_AEAD: AeadName = 'chacha20-poly1305'
 /** Room for one message of the largest size. */
 export const BUFFER_MIN = 1 << 16
 const BUFFER_MAX = 1 << 29
+/** Rows of a flow table. */
+export const FLOWS = 262_144
+export const FLOWS_MIN = 16
+const FLOWS_MAX = 1 << 24
 
 /** What the kernel is asked to do for many packets at once; it may give less. */
 export interface OffloadSetting {
@@ -52,6 +56,12 @@ export interface OffloadSetting {
 export interface LoopSetting {
   /** own: by a thread that does nothing else; main: by the one that also serves programs and people, which saves some memory. */
   readonly thread: 'own' | 'main'
+}
+
+/** What the daemon may take of this host. */
+export interface LimitsSetting {
+  /** Rows of the flow table, both roles; a new flow beyond them is refused. */
+  readonly flows: number
 }
 
 /** What one rule of the policy allows. */
@@ -93,6 +103,7 @@ export interface Config {
   readonly aead: AeadSetting
   readonly offload: OffloadSetting
   readonly loop: LoopSetting
+  readonly limits: LimitsSetting
   readonly tun: { readonly name: string; readonly mtu: number }
   /** IPv4 network of dialled, served, peer and self addresses, `ADDR/BITS`. */
   readonly pool: string
@@ -259,6 +270,7 @@ const offloadShape = z.strictObject({
   buffers: z.number().int().min(BUFFER_MIN).max(BUFFER_MAX).default(BUFFER_BYTES),
 })
 const loopShape = z.strictObject({ thread: z.enum(['own', 'main']).default('own') })
+const limitsShape = z.strictObject({ flows: z.number().int().min(FLOWS_MIN).max(FLOWS_MAX).default(FLOWS) })
 const discoveryShape = z.strictObject({
   mdns: z.boolean().default(true),
   interfaces: z.array(tunName).default([]),
@@ -327,6 +339,7 @@ const fileShape = z.strictObject({
   aead: aeadShape.prefault({}),
   offload: offloadShape.prefault({}),
   loop: loopShape.prefault({}),
+  limits: limitsShape.prefault({}),
   tun: tunShape.prefault({}),
   pool: pool.default('198.18.0.0/15'),
   zone: zoneName.default('svc.internal'),
@@ -347,6 +360,7 @@ function keysAt(path: readonly PropertyKey[]): readonly string[] {
     tun: tunShape,
     offload: offloadShape,
     loop: loopShape,
+    limits: limitsShape,
     discovery: discoveryShape,
     services: serviceShape,
     policy: policyShape,
@@ -385,6 +399,7 @@ export function loadConfig(sources: ConfigSources): Config {
     aead: settings.aead,
     offload: { ...offload, vnetHeader, bufferBytes },
     loop: settings.loop,
+    limits: settings.limits,
     tun: { ...settings.tun, name: option('--tun', tunName, options.tun) ?? settings.tun.name },
     pool: settings.pool,
     zone: settings.zone,

@@ -6,15 +6,24 @@ import { SELF } from '../lib/path/peers.js'
 import type { ServiceView } from '../lib/service/catalogue.js'
 import { parseServiceName, plainLabels } from '../lib/service/service-id.js'
 import { fromHex, type HostId } from '../lib/wire/ids.js'
-import type { ControlHandlers, DumpRequest, ExposeRequest, RequestOf, ResponseOf } from './control/protocol.js'
+import type {
+  ControlHandlers,
+  DumpRequest,
+  ExposeRequest,
+  FlowInfo,
+  FlowPage,
+  FlowsRequest,
+  RequestOf,
+  ResponseOf,
+} from './control/protocol.js'
 import { wallNow, type Daemon } from './daemon.js'
 import { CaracalError } from './errors.js'
 import { doctorChecks } from './doctor-inputs.js'
 import { giveName, namesView, ruledName } from './name-rules.js'
+import { collectFlows, visitFlows } from './flow-pages.js'
 import { monotonicNow } from './packet-loop.js'
 import {
   dialledPair,
-  flowCounts,
   flowView,
   hostsView,
   hostView,
@@ -78,17 +87,16 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     if (instance === undefined) {
       throw new CaracalError('CARACAL_E_NO_SUCH_SERVICE', `this host does not expose ${name}`, 'see `caracal services`')
     }
-    const flows = flowCounts(daemon).get(`${instance.service}/${daemon.host.id}`) ?? 0
+    const flows = daemon.host.flows.openTo(instance.service, SELF)
     await daemon.unexpose(instance)
     return { name: instance.request.name, flows }
   }
 
   async services({ name }: RequestOf<'services'>): Promise<ResponseOf<'services'>> {
     const { daemon } = this
-    const counts = flowCounts(daemon)
     const views = name === undefined ? daemon.host.catalogue.services() : [this.#known(name)]
     const sorted = [...views].sort((a, b) => (a.name < b.name ? -1 : 1))
-    return { services: sorted.map((view) => serviceView(daemon, view, counts)) }
+    return { services: sorted.map((view) => serviceView(daemon, view)) }
   }
 
   async resolve({ name }: RequestOf<'resolve'>): Promise<ResponseOf<'resolve'>> {
@@ -109,7 +117,6 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
       }
     }
     const view = host.catalogue.get(target.service)
-    const counts = flowCounts(daemon)
     const ports = new Set((view?.instances ?? []).flatMap((i) => i.ports.map((p) => `${p.protocol}/${p.port}`)))
     const [protocol, port] = ([...ports][0] ?? 'tcp/0').split('/')
     const candidates = host.environment.look(target, protocol === 'udp' ? 17 : 6, Number(port), monotonicNow(), false)
@@ -122,7 +129,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
       id: target.service,
       addresses,
       pinned,
-      instances: instances.map((i) => instanceView(daemon, i, counts.get(`${target.service}/${i.host}`) ?? 0)),
+      instances: instances.map((i) => instanceView(daemon, i)),
       obstacle: typeof candidates === 'string' ? candidates : null,
     }
   }
@@ -136,26 +143,31 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     return { hosts: hostsView(this.daemon) }
   }
 
-  async flows({
-    service: serviceText,
-    host: hostText,
-    protocol,
-    limit,
-  }: RequestOf<'flows'>): Promise<ResponseOf<'flows'>> {
+  async flows(request: FlowsRequest): Promise<ResponseOf<'flows'>> {
+    return collectFlows(async (from, left = request.limit) => {
+      if (from > 0) await new Promise((resolve) => setImmediate(resolve))
+      return this.flowPage({ ...request, limit: left }, from)
+    })
+  }
+
+  flowPage({ service: serviceText, host: hostText, protocol, limit }: FlowsRequest, from: number): FlowPage {
     const { daemon } = this
-    const service = serviceText === undefined ? undefined : this.#serviceName(serviceText)
-    const host = hostText === undefined ? undefined : daemon.names.showHost(this.#hostId(hostText))
-    const flows = []
-    let total = 0
-    for (const snapshot of daemon.host.flows.flows()) {
-      if (protocol !== undefined && snapshot.protocol !== protocol) continue
-      const view = flowView(daemon, snapshot)
-      if (service !== undefined && view.service !== service) continue
-      if (host !== undefined && view.client !== host && view.instance !== host) continue
-      total++
-      if (flows.length < limit) flows.push(view)
-    }
-    return { flows, total }
+    const { host } = daemon
+    const service = serviceText === undefined ? undefined : daemon.serviceId(this.#serviceName(serviceText))
+    const peer = hostText === undefined ? undefined : host.peers.indexOf(this.#hostId(hostText))
+    const flows: FlowInfo[] = []
+    let matched = 0
+    const next = visitFlows(host.flows, from, (flow) => {
+      if (protocol !== undefined && flow.protocol !== protocol) return
+      if (service !== undefined && flow.service !== service) return
+      // One end of every flow is this host.
+      if (peer !== undefined && peer !== SELF && (peer < 0 || flow.peer !== peer)) return
+      matched++
+      if (flows.length < limit) flows.push(flowView(daemon, flow))
+    })
+    const counted = service === undefined && (peer === undefined || peer === SELF)
+    const total = counted ? host.flows.counts[protocol ?? 'open'] : undefined
+    return { flows, matched, next, left: limit - flows.length, total }
   }
 
   async paths({ host }: RequestOf<'paths'>): Promise<ResponseOf<'paths'>> {
@@ -268,7 +280,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
   }
 
   async down(): Promise<ResponseOf<'down'>> {
-    const flows = [...this.daemon.host.flows.flows()].length
+    const flows = this.daemon.host.flows.counts.open
     setImmediate(() => this.daemon.requestStop('caracal down'))
     return { pid: process.pid, flows }
   }

@@ -45,7 +45,6 @@ import { StateDirectory } from './state-files.js'
 import { NativeTun } from './tun.js'
 import { Underlay } from './underlay.js'
 
-const FLOW_CAPACITY = 262_144
 const MAPPINGS_FILE = 'addresses'
 const CLAIMS_FILE = 'name-claims'
 const LOOK_MS = 5_000
@@ -275,7 +274,7 @@ export class Daemon implements RunningDaemon {
         io,
         events,
         endpoints: instances,
-        flowMemory: new ArrayBuffer(FlowTable.bytesFor(FLOW_CAPACITY)),
+        flowMemory: new ArrayBuffer(FlowTable.bytesFor(config.limits.flows)),
         wallNow,
         random: Math.random,
         nextStamp: () => BigInt(stamps.next()),
@@ -283,7 +282,7 @@ export class Daemon implements RunningDaemon {
         issuer,
         authority: identity.authority,
       },
-      { flowCapacity: FLOW_CAPACITY, mappings, claims, loadingUntil: monotonicNow() + LOADING_MS },
+      { flowCapacity: config.limits.flows, mappings, claims, loadingUntil: monotonicNow() + LOADING_MS },
     )
     const { plan } = host.addresses
     const link = new LinkSetup({

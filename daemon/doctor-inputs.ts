@@ -8,7 +8,7 @@ import type { DoctorCheck } from './control/shapes.js'
 import { wallNow, type Daemon } from './daemon.js'
 import { runDoctor } from './doctor.js'
 import { chooseLibrary, codecAddon } from './native-codec.js'
-import { flowCounts, hostsView, serviceView } from './views.js'
+import { hostsView, serviceView } from './views.js'
 
 /** Every check of `caracal doctor`, on a running daemon. */
 export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
@@ -17,8 +17,7 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
   const families: Family[] = linkReport?.ipv6 === true ? [4, 6] : [4]
   const self = { kind: 'host', host: host.id } as const
   const own = families.flatMap((family) => addresses.dialledAddress(self, family) ?? []).map(formatAddress)
-  const counts = flowCounts(daemon)
-  const services = catalogue.services().map((view) => serviceView(daemon, view, counts))
+  const services = catalogue.services().map((view) => serviceView(daemon, view))
   return runDoctor({
     nodeVersion: process.version,
     loopDelay: daemon.loopDelay.read(),

@@ -68,11 +68,8 @@ export function statusView(daemon: Viewed): StatusResponse {
   const { host, identity, config, underlay, instances } = daemon
   const { addresses } = host
   const { profile } = identity.trust
-  const flows = { open: 0, tcp: 0, udp: 0, icmp: 0, capacity: host.flows.table.capacity }
-  for (const { protocol } of host.flows.flows()) {
-    flows.open++
-    flows[protocol]++
-  }
+  const { open, tcp, udp, icmp } = host.flows.counts
+  const flows = { open, tcp, udp, icmp, capacity: host.flows.table.capacity }
   const { dataPath } = host
   return {
     state: daemon.state,
@@ -216,20 +213,7 @@ export function hostsView(daemon: Viewed): HostInfo[] {
   return views.sort((a, b) => Number(b.self) - Number(a.self) || (a.name < b.name ? -1 : 1))
 }
 
-/** Open flows by service and instance's host, as this host's programs and servers have them. */
-export function flowCounts({ host }: Viewed): Map<string, number> {
-  const counts = new Map<string, number>()
-  for (const { service, peer, role } of host.flows.flows()) {
-    if (service === undefined || peer < 0) continue
-    // A flow between two ends on this host is counted once.
-    if (role === 'acceptor' && peer === SELF) continue
-    const key = `${service}/${role === 'initiator' ? host.peers.hostId(peer) : host.id}`
-    counts.set(key, (counts.get(key) ?? 0) + 1)
-  }
-  return counts
-}
-
-export function instanceView(daemon: Viewed, instance: CatalogueInstance, flows: number): InstanceInfo {
+export function instanceView(daemon: Viewed, instance: CatalogueInstance): InstanceInfo {
   const { host, instances, names } = daemon
   const self = instance.host === host.id
   const local = self ? instances.get(instance.service) : undefined
@@ -247,11 +231,11 @@ export function instanceView(daemon: Viewed, instance: CatalogueInstance, flows:
     state,
     health: { kind: local?.request.health.kind ?? 'none', detail: local?.detail ?? '' },
     rttMs: self ? 0 : peer > 0 && host.peers.rttMs[peer]! > 0 ? host.peers.rttMs[peer]! : null,
-    flows,
+    flows: peer < 0 ? 0 : host.flows.openTo(instance.service, peer),
   }
 }
 
-export function serviceView(daemon: Viewed, view: ServiceView, counts: Map<string, number>): ServiceInfo {
+export function serviceView(daemon: Viewed, view: ServiceView): ServiceInfo {
   const { addresses } = daemon.host
   const target: DialledTarget = { kind: 'service', service: view.service }
   return {
@@ -260,9 +244,7 @@ export function serviceView(daemon: Viewed, view: ServiceView, counts: Map<strin
     dialled: dialledPair(daemon, target),
     served: pair(addresses.served(view.service, 4), addresses.served(view.service, 6)),
     movable: addresses.isMovable(view.service),
-    instances: view.instances.map((instance) =>
-      instanceView(daemon, instance, counts.get(`${view.service}/${instance.host}`) ?? 0),
-    ),
+    instances: view.instances.map((instance) => instanceView(daemon, instance)),
   }
 }
 
@@ -271,7 +253,7 @@ export function dialledPair({ host }: Viewed, target: DialledTarget): AddressPai
   return pair(host.addresses.dialledAddress(target, 4), host.addresses.dialledAddress(target, 6))
 }
 
-export function flowView(daemon: Viewed, flow: FlowSnapshot): FlowInfo {
+export function flowView(daemon: Pick<Viewed, 'host' | 'names'>, flow: FlowSnapshot): FlowInfo {
   const { host, names } = daemon
   const own = names.showHost(host.id)
   const other = flow.peer < 0 ? null : flow.peer === SELF ? own : (names.peer(flow.peer) ?? null)

@@ -24,3 +24,6 @@ export function readRequestLine(json: unknown): RequestLine | string {
   if (typeof args !== 'object' || args === null || Array.isArray(args)) return 'args: expected an object'
   return { v, id, op, args }
 }
+
+/** Flows that one answer may list. */
+export const FLOWS_MAX = 100_000

@@ -13,6 +13,7 @@
 import { z } from 'zod'
 import type { TapEvent } from '../../lib/host/tap.js'
 import { RANK_MAX, TOKEN_USES_MAX } from '../../lib/wire/constants.js'
+import { FLOWS_MAX } from './line.js'
 import type * as shapes from './shapes.js'
 import {
   doctorShape,
@@ -37,11 +38,10 @@ import {
 } from './shapes.js'
 
 export * from './shapes.js'
-export { CONTROL_VERSION, REQUEST_LINE_MAX } from './line.js'
+export { CONTROL_VERSION, FLOWS_MAX, REQUEST_LINE_MAX } from './line.js'
 
 /** Longest line a client accepts. */
 export const RESPONSE_LINE_MAX = 64 * 1024 * 1024
-export const FLOWS_MAX = 100_000
 
 const name = z.string().min(1).max(256)
 const port = z.number().int().min(1).max(65_535)
@@ -205,6 +205,20 @@ export function decodePacket(event: DumpEvent): DumpPacket {
   return { ...event, bytes: Buffer.from(event.bytes, 'base64') }
 }
 
+/** A part of the list of flows. Never on the wire. */
+export interface FlowPage {
+  readonly flows: readonly shapes.FlowInfo[]
+  /** Flows of this part that fit the request, listed or not. */
+  readonly matched: number
+  /** Where the next part begins; undefined: this was the last. */
+  readonly next: number | undefined
+  /** How many flows of later parts may be listed. */
+  readonly left: number
+  /** How many fit in all, where that is known without looking at each. */
+  readonly total: number | undefined
+}
+export type FlowsRequest = RequestOf<'flows'>
+
 export const watchEventShape = z.object({
   /** `open` also for each flow that was there at the start. */
   change: z.enum(['open', 'update', 'close']),
@@ -240,8 +254,10 @@ export interface ControlHandlers {
   /** With a name: those that cover it, in the order in which they count. */
   rules(request: RequestOf<'rules'>): Promise<shapes.RulesResponse>
   hosts(request: RequestOf<'hosts'>): Promise<shapes.HostsResponse>
-  /** At most `limit` flows. Also called at every interval of a watch, which the server makes of it. */
-  flows(request: RequestOf<'flows'>): Promise<shapes.FlowsResponse>
+  /** At most `limit` flows. */
+  flows(request: FlowsRequest): Promise<shapes.FlowsResponse>
+  /** A part of them, from `from` on: 0 at first, then what the part before says. Little work. `request.limit` holds for this part. */
+  flowPage(request: FlowsRequest, from: number): FlowPage
   paths(request: RequestOf<'paths'>): Promise<shapes.PathsResponse>
   /** One probe; the client repeats. Never waits longer than `timeoutMs`. */
   ping(request: RequestOf<'ping'>): Promise<shapes.PingResponse>

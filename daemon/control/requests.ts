@@ -9,6 +9,7 @@ import {
   streamShapes,
   type ControlHandlers,
   type FlowInfo,
+  type FlowPage,
   type Operation,
   type RequestOf,
   type ResponseOf,
@@ -33,6 +34,8 @@ export interface Requests {
   watch(args: unknown): Promise<WatchRequest>
   /** The flows at one of its intervals. */
   watched(request: WatchRequest): Promise<readonly FlowInfo[]>
+  /** A part of what the operation `flows` tells, see ControlHandlers. `left`: as the part before says; undefined: this is the first. */
+  flowPage(args: unknown, from: number, left: number | undefined): Promise<FlowPage>
 }
 
 type Checked = { readonly [O in Operation]: z.ZodType<RequestOf<O>> }
@@ -71,9 +74,14 @@ export class CheckedRequests implements Requests {
     return check(streamShapes.watch.request, args)
   }
 
-  async watched({ service, host, protocol }: WatchRequest): Promise<readonly FlowInfo[]> {
-    const { flows } = await this.handlers.flows({ service, host, protocol, limit: FLOWS_MAX })
+  async watched(request: WatchRequest): Promise<readonly FlowInfo[]> {
+    const { flows } = await this.handlers.flows({ ...request, limit: FLOWS_MAX })
     return flows
+  }
+
+  async flowPage(args: unknown, from: number, left: number | undefined): Promise<FlowPage> {
+    const request = check(checked.flows, args)
+    return this.handlers.flowPage({ ...request, limit: left ?? request.limit }, from)
   }
 }
 

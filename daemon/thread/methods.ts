@@ -5,7 +5,7 @@ import type { TapEvent } from '../../lib/host/tap.js'
 import type { Locator } from '../../lib/path/locator.js'
 import type { HostId } from '../../lib/wire/ids.js'
 import type { Config } from '../config.js'
-import type { FlowInfo, WatchRequest } from '../control/protocol.js'
+import type { FlowPage, WatchRequest } from '../control/protocol.js'
 import type { ControlServerOptions } from '../control/server.js'
 import type { DnsAnswer } from '../dns/dns-message.js'
 import type { LogFields, LogLevel } from '../log.js'
@@ -28,7 +28,11 @@ export type PacketMethods = {
   /** See Requests. */
   readonly request: Does<{ readonly operation: string; readonly args: unknown }, unknown>
   readonly watch: Does<unknown, WatchRequest>
-  readonly watched: Does<WatchRequest, readonly FlowInfo[]>
+  /** See Requests. */
+  readonly flowPage: Does<
+    { readonly args: unknown; readonly from: number; readonly left: number | undefined },
+    FlowPage
+  >
   /** Ends when the dump does. */
   readonly dump: Does<{ readonly stream: number; readonly args: unknown }>
   /** So many events have been dealt with: as many more may come. */

@@ -1,8 +1,10 @@
 import { Worker } from 'node:worker_threads'
 import type { TapEvent } from '../../lib/host/tap.js'
 import type { Config, UpRequest } from '../config.js'
+import { FLOWS_MAX } from '../control/line.js'
 import type { Requests } from '../control/requests.js'
 import { messageOf } from '../errors.js'
+import { collectFlows } from '../flow-pages.js'
 import type { Log } from '../log.js'
 import type { DaemonSummary, RunningDaemon } from '../running.js'
 import { OwnServers, type Close } from '../servers.js'
@@ -155,11 +157,17 @@ export class PacketThread implements RunningDaemon {
   }
 
   #requests(): Requests {
+    const flowPage = (args: unknown, from: number, left: number | undefined) =>
+      this.#calls.call('flowPage', { args, from, left })
+    // As a whole, the list of many flows would take the packet thread too long to hand over.
+    const flows = (args: unknown) => collectFlows((from, left) => flowPage(args, from, left))
     return {
-      call: (operation, args) => this.#calls.call('request', { operation, args }),
+      call: (operation, args) =>
+        operation === 'flows' ? flows(args) : this.#calls.call('request', { operation, args }),
       dump: (args, emit, signal, lost) => this.#dump(args, { emit, lost }, signal),
       watch: (args) => this.#calls.call('watch', args),
-      watched: (request) => this.#calls.call('watched', request),
+      watched: async (request) => (await flows({ ...request, limit: FLOWS_MAX })).flows,
+      flowPage,
     }
   }
 

@@ -1,8 +1,10 @@
-import type { PeerTable } from '../path/peers.js'
+import { SELF, type PeerTable } from '../path/peers.js'
 import type { DropReason } from '../wire/drop.js'
 import { AnswerLimit } from './answer-limit.js'
+import type { ServiceId } from '../wire/ids.js'
 import type { FlowEnvironment } from './environment.js'
 import { FlowCounters } from './flow-counters.js'
+import { FlowCounts } from './flow-counts.js'
 import { FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
 import type { FlowOptions } from './flow-options.js'
 import { ServiceRefs } from './service-refs.js'
@@ -11,6 +13,7 @@ import { ServiceRefs } from './service-refs.js'
 export class FlowCore {
   readonly services = new ServiceRefs()
   readonly counters = new FlowCounters()
+  readonly counts = new FlowCounts()
   /** Answers to packets and frames that fit nothing. */
   readonly answers: AnswerLimit
   readonly peers: PeerTable
@@ -48,6 +51,19 @@ export class FlowCore {
     this.#accepted[peer]!++
   }
 
+  /** A row was linked: there is one flow more. */
+  begun(row: number): void {
+    this.counts.add(this.table.protocol(row), 1)
+  }
+
+  /** Binds a flow to a service (undefined: the host itself) at a peer. An acceptor's role must be set before. */
+  bind(row: number, peer: number, service: ServiceId | undefined): void {
+    this.#countInstance(row, -1)
+    this.table.set(row, Row.peer, peer)
+    this.table.set(row, Row.service, this.services.number(service))
+    this.#countInstance(row, 1)
+  }
+
   /** Sets the state of a flow and keeps count of half-open ones. The row's peer must be set. */
   setState(row: number, state: FlowState): void {
     const { words } = this.table
@@ -58,12 +74,16 @@ export class FlowCore {
     words[base + Row.state] = state
   }
 
-  /** Forgets a flow that is not being opened. */
+  /** Forgets a flow; of one that is being opened nothing else may be left. */
   release(row: number): void {
     const state = this.table.get(row, Row.state)
     if (state === FlowState.halfOpen) this.#halfOpen[this.table.get(row, Row.peer)]!--
     if (state === FlowState.established) this.ended(row)
     if (this.table.has(row, FlowFlag.acceptor)) this.#accepted[this.table.get(row, Row.peer)]!--
+    if (state !== FlowState.free) {
+      this.#countInstance(row, -1)
+      this.counts.add(this.table.protocol(row), -1)
+    }
     this.table.release(row)
   }
 
@@ -72,6 +92,16 @@ export class FlowCore {
     const { table } = this
     if (table.has(row, FlowFlag.acceptor)) return
     this.env.flowEnded(table.get(row, Row.peer), this.services.service(table.get(row, Row.service)))
+  }
+
+  #countInstance(row: number, change: 1 | -1): void {
+    const { table } = this
+    const peer = table.get(row, Row.peer)
+    const service = table.get(row, Row.service)
+    if (peer < 0 || service === 0) return
+    if (!table.has(row, FlowFlag.acceptor)) this.counts.addTo(service, peer, change)
+    // A flow between two ends on this host is counted once.
+    else if (peer !== SELF) this.counts.addTo(service, SELF, change)
   }
 }
 

@@ -1,5 +1,6 @@
 import type { DatagramBatch, OpenBatch, PacketBatch, SealBatch } from '../wire/batch.js'
 import { Protocol } from '../wire/constants.js'
+import type { ServiceId } from '../wire/ids.js'
 import { CloseCode } from '../wire/open.js'
 import { Accepting } from './accepting.js'
 import { Closing } from './closing.js'
@@ -8,6 +9,7 @@ import type { FlowEnvironment } from './environment.js'
 import { Expiry } from './expiry.js'
 import { FlowCore } from './flow-core.js'
 import type { FlowCounters } from './flow-counters.js'
+import type { FlowCounts } from './flow-counts.js'
 import { formatFlowId } from './flow-id.js'
 import { defaultFlowOptions, type FlowOptions } from './flow-options.js'
 import type { FlowSnapshot } from './flow-snapshot.js'
@@ -57,6 +59,17 @@ export class FlowEngine {
 
   get counters(): FlowCounters {
     return this.#core.counters
+  }
+
+  /** Flows there are. */
+  get counts(): Readonly<Pick<FlowCounts, 'open' | 'tcp' | 'udp' | 'icmp'>> {
+    return this.#core.counts
+  }
+
+  /** Flows there are to the service's instance on a host, by its peer index. */
+  openTo(service: ServiceId, peer: number): number {
+    const number = this.#core.services.find(service)
+    return number === undefined ? 0 : this.#core.counts.to(number, peer)
   }
 
   /**

@@ -120,6 +120,7 @@ export class Opening {
     }
     const row = this.#pending.size < options.openingsMax ? table.allocate(FlowState.opening) : -1
     if (row < 0) {
+      this.#kernel.refusePacket(data, view, packet, 'flow-table-full', now)
       this.#core.drop('flow-table-full', data.subarray(packet.ipOffset, packet.end))
       return
     }
@@ -127,6 +128,7 @@ export class Opening {
     const local = data.slice(packet.sourceOffset, packet.sourceOffset + length)
     const remote = data.slice(packet.destinationOffset, packet.destinationOffset + length)
     table.link(row, family, protocol, local, remote, sourcePort, destinationPort)
+    this.#core.begun(row)
     table.set(row, Row.dialled, (destinationPort << 16) | sourcePort)
     table.set(row, Row.since, seconds(now))
     table.set(row, Row.lastOut, seconds(now))
@@ -226,8 +228,7 @@ export class Opening {
       this.#sender.close(attempt.candidate.peer, row, attempt.generation, 0, 0, CloseCode.lost)
     }
     table.set(row, Row.generation, winner.generation)
-    table.set(row, Row.peer, winner.candidate.peer)
-    table.set(row, Row.service, this.#core.services.number(winner.candidate.service))
+    this.#core.bind(row, winner.candidate.peer, winner.candidate.service)
     table.set(row, Row.remoteSlot, remoteSlot)
     table.set(row, Row.remoteGeneration, remoteGeneration)
     table.set(row, Row.confirmed, seconds(now))
@@ -315,7 +316,7 @@ export class Opening {
       if (attempt.state === 'refused') continue
       this.#sender.close(attempt.candidate.peer, row, attempt.generation, 0, 0, CloseCode.lost)
     }
-    this.#core.table.release(row)
+    this.#core.release(row)
   }
 
   /** Gives up all flows that are being opened. */
@@ -388,8 +389,7 @@ export class Opening {
     pending.next++
     const { row } = pending
     if (first) {
-      table.set(row, Row.peer, candidate.peer)
-      table.set(row, Row.service, this.#core.services.number(candidate.service))
+      this.#core.bind(row, candidate.peer, candidate.service)
       if (pending.affinity !== '' && candidate.resolver !== true)
         this.#affinity.remember(pending.affinity, candidate.peer, now)
     } else counters.retried++

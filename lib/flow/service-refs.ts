@@ -18,6 +18,11 @@ export class ServiceRefs {
     return n
   }
 
+  /** The service's number, if a flow has ever referred to it. */
+  find(service: ServiceId): number | undefined {
+    return this.#numbers.get(service)
+  }
+
   /** As it stands in an OPEN: zeros for the host itself. Not to be changed. */
   bytes(number: number): Uint8Array {
     return this.#bytes[number]!

@@ -408,7 +408,7 @@ export class Host implements SessionSink {
     if (this.#leaving) return 0
     this.#now = now
     this.#leaving = true
-    const open = [...this.flows.flows()].length
+    const { open } = this.flows.counts
     this.directory.withdraw(this.#offers.registered(), now)
     this.flows.closeAll(now)
     this.#farewells.begin(now)

@@ -3,6 +3,9 @@
 // Two real hosts with real sessions and the native codec, joined by memory: no sockets, no TUN, no kernel. Counted is the processor time of the whole process (garbage
 // collection included) while it is inside a host; the programs' packets are made, and answered, outside of that.
 
+import { visitFlows } from '../../daemon/flow-pages.js'
+import { Names } from '../../daemon/names.js'
+import { flowView } from '../../daemon/views.js'
 import { Row } from '../../lib/flow/flow-table.js'
 import { withNodeCrypto } from '../../daemon/node-primitives.js'
 import { loadSodium } from '../../lib/crypto/sodium.js'
@@ -175,6 +178,28 @@ async function twoHosts(): Promise<void> {
     '1,000 flows': thousand,
     [`${open} flows`]: many,
   })
+  const daemon = { host: client.host, names: new Names(client.host) }
+  for (let round = 0; round < 3; round++) {
+    const parts: number[] = []
+    for (let from: number | undefined = 0; from !== undefined;) {
+      const started = performance.now()
+      const part: unknown[] = []
+      from = visitFlows(client.host.flows, from, (flow) => part.push(flowView(daemon, flow)))
+      structuredClone(part)
+      parts.push(performance.now() - started)
+    }
+    const counting = performance.now()
+    const counted = client.host.flows.counts.open
+    const count = performance.now() - counting
+    if (counted !== open) throw new Error(`${counted} of ${open} flows counted`)
+    if (round < 2) continue
+    report(`the list of ${open} flows, for another thread, ms`, {
+      all: parts.reduce((sum, ms) => sum + ms, 0),
+      'longest part': Math.max(...parts),
+      parts: parts.length,
+      'their number': count,
+    })
+  }
   if (client.host.flows.table.get(0, Row.peer) < 0 || frames() === 0) throw new Error('nothing was opened')
 }
 

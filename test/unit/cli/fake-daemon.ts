@@ -177,6 +177,7 @@ export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlH
       ],
     }),
     flows: async () => ({ flows: [sampleFlow], total: 1 }),
+    flowPage: ({ limit }) => ({ flows: [sampleFlow], matched: 1, next: undefined, left: limit - 1, total: 1 }),
     paths: async () => ({
       paths: [
         {

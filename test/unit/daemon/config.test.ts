@@ -41,6 +41,7 @@ test('configuration', async (t) => {
       ],
       aead: { offer: ['aes-256-gcm', 'chacha20-poly1305'], implementation: 'auto' },
       offload: { tun: 'uso', vnetHeader: true, gso: true, gro: true, bufferBytes: 16_777_216 },
+      limits: { flows: 262_144 },
       tun: { name: 'caracal0', mtu: 1420 },
       pool: '198.18.0.0/15',
       zone: 'svc.internal',
@@ -77,6 +78,7 @@ listen: [192.0.2.1, '[2001:db8::1]:99']
 tun: { mtu: 9000 }
 aead: { offer: [chacha20-poly1305], implementation: openssl }
 offload: { tun: none, vnet-header: false, gso: false, gro: false, buffers: 212992 }
+limits: { flows: 1000 }
 pool: 10.99.7.7/16
 zone: .Corp.Example.
 dns: file:/etc/resolv.conf
@@ -101,6 +103,7 @@ metrics: 127.0.0.1:9
       tun: { name: 'caracal0', mtu: 9000 },
       aead: { offer: ['chacha20-poly1305'], implementation: 'openssl' },
       offload: { tun: 'none', vnetHeader: false, gso: false, gro: false, bufferBytes: 212_992 },
+      limits: { flows: 1_000 },
       pool: '10.99.0.0/16',
       zone: 'corp.example',
       dns: { kind: 'file', path: '/etc/resolv.conf' },

@@ -20,6 +20,7 @@ function driven() {
     call: () => Promise.reject(new Error('not asked for')),
     watch: () => Promise.reject(new Error('not asked for')),
     watched: () => Promise.reject(new Error('not asked for')),
+    flowPage: () => Promise.reject(new Error('not asked for')),
     dump: (_args, given, signal) => {
       emit = given
       return new Promise((resolve) => signal.addEventListener('abort', () => resolve()))

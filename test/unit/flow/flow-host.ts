@@ -15,7 +15,7 @@ import { Generations } from '../../../lib/flow/flow-id.js'
 import type { FlowOptions } from '../../../lib/flow/flow-options.js'
 import { FlowTable } from '../../../lib/flow/flow-table.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
-import { PeerTable } from '../../../lib/path/peers.js'
+import { PeerTable, SELF } from '../../../lib/path/peers.js'
 import {
   datagramBatch,
   Open,
@@ -155,6 +155,7 @@ export class FlowHost implements FlowEnvironment {
     }
     const seal = sealBatch(batch.data, packets.length)
     this.engine.fromTun(batch, seal, now)
+    this.#checkCounts()
     for (let i = 0; i < seal.count; i++) {
       const word = (field: number) => seal.desc[i * SEAL_WORDS + field]!
       const bytes = seal.data.slice(word(Seal.offset), word(Seal.offset) + word(Seal.length))
@@ -190,9 +191,41 @@ export class FlowHost implements FlowEnvironment {
   receiveBatch(now: number, open: OpenBatch, datagrams = datagramBatch(1)): void {
     const out = { data: open.data, view: open.view, desc: new Int32Array(64 * PACKET_WORDS), count: 0, used: 0 }
     this.engine.fromPeers(open, datagrams, this.#lanePeer, out, now)
+    this.#checkCounts()
     for (let i = 0; i < out.count; i++) {
       const offset = out.desc[i * PACKET_WORDS]!
       this.written.push(out.data.slice(offset, offset + out.desc[i * PACKET_WORDS + 1]!))
+    }
+  }
+
+  /** What is counted as flows come and go is what a walk over them finds. */
+  #checkCounts(): void {
+    const walked = new Map<string, number>([
+      ['open', 0],
+      ['tcp', 0],
+      ['udp', 0],
+      ['icmp', 0],
+    ])
+    const add = (key: string) => walked.set(key, (walked.get(key) ?? 0) + 1)
+    const instances = new Map<string, { readonly service: ServiceId; readonly peer: number }>()
+    for (let peer = 0; peer < this.peers.size; peer++) {
+      for (const n of [...this.catalogue.keys(), ...this.endpoints.keys()]) {
+        if (n < 0) continue
+        instances.set(`${service(n)}/${peer}`, { service: service(n), peer })
+        walked.set(`${service(n)}/${peer}`, 0)
+      }
+    }
+    for (const flow of this.engine.flows()) {
+      add('open')
+      add(flow.protocol)
+      if (flow.service === undefined || (flow.role === 'acceptor' && flow.peer === SELF)) continue
+      add(`${flow.service}/${flow.role === 'acceptor' ? SELF : flow.peer}`)
+    }
+    const { open, tcp, udp, icmp } = this.engine.counts
+    const counted = new Map<string, number>(Object.entries({ open, tcp, udp, icmp }))
+    for (const [key, { service: id, peer }] of instances) counted.set(key, this.engine.openTo(id, peer))
+    for (const [key, count] of walked) {
+      if (counted.get(key) !== count) throw new Error(`${key}: ${count} flows, ${counted.get(key)} counted`)
     }
   }
 

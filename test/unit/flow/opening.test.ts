@@ -239,6 +239,7 @@ test('a full table refuses new flows and keeps the old ones', (t) => {
   connect(client, servers[0]!, { ...ENDS, clientPort: 40_001 })
   client.tun(1, fromClient({ ...ENDS, clientPort: 40_002 }, { flags: SYN }))
   t.same(client.takeDrops(), ['flow-table-full'])
+  t.same(see(client.takeWritten().at(-1)!).icmp, [3, 1], 'and the program is told')
   client.tun(2, fromClient(ENDS, { sequence: ISN + 1, acknowledgement: SERVER_ISN + 1, payload: [1] }))
   exchange(hosts, 2)
   t.same([...see(servers[0]!.takeWritten()[0]!).payload], [1])
