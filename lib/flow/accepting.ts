@@ -62,7 +62,7 @@ export class Accepting {
     if (this.#core.halfOpen(peer) >= options.halfOpenPerPeer) return this.#refuse(peer, open, 'flow-table-full')
     const remote = env.addresses.peer(env.peers.hostId(peer), endpoint.family)
     const clientPort = this.#clientPort(endpoint, remote, protocol, open.clientPort)
-    const row = clientPort < 0 ? -1 : table.allocate(FlowState.free)
+    const row = clientPort < 0 ? -1 : this.#core.allocate(FlowState.free, now)
     if (row < 0) return this.#refuse(peer, open, 'flow-table-full')
     table.link(row, endpoint.family, protocol, endpoint.address, remote, endpoint.port, clientPort)
     table.flag(row, FlowFlag.acceptor)
@@ -92,7 +92,8 @@ export class Accepting {
         this.refused(row)
         return
       }
-      trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, packet.end - packet.payloadOffset)
+      const length = packet.end - packet.payloadOffset
+      if (trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, length)) this.#core.ended(row)
     }
     if (half) this.#core.setState(row, FlowState.established)
     table.set(row, Row.lastOut, seconds(now))

@@ -9,6 +9,11 @@ import { FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-tabl
 import type { FlowOptions } from './flow-options.js'
 import { ServiceRefs } from './service-refs.js'
 
+/** A full table: how long a flow must have been over to give its row away, ms; rows looked at for one; and the rest after a round in vain, ms. */
+const RECLAIM_AFTER = 1_000
+const RECLAIM_ROWS = 4_096
+const RECLAIM_REST = 1_000
+
 /** What all parts of the flow layer share. */
 export class FlowCore {
   readonly services = new ServiceRefs()
@@ -17,6 +22,12 @@ export class FlowCore {
   /** Answers to packets and frames that fit nothing. */
   readonly answers: AnswerLimit
   readonly peers: PeerTable
+  /** Packets and frames dropped by the flow layer, whatever the reason. */
+  dropped = 0
+  /** Rows looked at in vain, the next one, and when the next round may begin. */
+  #searched = 0
+  #nextReclaimed = 0
+  #reclaimAt = -Infinity
   readonly #halfOpen: Int32Array
   readonly #accepted: Int32Array
 
@@ -32,6 +43,7 @@ export class FlowCore {
   }
 
   drop(reason: DropReason, packet?: Uint8Array): void {
+    this.dropped++
     if (packet === undefined) this.env.drop(reason)
     else this.env.drop(reason, packet)
   }
@@ -41,14 +53,46 @@ export class FlowCore {
     return this.#halfOpen[peer]!
   }
 
-  /** Flows here that the peer began. */
+  /** Flows here that the peer began, but for those that are over. */
   accepted(peer: number): number {
     return this.#accepted[peer]!
   }
 
-  /** A flow of the peer was accepted; {@link release} takes it off again. */
+  /** A flow of the peer was accepted. */
   countAccepted(peer: number): void {
     this.#accepted[peer]!++
+  }
+
+  /**
+   * A row for a new flow, or -1: the table is full. Flows that are over and only kept for stragglers make room for it, those that live never do.
+   */
+  allocate(state: FlowState, now: number): number {
+    const row = this.table.allocate(state)
+    return row >= 0 || !this.#reclaim(now) ? row : this.table.allocate(state)
+  }
+
+  /** Forgets a flow that has been over for a while. Looks at a part of the table a time, and after a round in vain rests. */
+  #reclaim(now: number): boolean {
+    if (now < this.#reclaimAt) return false
+    const { table } = this
+    const rows = table.highWater
+    for (let i = 0; i < RECLAIM_ROWS; i++) {
+      if (this.#searched >= rows) {
+        this.#searched = 0
+        this.#reclaimAt = now + RECLAIM_REST
+        return false
+      }
+      this.#searched++
+      const row = this.#nextReclaimed < rows ? this.#nextReclaimed : 0
+      this.#nextReclaimed = row + 1
+      if (table.get(row, Row.state) !== FlowState.closing) continue
+      const last = Math.max(table.get(row, Row.lastIn), table.get(row, Row.lastOut))
+      if (now - 1000 * last < RECLAIM_AFTER) continue
+      this.release(row)
+      this.#searched = 0
+      return true
+    }
+    return false
   }
 
   /** A row was linked: there is one flow more. */
@@ -77,9 +121,11 @@ export class FlowCore {
   /** Forgets a flow; of one that is being opened nothing else may be left. */
   release(row: number): void {
     const state = this.table.get(row, Row.state)
-    if (state === FlowState.halfOpen) this.#halfOpen[this.table.get(row, Row.peer)]!--
+    if (state === FlowState.halfOpen) {
+      this.#halfOpen[this.table.get(row, Row.peer)]!--
+      this.#accepted[this.table.get(row, Row.peer)]!--
+    }
     if (state === FlowState.established) this.ended(row)
-    if (this.table.has(row, FlowFlag.acceptor)) this.#accepted[this.table.get(row, Row.peer)]!--
     if (state !== FlowState.free) {
       this.#countInstance(row, -1)
       this.counts.add(this.table.protocol(row), -1)
@@ -90,7 +136,10 @@ export class FlowCore {
   /** An established flow is over, or begins to close. Once a flow. */
   ended(row: number): void {
     const { table } = this
-    if (table.has(row, FlowFlag.acceptor)) return
+    if (table.has(row, FlowFlag.acceptor)) {
+      this.#accepted[table.get(row, Row.peer)]!--
+      return
+    }
     this.env.flowEnded(table.get(row, Row.peer), this.services.service(table.get(row, Row.service)))
   }
 

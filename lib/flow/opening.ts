@@ -118,7 +118,7 @@ export class Opening {
       this.#core.drop(reason, data.subarray(packet.ipOffset, packet.end))
       return
     }
-    const row = this.#pending.size < options.openingsMax ? table.allocate(FlowState.opening) : -1
+    const row = this.#pending.size < options.openingsMax ? this.#core.allocate(FlowState.opening, now) : -1
     if (row < 0) {
       this.#kernel.refusePacket(data, view, packet, 'flow-table-full', now)
       this.#core.drop('flow-table-full', data.subarray(packet.ipOffset, packet.end))

@@ -260,6 +260,42 @@ test('a full table refuses new flows and keeps the old ones', (t) => {
   t.end()
 })
 
+test('flows that are over make room for new ones, on either side', (t) => {
+  for (const [clientRows, serverRows] of [
+    [2, 64],
+    [64, 4],
+  ] as const) {
+    const { client, servers, hosts } = several(1, {}, [], clientRows)
+    const server = serverRows === 64 ? servers[0]! : new FlowHost(2, {}, serverRows)
+    if (server !== servers[0]) {
+      server.meet(client.number)
+      server.serve(WEB, 4, 8080)
+      hosts[hosts.indexOf(servers[0]!)] = server
+    }
+    connect(client, server, ENDS)
+    connect(client, server, { ...ENDS, clientPort: 40_001 })
+    const third = (now: number) => {
+      client.takeDrops()
+      server.takeDrops()
+      client.tun(now, fromClient({ ...ENDS, clientPort: 40_002 }, { flags: SYN }))
+      exchange(hosts, now)
+      return [...client.takeDrops(), ...server.takeDrops()]
+    }
+    t.ok(third(10).includes('flow-table-full'), 'all of them live')
+    client.tun(20, fromClient(ENDS, { flags: RST, sequence: ISN + 1 }))
+    exchange(hosts, 20)
+    t.equal([...client.engine.flows((flow) => flow.state === 'closing')].length, 1)
+    client.takeWritten()
+    server.takeWritten()
+    t.same(third(3_000), [], `with ${clientRows} and ${serverRows} rows`)
+    t.same(
+      server.takeWritten().map((packet) => see(packet).flags),
+      [SYN],
+    )
+  }
+  t.end()
+})
+
 test('without a session the first packet waits for it', (t) => {
   const { client, servers, hosts } = several(1)
   client.disconnect(1)
