@@ -34,7 +34,8 @@ import { LinkSetup, type LinkReport } from './link.js'
 import type { Log } from './log.js'
 import { Names, zoneResolver, zoneSources } from './names.js'
 import { codecAddon, NativeCodec } from './native-codec.js'
-import { ownLocators } from './own-locators.js'
+import { native } from './native.js'
+import { linkMtu, ownLocators } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
 import { proofOf } from './proof-setting.js'
@@ -82,6 +83,7 @@ export class Daemon implements RunningDaemon {
     readonly files: StateDirectory,
     readonly identity: Identity,
     readonly underlay: Underlay,
+    readonly io: DeviceIo,
     readonly host: Host,
     readonly instances: Instances,
     readonly admission: Admission,
@@ -281,6 +283,7 @@ export class Daemon implements RunningDaemon {
         sequence: sequences,
         issuer,
         authority: identity.authority,
+        pathMtu: (address) => linkMtu(native().udpRouteMtu(address), config.tun.mtu),
       },
       { flowCapacity: config.limits.flows, mappings, claims, loadingUntil: monotonicNow() + LOADING_MS },
     )
@@ -332,6 +335,7 @@ export class Daemon implements RunningDaemon {
       files,
       identity,
       underlay,
+      io,
       host,
       instances,
       admission,
@@ -573,6 +577,7 @@ export class Daemon implements RunningDaemon {
 
   /** This host's underlay addresses, published when they change. */
   #lookForLocators(): void {
+    this.host.resizePaths()
     const locators = ownLocators(this.underlay.locals, this.config.tun.name)
     const text = (list: readonly Locator[]) => list.map(({ address, port }) => `${address} ${port}`).join()
     if (text(locators) === text(this.#locators)) return

@@ -46,6 +46,8 @@ export interface Native {
   }
   /** Fills a DatagramBatch's arrays; returns the number of datagrams. */
   udpReceive(handle: NativeHandle, data: Uint8Array, desc: Int32Array, addresses: Uint8Array): number
+  /** MTU by which this host reaches the address; 0: not known. */
+  udpRouteMtu(record: Uint8Array): number
   /** Sends the runs; `result` becomes frames sent, frames failed, last errno (0: none), 1 while GSO is in use. */
   udpSend(
     handle: NativeHandle,
@@ -83,6 +85,7 @@ const functions = [
   'tunWrite',
   'udpOpen',
   'udpReceive',
+  'udpRouteMtu',
   'udpSend',
   'watch',
   'unwatch',

@@ -32,7 +32,7 @@ import type { LinkReport } from './link.js'
 import type { MetricsSample } from './metrics.js'
 import type { Names } from './names.js'
 import { chooseLibrary, codecAddon, sealers } from './native-codec.js'
-import { monotonicNow } from './packet-loop.js'
+import { monotonicNow, type DeviceIo } from './packet-loop.js'
 import { ownNameOf } from './proof-setting.js'
 import type { TunDevice } from './tun.js'
 import type { Underlay } from './underlay.js'
@@ -52,6 +52,7 @@ export interface Viewed {
   readonly instances: Instances
   readonly admission: Pick<Admission, 'isIssuer'>
   readonly underlay: Underlay
+  readonly io: Pick<DeviceIo, 'tunWriteFailed'>
   readonly tun: Pick<TunDevice, 'name' | 'mtu'>
   readonly linkReport: LinkReport | undefined
   readonly resolver: Pick<ResolverSettings, 'description'> | undefined
@@ -102,7 +103,12 @@ export function statusView(daemon: Viewed): StatusResponse {
     flows,
     counters: {
       ...host.flows.counters,
+      tunPacketsIn: dataPath.tunPacketsIn,
+      tunPacketsOut: dataPath.tunPacketsOut,
       wireFramesOut: dataPath.framesOut,
+      wireSingleFramesOut: dataPath.singleFramesOut,
+      wireFramesIn: dataPath.framesIn,
+      wireClearFramesIn: host.clearFramesIn,
       wireBytesOut: dataPath.bytesOut,
       wireDatagramsIn: dataPath.datagramsIn,
       wireBytesIn: dataPath.bytesIn,
@@ -110,7 +116,12 @@ export function statusView(daemon: Viewed): StatusResponse {
       ...prefixed('query', host.whereabouts.asking.counters),
       ...prefixed('directory', host.directory.counters),
     },
-    drops: host.drops.toJSON(),
+    drops: {
+      ...host.drops.toJSON(),
+      // The devices count these themselves.
+      'send-failed': host.drops.get('send-failed') + underlay.framesFailed,
+      'tun-write-failed': host.drops.get('tun-write-failed') + daemon.io.tunWriteFailed,
+    },
     sealing: sealers(daemon.aeads, chooseLibrary(codecAddon(), config.aead.implementation)),
   }
 }

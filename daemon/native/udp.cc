@@ -190,6 +190,25 @@ napi_value udpOpen(const Arguments& args) {
   return result;
 }
 
+/** udpRouteMtu(record): MTU by which this host reaches the address: of the link, or less where the kernel has learnt so; 0: not known. */
+napi_value udpRouteMtu(const Arguments& args) {
+  const Span<uint8_t> record = args.bytes(0, "record", kRecord);
+  const bool v6 = record.data[0] == 6;
+  int mtu = 0;
+  Address to;
+  const socklen_t addressLength = fromRecord(record.data, v6, to);
+  const int fd = addressLength == 0 ? -1 : socket(to.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd >= 0) {
+    // Nothing is sent: the kernel only looks the route up.
+    socklen_t length = sizeof mtu;
+    if (connect(fd, &to.any, addressLength) != 0 ||
+        getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &length) != 0)
+      mtu = 0;
+    close(fd);
+  }
+  return integer(args.env(), mtu);
+}
+
 /** Segment size and traffic class from a received message's control data. */
 void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass) {
   segment = 0;
@@ -407,5 +426,6 @@ napi_value udpSend(const Arguments& args) {
 void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
   caracal::define<caracal::udpOpen>(env, exports, "udpOpen", descriptors);
   caracal::define<caracal::udpReceive>(env, exports, "udpReceive", descriptors);
+  caracal::define<caracal::udpRouteMtu>(env, exports, "udpRouteMtu", descriptors);
   caracal::define<caracal::udpSend>(env, exports, "udpSend", descriptors);
 }

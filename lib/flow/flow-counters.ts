@@ -18,6 +18,9 @@ export class FlowCounters {
   packetsIn = 0
   bytesOut = 0
   bytesIn = 0
+  /** Frames of peers that became a packet of the own kernel, or a part of one; and those that were told to this host only. */
+  framesDelivered = 0
+  framesTaken = 0
   tooBig = 0
   piecesOut = 0
   notHereSent = 0

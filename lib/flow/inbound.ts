@@ -30,6 +30,7 @@ import { ACCEPT_HEADER, CloseCode, CloseFrame, IcmpErrorFrame, NotHereCode, NotH
 import { readClose, readIcmpErrorFrame, readNotHere } from '../wire/open.js'
 import { Vnet, VNET_NEEDS_CHECKSUM } from '../wire/packet.js'
 import { clampMss, Tcp, TCP_HEADER, TcpFlag } from '../wire/tcp.js'
+import { UDP_HEADER } from '../wire/udp.js'
 import { SELF } from '../path/peers.js'
 import type { Accepting } from './accepting.js'
 import type { Closing } from './closing.js'
@@ -115,9 +116,12 @@ export class Inbound {
       const kind = innerKind(data, at)
       if (kind === Kind.data) {
         this.#data(data, view, at, length, peer, outer, desc[entry + Open.gsoKind]!, desc[entry + Open.gsoSize]!)
-      } else if (!this.#special(kind, data, view, at, length, peer, outer)) {
-        this.#core.env.other(open, i, peer, now)
+        continue
       }
+      const { counters } = this.#core
+      const settled = counters.framesDelivered + this.#core.dropped
+      if (!this.#special(kind, data, view, at, length, peer, outer)) this.#core.env.other(open, i, peer, now)
+      if (counters.framesDelivered + this.#core.dropped === settled) counters.framesTaken++
     }
     this.#out = undefined
   }
@@ -221,6 +225,9 @@ export class Inbound {
     }
 
     const bytes = end - vnet - VNET_HEADER
+    // What goes round inside this host was no frame.
+    if (this.#out !== undefined)
+      counters.framesDelivered += gsoKind === Gso.none ? 1 : framesOf(data, wire, end, protocol, gsoSize)
     words[base + Row.lastIn] = Math.floor(this.#now / 1000)
     doubles[base / 2 + Count.packetsIn]!++
     doubles[base / 2 + Count.bytesIn]! += bytes
@@ -363,4 +370,10 @@ export class Inbound {
     const code = this.#core.env.loading(this.#now) ? NotHereCode.loading : NotHereCode.gone
     this.#sender.notHere(peer, innerSlot(view, at), generation, code)
   }
+}
+
+/** Frames that a super-packet was made of. `wire`: position of its transport header without ports. */
+function framesOf(data: Uint8Array, wire: number, end: number, protocol: number, gsoSize: number): number {
+  const header = protocol === Protocol.tcp ? ((data[wire - 4 + Tcp.dataOffset]! >> 4) << 2) - 4 : UDP_HEADER - 4
+  return Math.max(1, Math.ceil((end - wire - header) / Math.max(gsoSize, 1)))
 }

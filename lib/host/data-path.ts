@@ -70,7 +70,13 @@ export class DataPath {
   readonly tunIn = packetBatch(TUN_READ_BYTES, TUN_READ_PACKETS)
   readonly wireIn = datagramBatch(DATAGRAMS)
   tap: DataPathTap | undefined
+  /** Packets read from and written to the TUN; a super-packet is one. */
+  tunPacketsIn = 0
+  tunPacketsOut = 0
   framesOut = 0
+  /** Of them those that are not a packet of the TUN on the fast path: handshakes, probes, control messages, first packets, pieces. */
+  singleFramesOut = 0
+  framesIn = 0
   bytesOut = 0
   datagramsIn = 0
   bytesIn = 0
@@ -101,6 +107,7 @@ export class DataPath {
   /** The device has filled `tunIn`. */
   tunRead(now: number): void {
     const { tunIn } = this
+    this.tunPacketsIn += tunIn.count
     this.tap?.tunRead(tunIn)
     this.#tunSeal.count = 0
     this.components.decisions.fromTun(tunIn, this.#tunSeal, now)
@@ -114,7 +121,12 @@ export class DataPath {
   wireRead(now: number): void {
     const { wireIn } = this
     this.datagramsIn += wireIn.count
-    for (let i = 0; i < wireIn.count; i++) this.bytesIn += wireIn.desc[i * DATAGRAM_WORDS + 1]!
+    for (let i = 0; i < wireIn.count; i++) {
+      const length = wireIn.desc[i * DATAGRAM_WORDS + 1]!
+      const size = wireIn.desc[i * DATAGRAM_WORDS + 2]!
+      this.bytesIn += length
+      this.framesIn += size > 0 ? Math.max(1, Math.ceil(length / size)) : 1
+    }
     if (this.tap === undefined) this.#receive(wireIn, now)
     else this.#receiveTapped(this.tap, now)
     this.flush(now)
@@ -161,6 +173,7 @@ export class DataPath {
     runs.desc.set([0, bytes.length, bytes.length, addressSlot, 0, 0])
     runs.count = 1
     runs.used = bytes.length
+    this.singleFramesOut++
     this.tap?.clear(runs)
     this.#send(runs)
   }
@@ -179,8 +192,7 @@ export class DataPath {
     decisions.fromPeers(this.#open, datagrams, this.#tunOut, now)
     this.#flushPackets()
     if (this.#tunOut.count === 0) return
-    this.tap?.tunWrite(this.#tunOut)
-    this.components.io.writeTun(this.#tunOut)
+    this.#write(this.#tunOut)
   }
 
   /** As without a tap, one frame at a time, so that each can be shown with what became of it. */
@@ -202,15 +214,16 @@ export class DataPath {
         tap.settle(now)
         this.#flushPackets()
         if (this.#tunOut.count === 0) continue
-        tap.tunWrite(this.#tunOut)
-        this.components.io.writeTun(this.#tunOut)
+        this.#write(this.#tunOut)
       }
     }
   }
 
   #flushFrames(): void {
     if (this.#scratchSeal.count === 0) return
+    const before = this.framesOut
     this.#seal(this.#scratchSeal)
+    this.singleFramesOut += this.framesOut - before
     this.#scratchSeal.count = 0
     this.#scratchSealUsed = 0
   }
@@ -218,10 +231,15 @@ export class DataPath {
   #flushPackets(): void {
     const batch = this.#scratchPackets
     if (batch.count === 0) return
-    this.tap?.tunWrite(batch)
-    this.components.io.writeTun(batch)
+    this.#write(batch)
     batch.count = 0
     batch.used = 0
+  }
+
+  #write(batch: PacketBatch): void {
+    this.tunPacketsOut += batch.count
+    this.tap?.tunWrite(batch)
+    this.components.io.writeTun(batch)
   }
 
   #seal(batch: SealBatch): void {

@@ -38,6 +38,8 @@ export interface HostComponents {
   readonly issuer?: JoinResponder
   /** Where the authority's key is on this host: it renews its own issuer certificate. */
   readonly authority?: Authority | undefined
+  /** Largest underlay packet to the address that needs no fragments as far as this host can know, IP header included; 0: not known. */
+  readonly pathMtu?: (address: Uint8Array) => number
 }
 
 export interface HostOptions {

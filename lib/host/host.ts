@@ -69,6 +69,8 @@ export class Host implements SessionSink {
   readonly id: HostId
   readonly peers: PeerTable
   readonly drops = new DropCounters()
+  /** Frames of handshakes that came, whatever became of them. */
+  clearFramesIn = 0
   readonly dataPath: DataPath
   readonly sessions: SessionTable
   readonly prober: PathProber
@@ -385,6 +387,11 @@ export class Host implements SessionSink {
     this.dataPath.flush(now)
   }
 
+  /** The host's links may have changed: so may what its paths carry. */
+  resizePaths(): void {
+    for (let peer = 1; peer < this.peers.size; peer++) this.#sizePath(peer)
+  }
+
   /** Puts a policy in force, also for flows that are open. Returns how many it has cut. */
   setPolicy(policy: Policy, now: number): number {
     this.#now = now
@@ -461,6 +468,7 @@ export class Host implements SessionSink {
         this.prober.heard(peer, datagrams.addresses, record, now, kind !== Kind.probe && kind !== Kind.probeEcho)
         if (kind !== Kind.empty) this.sessions.dataReceived(peer, now)
       } else if (status === CLEAR) {
+        this.clearFramesIn++
         const address = datagrams.addresses.slice(record, record + ADDRESS_RECORD)
         const reason = this.sessions.receive(
           datagrams.data,
@@ -496,6 +504,7 @@ export class Host implements SessionSink {
     const known = this.prober.liveness(peer) === undefined
     if (known || !session.rekey || this.peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
+    this.#sizePath(peer)
     this.neighbours.established(peer, decodeLocator(session.address), now)
     this.#offerPaths(peer)
     if (session.rekey) this.directory.peerRenewed(host)
@@ -556,6 +565,7 @@ export class Host implements SessionSink {
   }
 
   moved(peer: number): void {
+    this.#sizePath(peer)
     const locator = decodeLocator(this.peers.addresses.record(this.peers.addressSlot[peer]!))
     if (locator === undefined) return
     this.neighbours.hint(this.peers.hostId(peer), locator, this.#now)
@@ -620,6 +630,12 @@ export class Host implements SessionSink {
     }
     this.sessions.dataSent(peer, this.#now)
     return true
+  }
+
+  #sizePath(peer: number): void {
+    const { addressSlot, addresses, pathMtu } = this.peers
+    const slot = addressSlot[peer]!
+    pathMtu[peer] = slot < 0 ? 0 : (this.#c.pathMtu?.(addresses.record(slot)) ?? 0)
   }
 
   /** A frame that is not the flow layer's. */

@@ -90,6 +90,13 @@ export class Fixture {
     return child
   }
 
+  /** Starts a program on a host that is told something on its stdin. */
+  open(host: string, command: readonly string[]): ChildProcess {
+    const child = this.lab.spawn(host, command, { stdio: ['pipe', 'pipe', 'inherit'] })
+    this.#children.add(child)
+    return child
+  }
+
   /** Waits until a TCP port of the host answers on an address of its own. */
   async listening(host: string, port: number, address = '127.0.0.1'): Promise<void> {
     const probe = `require('net').connect(${port},'${address}').on('connect',()=>process.exit(0)).on('error',()=>process.exit(1))`

@@ -113,6 +113,7 @@ export class Rig {
   readonly instances: Instances
   readonly admission: Admission
   readonly underlay: Underlay
+  readonly io: DeviceIo
   readonly names: Names
   readonly loop: PacketLoop
   /** Such as `up h2`. */
@@ -134,7 +135,7 @@ export class Rig {
     this.locators = [locator]
     this.sockets = folder(t)
     this.underlay = new Underlay([network.wire.open(locator)])
-    const io = new DeviceIo(this.underlay)
+    const io = (this.io = new DeviceIo(this.underlay))
     io.tun = this.tun
     let stamp = BigInt(Date.now()) * 1000n
     let sequence = 0
@@ -225,9 +226,9 @@ export class Rig {
   }
 
   get viewed(): Viewed {
-    const { host, identity, names, instances, admission, underlay, tun, locators } = this
+    const { host, identity, names, instances, admission, underlay, io, tun, locators } = this
     return {
-      ...{ host, identity, names, instances, admission, underlay, tun, locators },
+      ...{ host, identity, names, instances, admission, underlay, io, tun, locators },
       state: 'ready',
       startedAt: monotonicNow() - 1_000,
       config: { dns: { kind: 'none' }, aead: { offer: ['chacha20-poly1305'], implementation: 'openssl' } },
