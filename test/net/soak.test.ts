@@ -1,0 +1,25 @@
+// Everything at once for a while; the long form is `npm run bench:soak`.
+import { test } from 'tap'
+import { soak, SOAK_HOSTS } from '../bench/soak-run.js'
+import { Fixture } from './fixture.js'
+
+const GIGABYTES = 2
+/** A slow machine moves less. */
+const SECONDS_MAX = 40
+const BYTES_MIN = 100e6
+/** What both daemons may come to hold that they did not in the beginning: buffers, flows, what their sockets keep. */
+const GROWTH_MAX = 40e6
+
+test('streams, short connections and datagrams of both families at once', async (t) => {
+  const net = await Fixture.up(t, SOAK_HOSTS)
+  const report = await soak(net.lab, { bytes: GIGABYTES * 1e9, seconds: SECONDS_MAX })
+  t.comment(JSON.stringify(report))
+  t.strictSame(report.errors, [])
+  t.equal(report.datagrams.changed, 0)
+  t.ok(report.streams.bytes >= BYTES_MIN, `${report.streams.bytes} bytes`)
+  t.ok(report.short.done > 0 && report.datagrams.sent > report.datagrams.lost)
+  for (const [i, host] of SOAK_HOSTS.entries()) {
+    const grown = report.memory.end[i]! - report.memory.start[i]!
+    t.ok(grown <= GROWTH_MAX, `${host} has grown by ${grown} bytes`)
+  }
+})
