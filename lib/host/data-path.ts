@@ -64,7 +64,8 @@ const SCRATCH_ENTRIES = 1024
 
 /**
  * Owner of all packet buffers. Outward: `tunIn` is filled by the device, decided upon in place, sealed into `runs`, sent. Inward: `wireIn` is filled by the
- * device, opened into `#open`, decided upon in place, written. Frames and packets made outside the fast path are copied into the scratch batches and go first.
+ * device, opened into `#open`, decided upon in place, written. Frames and packets made outside the fast path are copied into the scratch batches. What was decided first
+ * leaves first, whichever way it takes.
  */
 export class DataPath {
   readonly tunIn = packetBatch(TUN_READ_BYTES, TUN_READ_PACKETS)
@@ -90,6 +91,9 @@ export class DataPath {
     used: 0,
   }
   readonly #runs = frameRuns(RUN_BYTES, RUNS)
+  /** Entries of `#tunSeal` that have been sealed. */
+  #sealedEntries = 0
+  #now = 0
   readonly #scratchSeal = sealBatch(new Uint8Array(SCRATCH_BYTES), SCRATCH_ENTRIES)
   #scratchSealUsed = 0
   readonly #scratchPackets = packetBatch(SCRATCH_BYTES, SCRATCH_ENTRIES)
@@ -110,10 +114,19 @@ export class DataPath {
     this.tunPacketsIn += tunIn.count
     this.tap?.tunRead(tunIn)
     this.#tunSeal.count = 0
-    this.components.decisions.fromTun(tunIn, this.#tunSeal, now)
+    this.#sealedEntries = 0
+    this.#now = now
+    try {
+      this.components.decisions.fromTun(tunIn, this.#tunSeal, now)
+    } catch (error) {
+      // A batch that was half decided is not to be sent with what comes next.
+      this.#tunSeal.count = 0
+      throw error
+    }
     this.tap?.settle(now)
     this.flush(now)
-    this.#seal(this.#tunSeal)
+    this.#sealEntries()
+    this.#tunSeal.count = 0
     this.tap?.settle(now)
   }
 
@@ -136,6 +149,11 @@ export class DataPath {
   frameTo(peer: number, addressSlot: number, plaintext: Uint8Array, trafficClass: number): boolean {
     const sealSlot = this.components.peers.sealSlot[peer]!
     if (sealSlot < 0 || addressSlot < 0) return false
+    if (this.#sealedEntries < this.#tunSeal.count) {
+      this.#flushFrames()
+      this.tap?.settle(this.#now)
+      this.#sealEntries()
+    }
     if (this.#scratchSeal.count >= SCRATCH_ENTRIES || this.#scratchSealUsed + plaintext.length > SCRATCH_BYTES)
       this.#flushFrames()
     const { data, desc, count } = this.#scratchSeal
@@ -156,6 +174,11 @@ export class DataPath {
 
   /** Queues one packet, vnet header and all (copied), for the own kernel. */
   packet(packet: Uint8Array): void {
+    if (this.#tunOut.count > 0) {
+      this.#flushPackets()
+      this.#write(this.#tunOut)
+      this.#tunOut.count = 0
+    }
     const batch = this.#scratchPackets
     if (batch.count >= SCRATCH_ENTRIES || align(batch.used) + packet.length > SCRATCH_BYTES) this.#flushPackets()
     const offset = align(batch.used)
@@ -186,20 +209,30 @@ export class DataPath {
   }
 
   #receive(datagrams: DatagramBatch, now: number): void {
-    const { codec, decisions } = this.components
+    const { codec } = this.components
     codec.open(datagrams, this.#open)
     this.#tunOut.count = 0
-    decisions.fromPeers(this.#open, datagrams, this.#tunOut, now)
+    this.#decide(datagrams, now)
     this.#flushPackets()
     if (this.#tunOut.count === 0) return
     this.#write(this.#tunOut)
+    this.#tunOut.count = 0
+  }
+
+  #decide(datagrams: DatagramBatch, now: number): void {
+    try {
+      this.components.decisions.fromPeers(this.#open, datagrams, this.#tunOut, now)
+    } catch (error) {
+      this.#tunOut.count = 0
+      throw error
+    }
   }
 
   /** As without a tap, one frame at a time, so that each can be shown with what became of it. */
   #receiveTapped(tap: DataPathTap, now: number): void {
     const { wireIn } = this
     const single = this.#single
-    const { codec, decisions } = this.components
+    const { codec } = this.components
     for (let i = 0; i < wireIn.count; i++) {
       const base = i * DATAGRAM_WORDS
       const [start, total, size] = [wireIn.desc[base]!, wireIn.desc[base + 1]!, wireIn.desc[base + 2]!]
@@ -210,11 +243,12 @@ export class DataPath {
         codec.open(single, this.#open)
         tap.opened(single, this.#open)
         this.#tunOut.count = 0
-        decisions.fromPeers(this.#open, single, this.#tunOut, now)
+        this.#decide(single, now)
         tap.settle(now)
         this.#flushPackets()
         if (this.#tunOut.count === 0) continue
         this.#write(this.#tunOut)
+        this.#tunOut.count = 0
       }
     }
   }
@@ -242,11 +276,18 @@ export class DataPath {
     this.components.io.writeTun(batch)
   }
 
-  #seal(batch: SealBatch): void {
-    if (this.tap !== undefined) return this.#sealTapped(this.tap, batch)
+  /** What the TUN's packets have become since the last time. */
+  #sealEntries(): void {
+    const from = this.#sealedEntries
+    this.#sealedEntries = this.#tunSeal.count
+    this.#seal(this.#tunSeal, from)
+  }
+
+  #seal(batch: SealBatch, from = 0): void {
+    if (this.tap !== undefined) return this.#sealTapped(this.tap, batch, from)
     const { codec } = this.components
     const runs = this.#runs
-    for (let next = 0; next < batch.count;) {
+    for (let next = from; next < batch.count;) {
       runs.count = 0
       runs.used = 0
       next = codec.seal(batch, next, runs)
@@ -255,11 +296,11 @@ export class DataPath {
     }
   }
 
-  #sealTapped(tap: DataPathTap, batch: SealBatch): void {
+  #sealTapped(tap: DataPathTap, batch: SealBatch, from: number): void {
     const { codec } = this.components
     const runs = this.#runs
     const entries = batch.count
-    for (let entry = 0; entry < entries; entry++) {
+    for (let entry = from; entry < entries; entry++) {
       batch.count = entry + 1
       // More than once for an entry that the runs do not hold as a whole.
       for (let next = entry; next <= entry;) {

@@ -335,6 +335,74 @@ test('a dump changes no byte of what is sent', async (t) => {
   t.equal(open.path.bytesOut, watched.path.bytesOut)
 })
 
+test('what is decided first leaves first, whichever way it takes', (t) => {
+  const end = new End()
+  const entries = end.fromTun
+  const lengths = [100, 70, 200, 30]
+  const overhead = 16 + 16
+  const single = (length: number) =>
+    end.path.frameTo(end.peer, end.peers.addressSlot[end.peer]!, new Uint8Array(length), 0)
+  const plain = (length: number): Plain => ({ payload: new Uint8Array(length - HEADERS), gsoSize: 0 })
+  end.fromTun = (batch, seal, now) => {
+    end.outbound = [plain(lengths[0]!)]
+    entries(batch, seal, now)
+    single(lengths[1]!)
+    end.outbound = [plain(lengths[2]!)]
+    entries(batch, seal, now)
+    single(lengths[3]!)
+  }
+  end.path.tunRead(1)
+  t.same(
+    end.runs.map(({ bytes }) => bytes.length),
+    lengths.map((length) => length + overhead),
+  )
+  t.same([end.path.framesOut, end.path.singleFramesOut], [4, 2])
+
+  const other = new End()
+  const packet = (n: number) => new Uint8Array(VNET_HEADER + 20).fill(n)
+  other.inbound = (tunOut) => {
+    const entry = (n: number) => {
+      const offset = 100 * n
+      tunOut.data.set(packet(n), offset)
+      tunOut.desc.set([offset, packet(n).length], tunOut.count++ * PACKET_WORDS)
+    }
+    entry(1)
+    entry(2)
+    other.path.packet(packet(3))
+    entry(4)
+    other.path.packet(packet(5))
+  }
+  const [run] = end.runs
+  other.path.wireIn.data.set(run!.bytes)
+  other.path.wireIn.desc.set([0, run!.bytes.length, 0, 0])
+  other.path.wireIn.count = 1
+  other.path.wireRead(1)
+  t.same(
+    other.written.map((bytes) => bytes[0]),
+    [1, 2, 3, 4, 5],
+  )
+  t.equal(other.path.tunPacketsOut, 5)
+  t.end()
+})
+
+test('a batch that could not be decided upon is not sent later', (t) => {
+  const end = new End()
+  const entries = end.fromTun
+  end.fromTun = (batch, seal, now) => {
+    end.outbound = [{ payload: new Uint8Array(50), gsoSize: 0 }]
+    entries(batch, seal, now)
+    throw new Error('a fault')
+  }
+  t.throws(() => end.path.tunRead(1), /a fault/)
+  end.path.frameTo(end.peer, end.peers.addressSlot[end.peer]!, new Uint8Array(30), 0)
+  end.path.flush(2)
+  t.same(
+    end.runs.map(({ bytes }) => bytes.length),
+    [30 + 16 + 16],
+  )
+  t.end()
+})
+
 test('a dump sees each thing once, in order', async (t) => {
   const { a, b, watcher } = ends(true)
   a.send(plain(100), plain(3_000, 1_000))
