@@ -4,7 +4,7 @@ import type { FlowSnapshot } from '../lib/flow/flow-snapshot.js'
 import type { FlowPage, FlowsResponse } from './control/protocol.js'
 
 /** Work of one piece: a flow that is shown or compared costs as much as many rows without one. */
-const PAGE_WORK = 8_192
+const PAGE_WORK = 2_048
 const FLOW_WORK = 32
 
 /** A host's flows by row, as the flow engine has them. */

@@ -101,7 +101,8 @@ async function answer(socket: Socket): Promise<void> {
     if (left < 0 || !expected.take(chunk.length).equals(chunk)) throw new Error('another byte came')
     if (left > 0) continue
     await sendStream(socket, seed + 1, length)
-    socket.end()
+    // To leave the loop closes the socket, with what is still to be written.
+    await new Promise<void>((resolve) => socket.end(() => resolve()))
     return
   }
   throw new Error('it ended early')
