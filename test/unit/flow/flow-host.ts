@@ -219,7 +219,9 @@ export class FlowHost implements FlowEnvironment {
       add('open')
       add(flow.protocol)
       if (flow.service === undefined || (flow.role === 'acceptor' && flow.peer === SELF)) continue
-      add(`${flow.service}/${flow.role === 'acceptor' ? SELF : flow.peer}`)
+      const at = flow.role === 'acceptor' ? SELF : flow.peer
+      instances.set(`${flow.service}/${at}`, { service: flow.service, peer: at })
+      add(`${flow.service}/${at}`)
     }
     const { open, tcp, udp, icmp } = this.engine.counts
     const counted = new Map<string, number>(Object.entries({ open, tcp, udp, icmp }))
