@@ -23,8 +23,8 @@ export const controlChannelDefaults: ControlChannelOptions = {
 }
 
 export interface ControlSink {
-  /** Seal one control frame to the peer; false: no session now. */
-  sendControl(peer: number, message: Uint8Array): boolean
+  /** Seal one control frame to the peer; false: no session now. `wantsAnswer`: it will be acknowledged. */
+  sendControl(peer: number, message: Uint8Array, wantsAnswer: boolean): boolean
   /** A message, once, in the order of arrival. */
   message(peer: number, channel: number, body: Uint8Array, now: number): void
   drop(reason: DropReason): void
@@ -110,16 +110,20 @@ export class ControlChannel {
     return true
   }
 
-  /** One control frame's content, from inside the session with the peer. */
-  receive(peer: number, bytes: Uint8Array, now: number): void {
+  /** One control frame's content, from inside the session with the peer. False: it was not understood, and is not acknowledged. */
+  receive(peer: number, bytes: Uint8Array, now: number): boolean {
     const { sink, epoch } = this.components
     const message = decodeControl(bytes)
-    if (message === undefined) return sink.drop('bad-control')
+    if (message === undefined) {
+      sink.drop('bad-control')
+      return false
+    }
     const conversation = this.#conversation(peer)
     if (message.acksEpoch === epoch) for (const id of message.acks) conversation.inFlight.delete(id)
     if (conversation.inFlight.size === 0) this.#owing.delete(peer)
     if (message.id > 0) this.#deliver(peer, conversation, message, now)
     this.#pump(peer, conversation, now)
+    return true
   }
 
   /** The session came (back) up: what is in flight goes out again at once. */
@@ -224,7 +228,7 @@ export class ControlChannel {
     const { epoch, sink } = this.components
     const acks = conversation.acks.slice(0, body.length > SMALL_BODY ? ACKS_WITH_BODY : ACKS_MAX)
     const message = encodeControl({ epoch, id, base, acksEpoch: conversation.epoch, acks, channel, body })
-    if (sink.sendControl(peer, message)) conversation.acks.splice(0, acks.length)
+    if (sink.sendControl(peer, message, id > 0)) conversation.acks.splice(0, acks.length)
   }
 
   #conversation(peer: number): Conversation {

@@ -64,6 +64,8 @@ const PROBE_TOKEN = 16
 const TICK_MS = 1_000
 const PEERS = 4_096
 const NO_BYTES = new Uint8Array(0)
+/** Frames that need no keepalive in answer: they are answers themselves, or an echo or an acknowledgement answers them at once. */
+const SELF_ANSWERED: ReadonlySet<number> = new Set([Kind.empty, Kind.probe, Kind.probeEcho, Kind.control])
 
 export class Host implements SessionSink {
   readonly id: HostId
@@ -466,7 +468,7 @@ export class Host implements SessionSink {
         if (peer < 0) continue
         const kind = innerKind(open.data, desc[base + Open.offset]!)
         this.prober.heard(peer, datagrams.addresses, record, now, kind !== Kind.probe && kind !== Kind.probeEcho)
-        if (kind !== Kind.empty) this.sessions.dataReceived(peer, now)
+        if (!SELF_ANSWERED.has(kind)) this.sessions.dataReceived(peer, now)
       } else if (status === CLEAR) {
         this.clearFramesIn++
         const address = datagrams.addresses.slice(record, record + ADDRESS_RECORD)
@@ -575,8 +577,13 @@ export class Host implements SessionSink {
 
   // ---- ControlSink ----
 
-  sendControl(peer: number, message: Uint8Array): boolean {
-    return this.#sendFrame(peer, ownFrame(Kind.control, message), CONTROL_CLASS)
+  sendControl(peer: number, message: Uint8Array, wantsAnswer: boolean): boolean {
+    const frame = ownFrame(Kind.control, message)
+    if (wantsAnswer) return this.#sendFrame(peer, frame, CONTROL_CLASS)
+    const sent = this.dataPath.frameTo(peer, this.peers.addressSlot[peer]!, frame, CONTROL_CLASS)
+    if (sent) this.sessions.answerSent(peer)
+    else this.drop('no-session')
+    return sent
   }
 
   message(peer: number, channel: number, body: Uint8Array, now: number): void {
@@ -649,7 +656,9 @@ export class Host implements SessionSink {
       case Kind.empty:
         return
       case Kind.control:
-        return this.#turns.afterwards(() => this.control.receive(peer, body, now))
+        return this.#turns.afterwards(() => {
+          if (!this.control.receive(peer, body, now)) this.sessions.dataReceived(peer, now)
+        })
       case Kind.probe:
         if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
         this.dataPath.frameTo(
@@ -658,6 +667,7 @@ export class Host implements SessionSink {
           ownFrame(Kind.probeEcho, body.subarray(0, PROBE_TOKEN)),
           CONTROL_CLASS,
         )
+        this.sessions.answerSent(peer)
         return
       case Kind.probeEcho:
         if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')

@@ -5,8 +5,9 @@ import type { PeerTable } from './peers.js'
 export interface ProberOptions {
   /** Between probes of a peer that has flows or binds. */
   readonly activeIntervalMs: number
-  /** Between probes of an idle peer. */
+  /** Between probes of an idle peer, at most: each wait is shorter by up to the share `idleJitter`, at random, so that a host's peers do not all look at it at the same moment. */
   readonly idleIntervalMs: number
+  readonly idleJitter: number
   /** A peer counts as active this long after its last flow or bind. */
   readonly activeForMs: number
   /** Silence of an active peer, with probes unanswered, after which it is doubtful, and after which it is dead. */
@@ -19,6 +20,7 @@ export interface ProberOptions {
 export const proberDefaults: ProberOptions = {
   activeIntervalMs: 200,
   idleIntervalMs: 15_000,
+  idleJitter: 0.3,
   activeForMs: 60_000,
   doubtfulAfterMs: 300,
   deadAfterMs: 800,
@@ -57,6 +59,8 @@ interface Watch {
   nextProbeAt: number
   /** When the peer was probed last. */
   probedAt: number
+  /** From then to the next one while the peer is idle, ms. */
+  idleFor: number
   /** First probe sent since the peer was last heard; 0: none outstanding. */
   unansweredSince: number
 }
@@ -73,6 +77,8 @@ const OVERDUE_MS = 20
 export class PathProber {
   readonly #watches = new Map<number, Watch>()
   readonly #options: ProberOptions
+  /** Not later than the next probe. */
+  #due = Infinity
 
   constructor(
     private readonly components: {
@@ -91,7 +97,7 @@ export class PathProber {
     const path = this.#path(peer, watch, record, 0)
     watch.heardAt = now
     watch.unansweredSince = 0
-    watch.nextProbeAt = Math.min(watch.nextProbeAt, now)
+    this.#schedule(watch, now)
     if (path !== undefined) {
       path.provenAt = now
       this.#use(peer, watch, path, now)
@@ -106,6 +112,7 @@ export class PathProber {
     if (watch === undefined) return
     for (const path of watch.paths) peers.addresses.release(path.slot)
     this.#watches.delete(peer)
+    if (this.#watches.size === 0) this.#due = Infinity
     peers.addressSlot[peer] = -1
   }
 
@@ -115,7 +122,7 @@ export class PathProber {
     if (watch === undefined) return
     const wasIdle = watch.activeUntil <= now
     watch.activeUntil = now + this.#options.activeForMs
-    if (wasIdle) watch.nextProbeAt = Math.min(watch.nextProbeAt, now + this.#options.activeIntervalMs)
+    if (wasIdle) this.#schedule(watch, now + this.#options.activeIntervalMs)
   }
 
   /**
@@ -128,7 +135,11 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
     watch.heardAt = now
-    watch.unansweredSince = 0
+    if (watch.unansweredSince > 0) {
+      watch.unansweredSince = 0
+      // No need to look whether an answer has come.
+      if (watch.activeUntil <= now && watch.state !== 'dead') watch.nextProbeAt = watch.probedAt + watch.idleFor
+    }
     if (watch.state !== 'alive') this.#setState(peer, watch, 'alive', now)
     const current = peers.addressSlot[peer]!
     if (current >= 0 && peers.addresses.matches(current, records, offset)) return
@@ -178,8 +189,7 @@ export class PathProber {
   candidate(peer: number, record: Uint8Array, now: number): void {
     const watch = this.#watches.get(peer)
     const path = watch && this.#path(peer, watch, record, 0)
-    if (watch !== undefined && path !== undefined && watch.state !== 'alive')
-      watch.nextProbeAt = Math.min(watch.nextProbeAt, now)
+    if (watch !== undefined && path !== undefined && watch.state !== 'alive') this.#schedule(watch, now)
   }
 
   /** Somebody suspects the peer: look at it closely now. */
@@ -187,7 +197,7 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
     watch.activeUntil = Math.max(watch.activeUntil, now + 2 * this.#options.deadAfterMs)
-    watch.nextProbeAt = Math.min(watch.nextProbeAt, now)
+    this.#schedule(watch, now)
   }
 
   liveness(peer: number): Liveness | undefined {
@@ -205,6 +215,8 @@ export class PathProber {
   }
 
   handleTimeout(now: number): void {
+    if (now < this.#due) return
+    this.#due = Infinity
     const { peers } = this.components
     for (const [peer, watch] of this.#watches) {
       if (watch.unansweredSince > 0) {
@@ -214,25 +226,33 @@ export class PathProber {
         else if (silent >= this.#options.doubtfulAfterMs + slack) this.#setState(peer, watch, 'doubtful', now)
       }
       if (now >= watch.nextProbeAt) this.#probeIfDue(peer, watch, now)
+      this.#due = Math.min(this.#due, watch.nextProbeAt)
     }
   }
 
+  /** It may turn out that there is nothing to do. */
   nextTimeout(): number {
-    let next = Infinity
-    for (const watch of this.#watches.values()) if (watch.nextProbeAt < next) next = watch.nextProbeAt
-    return next
+    return this.#due
+  }
+
+  /** The peer is to be looked at then, or earlier. */
+  #schedule(watch: Watch, at: number): void {
+    watch.nextProbeAt = Math.min(watch.nextProbeAt, at)
+    this.#due = Math.min(this.#due, watch.nextProbeAt)
   }
 
   /** A peer that has not answered the last probe is probed as closely as an active one: no single loss makes an idle peer a dead one. */
   #probeIfDue(peer: number, watch: Watch, now: number): void {
-    const { activeIntervalMs, idleIntervalMs } = this.#options
+    const { activeIntervalMs, idleIntervalMs, idleJitter } = this.#options
     const worried = watch.unansweredSince > 0 && watch.state !== 'dead'
-    const dueAt = watch.probedAt + (watch.activeUntil > now || worried ? activeIntervalMs : idleIntervalMs)
+    const dueAt = watch.probedAt + (watch.activeUntil > now || worried ? activeIntervalMs : watch.idleFor)
     if (now < dueAt) {
       watch.nextProbeAt = dueAt
       return
     }
     watch.probedAt = now
+    const random = this.components.randomBytes(2)
+    watch.idleFor = idleIntervalMs * (1 - (idleJitter * (random[0]! * 256 + random[1]!)) / 65_536)
     // By then an answer has come, or it is time to worry.
     watch.nextProbeAt = now + (watch.state === 'dead' && watch.activeUntil <= now ? idleIntervalMs : activeIntervalMs)
     this.#probeAll(peer, watch, now)
@@ -263,7 +283,7 @@ export class PathProber {
     peers.addressSlot[peer] = path.slot
     if (path.rttMs > 0) peers.rttMs[peer] = path.rttMs
     if (before !== path.slot) sink.moved(peer, path.slot, now)
-    watch.nextProbeAt = Math.min(watch.nextProbeAt, now + this.#options.activeIntervalMs)
+    this.#schedule(watch, now + this.#options.activeIntervalMs)
   }
 
   #setState(peer: number, watch: Watch, state: Liveness, now: number): void {
@@ -282,6 +302,7 @@ export class PathProber {
         activeUntil: 0,
         nextProbeAt: now,
         probedAt: -Infinity,
+        idleFor: this.#options.idleIntervalMs,
         unansweredSince: 0,
       }
       this.#watches.set(peer, watch)

@@ -1,7 +1,7 @@
 import { DIGEST_BYTES, DIGEST_GROUPS } from '../wire/directory-message.js'
 import type { HostId } from '../wire/ids.js'
 
-/** One 64-bit hash for each group of hosts over (host, sequence), kept up to date by exclusive or: order does not matter, changes cost nothing. */
+/** One 64-bit hash for each group of hosts over (host, version of its records), kept up to date by exclusive or: order does not matter, changes cost nothing. */
 export class DirectoryDigest {
   readonly #words = new Uint32Array(DIGEST_GROUPS * 2)
 
@@ -10,7 +10,7 @@ export class DirectoryDigest {
     return Number.parseInt(host.slice(0, 2), 16) >> 2
   }
 
-  /** The host's sequence has changed; 0: not there. */
+  /** The version of the host's records (HostRecords.version) has changed; 0: not there. */
   change(host: HostId, from: number, to: number): void {
     this.#toggle(host, from)
     this.#toggle(host, to)
@@ -33,11 +33,11 @@ export class DirectoryDigest {
     return groups
   }
 
-  #toggle(host: HostId, sequence: number): void {
-    if (sequence === 0) return
+  #toggle(host: HostId, version: number): void {
+    if (version === 0) return
     const at = 2 * DirectoryDigest.group(host)
-    const low = sequence >>> 0
-    const high = Math.floor(sequence / 2 ** 32)
+    const low = version >>> 0
+    const high = Math.floor(version / 2 ** 32)
     const a = Number.parseInt(host.slice(2, 10), 16)
     const b = Number.parseInt(host.slice(10, 18), 16)
     this.#words[at]! ^= mix(mix(a ^ low) ^ high)

@@ -2,19 +2,25 @@
 //
 //   push     what this host changes goes to all connected peers at once; news of others go on to some of them, to the rest as a summary
 //   repair   now and then, and at each new session, two hosts compare digests, then summaries; whoever lacks something asks for it
-//   lease    a host's heartbeat renews its records; without one they expire, on our monotonic clock
+//   lease    a host's heartbeat renews its records; without one they expire, on our monotonic clock. Heartbeats that bring nothing else are gathered and
+//            passed on to a few peers; whoever misses one for long asks for it
 //
 // Nothing is kept that is not signed by its host, and no host is believed whose membership is not known and valid.
 
 import {
+  beatBytes,
+  BEATS_BYTES_MAX,
+  BEATS_MAX,
   decodeDirectoryMessage,
   encodeDirectoryMessage,
   listBytes,
   LIST_DIGEST,
   LIVE_BYTES_MAX,
   SUMMARY_ENTRIES,
+  type Beat,
   type Bundle,
   type DirectoryMessage,
+  type LateEntry,
   type SummaryEntry,
 } from '../wire/directory-message.js'
 import type { Locator } from '../path/locator.js'
@@ -30,7 +36,7 @@ import type { SignedRecord } from './record.js'
 import { recordKey, type RecordPayload } from './registration.js'
 
 export interface DirectoryOptions {
-  /** ms that others keep our records after a heartbeat; heartbeats come four times as often. */
+  /** ms that others keep our records after a heartbeat; heartbeats come three times as often. */
   readonly lease: number
   /** ms between comparisons with one peer, in turn. */
   readonly compareEvery: number
@@ -38,6 +44,9 @@ export interface DirectoryOptions {
   readonly fanOut: number
   /** ms that summaries are gathered, and that a gap may close by itself before we ask. */
   readonly gather: number
+  /** ms that heartbeats which bring nothing new are gathered, and to how many peers they then go. */
+  readonly beatGather: number
+  readonly beatFanOut: number
   /** ms between questions about the same host. */
   readonly askEvery: number
   /** ms after the first session from which we count as synchronised, whatever has come. */
@@ -47,9 +56,11 @@ export interface DirectoryOptions {
 
 export const directoryDefaults: DirectoryOptions = {
   lease: 120_000,
-  compareEvery: 5_000,
+  compareEvery: 10_000,
   fanOut: 6,
   gather: 50,
+  beatGather: 2_000,
+  beatFanOut: 4,
   askEvery: 500,
   syncWithin: 2_000,
   hostsMax: 16_384,
@@ -65,6 +76,8 @@ export interface DirectorySink {
   send(to: HostId, message: Uint8Array): void
   /** A record, ours or another's, came, changed or went. Not called for what stays the same. */
   changed(change: RecordChange): void
+  /** A heartbeat of another host, newer than all before. True: others are to have it at once. */
+  heartbeat?(host: HostId, sequence: number, now: number): boolean
   /** Revocations have come from others: sessions with hosts they cover are to end, the list is to be kept. */
   revoked(): void
   /** Rules for names have come from others: names are to be reviewed, the list is to be kept. */
@@ -94,6 +107,9 @@ export class Directory {
   readonly #strangers = new Map<HostId, number>()
   #synced = false
   #quiet = false
+  /** Heartbeats that are to be passed on, by host, and who told us. */
+  readonly #fresh = new Map<HostId, HostId>()
+  #passOnAt = Number.POSITIVE_INFINITY
   #beatAt = Number.POSITIVE_INFINITY
   #compareAt = Number.POSITIVE_INFINITY
   #offerAt = Number.POSITIVE_INFINITY
@@ -219,12 +235,18 @@ export class Directory {
         return this.#receiveWant(from, message, now)
       case 'bundle':
         return this.#receiveBundle(from, message, now)
+      case 'beats':
+        for (const beat of message.beats) this.#receiveBundle(from, { kind: 'bundle', ...beat, records: [] }, now)
+        return
+      case 'late':
+        return this.#receiveLate(from, message.entries, now)
     }
   }
 
   /** When {@link handleTimeout} is to be called; Infinity: not before something else happens. */
   nextTimeout(): number {
-    return Math.min(this.#beatAt, this.#compareAt, this.#offerAt, this.#syncAt, this.#expireAt, this.#wantAt)
+    const spreading = Math.min(this.#beatAt, this.#compareAt, this.#offerAt, this.#passOnAt)
+    return Math.min(spreading, this.#syncAt, this.#expireAt, this.#wantAt)
   }
 
   handleTimeout(now: number): void {
@@ -232,10 +254,24 @@ export class Directory {
     if (this.#expireAt <= now) this.#expire(now)
     if (this.#wantAt <= now) this.#askForMissing(now)
     if (this.#offerAt <= now) this.#sendOffers()
+    if (this.#passOnAt <= now) this.#passOn(now)
     if (this.#compareAt <= now) this.#compare(now)
     if (this.#syncAt <= now) this.markSynced()
   }
 
+  /** Sequence of the newest heartbeat known of the host, this one included; 0: none. */
+  sequenceOf(host: HostId): number {
+    return this.#set(host)?.sequence ?? 0
+  }
+  /** Signs a heartbeat above the sequence, and tells all peers at once: this host lives. */
+  refute(sequence: number, now: number): void {
+    if (sequence >= this.#own.set.sequence) this.#beat(now)
+  }
+
+  /** Goes up when a host comes to {@link hosts} or goes. */
+  get hostsVersion(): number {
+    return this.#hosts.version
+  }
   /** All hosts with records here, this one included. */
   hosts(): HostId[] {
     return [this.#components.trust.self, ...this.#hosts.ids()]
@@ -294,12 +330,12 @@ export class Directory {
     for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: true, records }, now)
   }
 
-  #ownSequence = 0
+  #ownVersion = 0
   #ownChanged(now: number): void {
-    const { sequence, host } = this.#own.set
-    this.#digest.change(host, this.#ownSequence, sequence)
-    this.#ownSequence = sequence
-    this.#beatAt = now + this.#options.lease / 4
+    const { version, host } = this.#own.set
+    this.#digest.change(host, this.#ownVersion, version)
+    this.#ownVersion = version
+    this.#beatAt = now + this.#options.lease / 3
   }
 
   #hello(to: HostId): void {
@@ -388,8 +424,26 @@ export class Directory {
       if (fresh || from === host) set.source = from
       this.#wantSoon(set, now + this.#options.gather)
     }
-    if (stored.length > 0 || named) this.#forward(set, stored, from, now)
-    else if (fresh) this.#offerToSome(host, from, now)
+    const urgent = fresh && this.#sink.heartbeat?.(host, set.sequence, now) === true
+    if (stored.length > 0 || named || urgent) this.#forward(set, stored, from, now)
+    else if (fresh && !(from === host && this.#isMesh)) {
+      this.#fresh.set(host, from)
+      this.#passOnAt = Math.min(this.#passOnAt, now + this.#options.beatGather)
+    }
+  }
+
+  /** Every host that is known here has a session with us: so it is, presumably, with all others, and what a host says itself need not be repeated. */
+  get #isMesh(): boolean {
+    return this.#peers.size >= this.#hosts.size
+  }
+
+  #receiveLate(from: HostId, entries: readonly LateEntry[], now: number): void {
+    const newer = entries.filter(({ host, sequence }) => this.sequenceOf(host) > sequence)
+    this.#sendBeats(
+      from,
+      newer.map(({ host }) => host),
+      now,
+    )
   }
 
   // ---- Spreading ----
@@ -401,18 +455,62 @@ export class Directory {
     for (const peer of others) this.#offer(peer, set.host, now)
   }
 
-  #offerToSome(host: HostId, from: HostId, now: number): void {
-    for (const peer of this.#others(host, from).slice(0, this.#options.fanOut)) this.#offer(peer, host, now)
-  }
-
   /** Peers that may not know yet what `from` said about `host`; the first fanOut of them are a random choice. */
   #others(host: HostId, from: HostId): HostId[] {
     const others = [...this.#peers.keys()].filter((peer) => peer !== host && peer !== from)
-    for (let i = 0; i < others.length - 1 && i < this.#options.fanOut; i++) {
-      const j = i + Math.floor(this.#components.random() * (others.length - i))
-      ;[others[i], others[j]] = [others[j]!, others[i]!]
+    return this.#shuffle(others, this.#options.fanOut)
+  }
+
+  /** Puts a random choice of so many in front. */
+  #shuffle(hosts: HostId[], count: number): HostId[] {
+    for (let i = 0; i < hosts.length - 1 && i < count; i++) {
+      const j = i + Math.floor(this.#components.random() * (hosts.length - i))
+      ;[hosts[i], hosts[j]] = [hosts[j]!, hosts[i]!]
     }
-    return others
+    return hosts
+  }
+
+  /** The gathered heartbeats go to a few peers. */
+  #passOn(now: number): void {
+    this.#passOnAt = Number.POSITIVE_INFINITY
+    const { beatFanOut } = this.#options
+    for (const peer of this.#shuffle([...this.#peers.keys()], beatFanOut).slice(0, beatFanOut)) {
+      const news = [...this.#fresh].filter(([host, from]) => host !== peer && from !== peer)
+      this.#sendBeats(
+        peer,
+        news.map(([host]) => host),
+        now,
+      )
+    }
+    this.#fresh.clear()
+  }
+
+  #sendBeats(to: HostId, hosts: readonly HostId[], now: number): void {
+    let beats: Beat[] = []
+    let bytes = 0
+    for (const host of hosts) {
+      const set = this.#set(host)
+      if (set?.heartbeat === undefined) continue
+      const beat = { host, age: Math.max(0, Math.round(now - set.heardAt)), heartbeat: set.heartbeat.blob }
+      if (beats.length >= BEATS_MAX || bytes + beatBytes(beat) > BEATS_BYTES_MAX) {
+        this.#send(to, { kind: 'beats', beats })
+        beats = []
+        bytes = 0
+      }
+      beats.push(beat)
+      bytes += beatBytes(beat)
+    }
+    if (beats.length > 0) this.#send(to, { kind: 'beats', beats })
+  }
+
+  /** Asks for heartbeats that have not come although they should have: one is missed, with some time for it to spread. */
+  #askForLate(to: HostId, now: number): void {
+    const late: LateEntry[] = []
+    for (const { host, heardAt, sequence, heartbeat } of this.#hosts.all()) {
+      if (heartbeat !== undefined && now - heardAt >= heartbeat.lease / 2) late.push({ host, sequence })
+    }
+    for (let i = 0; i < late.length; i += SUMMARY_ENTRIES)
+      this.#send(to, { kind: 'late', entries: late.slice(i, i + SUMMARY_ENTRIES) })
   }
 
   #offer(peer: HostId, host: HostId, now: number): void {
@@ -440,7 +538,10 @@ export class Directory {
     this.#compareAt = now + this.#compareInterval()
     const peers = [...this.#peers.keys()]
     const peer = peers[Math.floor(this.#components.random() * peers.length)]
-    if (peer !== undefined) this.#send(peer, { kind: 'digest', reply: true, groups: this.#digest.bytes() })
+    if (peer !== undefined) {
+      this.#send(peer, { kind: 'digest', reply: true, groups: this.#digest.bytes() })
+      this.#askForLate(peer, now)
+    }
     this.#recheck()
   }
 

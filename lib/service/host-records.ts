@@ -46,6 +46,13 @@ export class HostRecords {
   get sequence(): number {
     return this.heartbeat?.sequence ?? 0
   }
+  /** A number that is another one whenever the host has published something else, its membership included; 0: no heartbeat. At most 2^48. */
+  get version(): number {
+    if (this.heartbeat === undefined) return 0
+    const { live, membership } = this.heartbeat
+    const word = new DataView(live.buffer, live.byteOffset).getUint32(0)
+    return 1 + word * 65_536 + ((membership[0]! << 8) | membership[1]!)
+  }
   /** Whether all records of the newest heartbeat are here, and no others. */
   get complete(): boolean {
     return this.live !== undefined && this.live.length === this.#bySequence.size

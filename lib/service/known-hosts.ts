@@ -63,6 +63,12 @@ export class KnownHosts {
     readonly hostsMax: number,
   ) {}
 
+  /** Goes up when a host comes or goes. */
+  version = 0
+
+  get size(): number {
+    return this.#hosts.size
+  }
   get(host: HostId): HostRecords | undefined {
     return this.#hosts.get(host)
   }
@@ -90,9 +96,9 @@ export class KnownHosts {
     if (typeof heartbeat === 'string') return { kind: heartbeat }
     const set = this.#hosts.get(host) ?? this.#admit(host)
     if (set === undefined) return { kind: 'refused' }
-    const before = set.sequence
+    const before = set.version
     const fresh = set.beat(heartbeat, now - bundle.age)
-    if (fresh) this.digest.change(host, before, heartbeat.sequence)
+    if (fresh) this.digest.change(host, before, set.version)
 
     const changes: RecordChange[] = []
     const named = bundle.live !== undefined && name(set, bundle.live, changes)
@@ -192,13 +198,15 @@ export class KnownHosts {
     }
     const set = new HostRecords(host, this.hasher)
     this.#hosts.set(host, set)
+    this.version++
     this.#forgotten.delete(host)
     return set
   }
 
   #forget(set: HostRecords): void {
     this.#hosts.delete(set.host)
-    this.digest.change(set.host, set.sequence, 0)
+    this.version++
+    this.digest.change(set.host, set.version, 0)
     const oldest = this.#forgotten.keys().next().value
     if (this.#forgotten.size >= FORGOTTEN_MAX && oldest !== undefined) this.#forgotten.delete(oldest)
     if (set.heartbeat !== undefined) this.#forgotten.set(set.host, set.heartbeat)

@@ -53,7 +53,7 @@ export class Liveness {
     this.#waitingSince[peer] = NONE
   }
 
-  /** An empty frame has been sent. */
+  /** Something was sent that wants no answer: an empty frame, an echo, an acknowledgement. */
   answered(peer: number): void {
     this.#owedSince[peer] = NONE
   }

@@ -126,7 +126,12 @@ export class SessionTable {
     if (this.#liveness.sent(peer, now)) this.#arm(this.#liveness.silentAt(peer, this.#c.peers.rttMs[peer]!))
   }
 
-  /** A frame other than an empty one came from the peer. */
+  /** A frame that answers what came from the peer and wants no answer itself was sealed for it. */
+  answerSent(peer: number): void {
+    this.#liveness.answered(peer)
+  }
+
+  /** A frame came from the peer that nothing answers by itself, as an echo or an acknowledgement would. */
   dataReceived(peer: number, now: number): void {
     if (this.#liveness.received(peer, now)) this.#arm(this.#liveness.keepaliveAt(peer))
   }

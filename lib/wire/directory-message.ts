@@ -7,6 +7,8 @@
 //   summary      for hosts: the sequence of the newest heartbeat known
 //   want         asks for a host's records, less those the sender has
 //   bundle       one host's heartbeat, and records, membership and list of live records as there is need and room
+//   beats        the newest heartbeats of several hosts, nothing else
+//   late         hosts whose next heartbeat has not come: whoever has a newer one answers with beats
 
 import { z } from 'zod'
 import { CONTROL_MESSAGE_MAX, HOST_ID_LENGTH } from './constants.js'
@@ -21,6 +23,9 @@ export const LIST_DIGEST = 8
 /** Entries of one summary and numbers of one list that always fit. */
 export const SUMMARY_ENTRIES = 22
 export const LIVE_BYTES_MAX = 800
+/** Bytes of heartbeats ({@link beatBytes}) that fit into one message of at most BEATS_MAX of them. */
+export const BEATS_BYTES_MAX = CONTROL_MESSAGE_MAX - 16
+export const BEATS_MAX = 7
 const BLOB_MAX = CONTROL_MESSAGE_MAX
 const MEMBERSHIP_MAX = 1_000
 
@@ -43,6 +48,12 @@ export interface Bundle {
   readonly records: readonly SignedBlob[]
 }
 
+/** A heartbeat on its way, as in a {@link Bundle}. */
+export type Beat = Pick<Bundle, 'host' | 'age' | 'heartbeat'>
+
+/** The newest heartbeat of a host that the sender knows. */
+export type LateEntry = Omit<SummaryEntry, 'complete'>
+
 export type DirectoryMessage =
   | {
       readonly kind: 'hello'
@@ -62,9 +73,11 @@ export type DirectoryMessage =
       /** Sequence numbers the sender has, ascending. */
       readonly have: readonly number[]
     }
+  | { readonly kind: 'beats'; readonly beats: readonly Beat[] }
+  | { readonly kind: 'late'; readonly entries: readonly LateEntry[] }
   | Bundle
 
-const Type = { hello: 1, revocations: 2, digest: 3, summary: 4, want: 5, bundle: 6, names: 7 } as const
+const Type = { hello: 1, revocations: 2, digest: 3, summary: 4, want: 5, bundle: 6, names: 7, beats: 8, late: 9 } as const
 
 const whole = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
 const host = bytesOf(HOST_ID_LENGTH)
@@ -87,6 +100,8 @@ const shape = z.union([
     list.nullable(),
     z.array(blob),
   ]),
+  fields([z.literal(Type.beats), z.array(fields([host, whole, blob])).max(BEATS_MAX)]),
+  fields([z.literal(Type.late), z.array(fields([host, whole])).max(SUMMARY_ENTRIES * 2)]),
 ])
 
 /** Throws RangeError for a message that does not fit into a control message: senders split first. */
@@ -125,7 +140,23 @@ export function decodeDirectoryMessage(bytes: Uint8Array): DirectoryMessage | un
     }
     case Type.bundle:
       return decodeBundle(parsed[1], parsed[2], parsed[3], parsed[4], parsed[5], parsed[6])
+    case Type.beats: {
+      const beats: Beat[] = []
+      for (const [id, age, bytes] of parsed[1]) {
+        const heartbeat = decodeSigned(bytes, BLOB_MAX)
+        if (heartbeat === undefined) return undefined
+        beats.push({ host: hostId(id), age, heartbeat })
+      }
+      return { kind: 'beats', beats }
+    }
+    case Type.late:
+      return { kind: 'late', entries: parsed[1].map(([id, sequence]) => ({ host: hostId(id), sequence })) }
   }
+}
+
+/** Bytes that a heartbeat takes in a message of several, at most. */
+export function beatBytes({ heartbeat }: Beat): number {
+  return HOST_ID_LENGTH + SIGNED_OVERHEAD + heartbeat.body.length + 16
 }
 
 /** Bytes that an ascending list takes in a message, at most. */
@@ -193,6 +224,10 @@ function toPackable(message: DirectoryMessage): Packable {
         message.live === undefined ? null : differences(message.live),
         message.records.map((record) => encodeSigned(record)),
       ]
+    case 'beats':
+      return [Type.beats, message.beats.map((b) => [fromHex(b.host), b.age, encodeSigned(b.heartbeat)])]
+    case 'late':
+      return [Type.late, message.entries.map((e) => [fromHex(e.host), e.sequence])]
   }
 }
 

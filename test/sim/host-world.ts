@@ -2,7 +2,7 @@
 // timer; everything random comes from one seed, so that a run is the same every time.
 
 import { Authority } from '../../lib/crypto/authority.js'
-import type { AeadName } from '../../lib/crypto/codec.js'
+import type { AeadName, FrameCodec } from '../../lib/crypto/codec.js'
 import { HostKey } from '../../lib/crypto/host-key.js'
 import { issueMembership } from '../../lib/crypto/membership.js'
 import { IPV4_POOL, ZONE } from '../../lib/crypto/network-profile.js'
@@ -69,6 +69,8 @@ export interface WorldOptions {
   readonly link?: LinkOptions
   /** Real cryptography instead of the stand-in. */
   readonly realCrypto?: boolean
+  /** Another codec than the portable one; for real cryptography only. */
+  readonly codec?: () => FrameCodec
   readonly host?: Partial<HostOptions>
   /** The first host is the issuer of all memberships, and has the authority's key. */
   readonly issuer?: boolean
@@ -160,7 +162,8 @@ export class HostWorld {
     return this.#serial
   }
 
-  codec(): PortableCodec {
+  codec(): FrameCodec {
+    if (this.options.codec !== undefined) return this.options.codec()
     const name: AeadName = 'chacha20-poly1305'
     const real = this.options.realCrypto === true
     return new PortableCodec(real ? portableAeads(this.primitives) : new Map([[name, standInAead]]))
