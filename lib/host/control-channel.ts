@@ -3,7 +3,16 @@ import { decodeControl, encodeControl, type ControlMessage } from '../wire/contr
 import type { DropReason } from '../wire/drop.js'
 
 /** What a control message is about; part of the protocol. */
-export const Channel = { directory: 0, liveness: 1, farewell: 2, flows: 3, hosts: 4, issuing: 5, query: 6 } as const
+export const Channel = {
+  directory: 0,
+  liveness: 1,
+  farewell: 2,
+  flows: 3,
+  hosts: 4,
+  issuing: 5,
+  query: 6,
+  sessions: 7,
+} as const
 export type Channel = (typeof Channel)[keyof typeof Channel]
 
 export interface ControlChannelOptions {

@@ -49,6 +49,7 @@ import { Expulsions } from './expulsions.js'
 import { HostEnvironment } from './host-environment.js'
 import { Farewells } from './farewells.js'
 import type { HostComponents, HostOptions } from './host-options.js'
+import { IdleSessions } from './idle-sessions.js'
 import { Issuing } from './issuing.js'
 import { issuingDefaults } from './issuing-options.js'
 import { Loading } from './loading.js'
@@ -61,7 +62,8 @@ import { Turns } from './turns.js'
 import { Whereabouts } from './whereabouts.js'
 
 const PROBE_TOKEN = 16
-const TICK_MS = 1_000
+/** Between reviews of what has changed about other hosts: there may be many changes at once. */
+const TICK_MS = 100
 const PEERS = 4_096
 const NO_BYTES = new Uint8Array(0)
 /** Frames that need no keepalive in answer: they are answers themselves, or an echo or an acknowledgement answers them at once. */
@@ -99,13 +101,16 @@ export class Host implements SessionSink {
   /** Peer by codec seal slot, for the accounting of what was sent. */
   readonly #sealPeer = new Int32Array(65_536).fill(-1)
   #datagrams: DatagramBatch | undefined
-  #tickAt = -Infinity
+  #tickedAt = -Infinity
+  /** Directory.hostsVersion at the last review. */
+  #hostsVersion = -1
   #leaving = false
   /** Rules for names have come: reviewed once a batch, as they come in many messages. */
   #namesRuled = false
   readonly #syncHold: SyncHold
   readonly #farewells: Farewells
   readonly #loading: Loading
+  readonly #idle: IdleSessions
   readonly #pings = new Pings()
   readonly #turns = new Turns()
 
@@ -237,7 +242,7 @@ export class Host implements SessionSink {
       endpoints: components.endpoints,
       tagsOf,
       policy: () => this.policy,
-      active: (peer, now) => this.prober.active(peer, now),
+      active: (peer, now) => this.#needed(peer, now),
       wantSession: (peer, now) => this.#turns.afterwards(() => this.neighbours.want(peer, now)),
       afterwards: (action) => this.#turns.afterwards(action),
       other: (batch, entry, peer, now) => this.#other(batch, entry, peer, now),
@@ -273,6 +278,16 @@ export class Host implements SessionSink {
       },
       issuing,
     )
+    this.#idle = new IdleSessions(
+      {
+        wanted: (peer) => this.neighbours.wants(this.peers.hostId(peer)),
+        inUse: () => new Set(Array.from(this.flows.flows(), ({ peer }) => peer)),
+        send: (peer, body, now) => this.control.send(peer, Channel.sessions, body, now),
+        pending: (peer) => this.control.pendingFor(peer),
+        end: (peer, now) => this.#end(peer, 'idle', now),
+      },
+      options.idleSessions,
+    )
     this.addresses.claimPeer(Math.floor(wallNow()))
     this.#syncHold = new SyncHold(this.table, network)
   }
@@ -292,6 +307,7 @@ export class Host implements SessionSink {
     this.control.flush(now)
     if (this.#farewells.dueAt < Infinity) this.#farewells.say(now)
     this.#expulsions.heard(now)
+    this.#idle.flush(now)
     this.#release(now)
     this.dataPath.flush(now)
   }
@@ -306,8 +322,9 @@ export class Host implements SessionSink {
       this.neighbours.nextTimeout(),
       this.#issuing.nextTimeout(),
       this.#expulsions.nextTimeout(),
-      this.#tickAt,
       this.#loading.next,
+      this.#idle.nextTimeout(),
+      this.#nextTick(),
       this.#farewells.dueAt,
     )
   }
@@ -322,9 +339,10 @@ export class Host implements SessionSink {
     this.#turns.inside(() => this.flows.handleTimeout(now))
     this.#issuing.handleTimeout(now)
     this.#expulsions.handleTimeout(now)
-    if (now >= this.#tickAt) this.#tick(now)
+    if (now >= this.#nextTick()) this.#tick(now)
     this.#release(now)
     this.neighbours.handleTimeout(now)
+    this.#idle.handleTimeout(now)
     if (now >= this.#farewells.dueAt) this.#farewells.say(now)
     this.dataPath.flush(now)
   }
@@ -508,6 +526,7 @@ export class Host implements SessionSink {
       this.prober.established(peer, session.address, now)
     this.#sizePath(peer)
     this.neighbours.established(peer, decodeLocator(session.address), now)
+    if (!session.rekey) this.#idle.up(peer, now)
     this.#offerPaths(peer)
     if (session.rekey) this.directory.peerRenewed(host)
     else {
@@ -534,6 +553,7 @@ export class Host implements SessionSink {
     this.prober.forget(peer)
     this.whereabouts.asking.forget(peer)
     this.neighbours.lost(peer, now)
+    this.#idle.down(peer)
     this.#c.events.peer(host, 'lost', reason)
   }
 
@@ -601,11 +621,11 @@ export class Host implements SessionSink {
         return this.whereabouts.asking.receive(peer, body, now)
       case Channel.farewell:
         this.flows.peerLost(peer, now)
-        // The last that goes by this session is its acknowledgement, which the leaving host waits for.
-        this.control.flush(now)
-        this.dataPath.flush(now)
-        this.sessions.dropPeer(peer, 'expired', now)
+        this.#end(peer, 'expired', now)
         return this.neighbours.left(peer, now)
+      case Channel.sessions:
+        if (!this.#idle.receive(peer, body, now)) this.drop('bad-control')
+        return
       default:
         this.drop('bad-control')
     }
@@ -627,7 +647,20 @@ export class Host implements SessionSink {
 
   #sent(peer: number, now: number): void {
     this.sessions.dataSent(peer, now)
+    this.#needed(peer, now)
+  }
+
+  /** A flow or bind concerns the peer. */
+  #needed(peer: number, now: number): void {
     this.prober.active(peer, now)
+    this.#idle.used(peer, now)
+  }
+
+  /** Ends the session with the peer. The last that goes by it is the acknowledgement of what it has said, which it waits for. */
+  #end(peer: number, reason: LostReason, now: number): void {
+    this.control.flush(now)
+    this.dataPath.flush(now)
+    this.sessions.dropPeer(peer, reason, now)
   }
 
   #sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
@@ -698,12 +731,11 @@ export class Host implements SessionSink {
     if (payload?.kind === 'registration') this.whereabouts.learned.forget(payload.service, change.host)
     this.#claims.recordChanged(change)
     this.#issuing.recordChanged(change, this.#now)
-    if (change.before === undefined || payload?.kind === 'locators') this.#tickAt = Math.min(this.#tickAt, this.#now)
-    if (this.#claims.due) this.#tickAt = Math.min(this.#tickAt, this.#now)
   }
 
   #revoked(): void {
     this.#expulsions.revoked(this.#now)
+    this.neighbours.reviewDue = true
     this.#reviewNames()
     this.#issuing.revocationsChanged(this.#now)
     this.#c.events.revocationsChanged()
@@ -715,7 +747,6 @@ export class Host implements SessionSink {
     this.catalogue.setRules(rulesInForce(this.#c.trust.nameRules.list()))
     this.#claims.reviewAll()
     this.#syncHold.due = true
-    this.#tickAt = Math.min(this.#tickAt, this.#now)
   }
 
   /** The trust store has a new membership of ours. */
@@ -732,9 +763,22 @@ export class Host implements SessionSink {
     return cut
   }
 
+  /** When what has changed about other hosts is looked at; Infinity: nothing has. */
+  #nextTick(): number {
+    if (this.#claims.due) return this.#now
+    return this.#reviewDue ? this.#tickedAt + TICK_MS : Infinity
+  }
+
+  get #reviewDue(): boolean {
+    return this.neighbours.reviewDue || this.directory.hostsVersion !== this.#hostsVersion
+  }
+
   #tick(now: number): void {
-    this.#tickAt = now + TICK_MS
-    this.neighbours.known(this.directory.hosts(), now)
+    if (this.#reviewDue && now >= this.#tickedAt + TICK_MS) {
+      this.#tickedAt = now
+      this.#hostsVersion = this.directory.hostsVersion
+      this.neighbours.known(this.directory.hosts(), now)
+    }
     if (this.#claims.due) this.#claims.settle(now)
   }
 

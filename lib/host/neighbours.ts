@@ -5,8 +5,6 @@ import type { HostId } from '../wire/ids.js'
 export interface NeighboursOptions {
   /** Up to so many known hosts, a session is kept with each. */
   readonly meshMax: number
-  /** With more, sessions are kept with so many that follow us in the order of IDs, and so many before. */
-  readonly ring: number
   readonly retryMinMs: number
   readonly retryMaxMs: number
   /** Locators tried for one host. */
@@ -20,7 +18,6 @@ export interface NeighboursOptions {
 
 export const neighboursDefaults: NeighboursOptions = {
   meshMax: 32,
-  ring: 4,
   retryMinMs: 500,
   retryMaxMs: 15_000,
   locatorsMax: 8,
@@ -40,7 +37,8 @@ interface Attempt {
 }
 
 /**
- * Whom to keep a session with, and when to try again. Where a host may be is told by its own records and by hints (a token, multicast DNS, where it was last); all of it is
+ * Whom to keep a session with, and when to try again. In a small network that is every host; in a larger one the hosts at distances 1, 2, 4, 8 … in the ring of all IDs, both ways:
+ * two logarithms of their number, each is wanted from both its ends, and from any host to any other it is half a logarithm of steps. Where a host may be is told by its own records and by hints (a token, multicast DNS, where it was last); all of it is
  * only tried, the handshake proves it.
  */
 export class Neighbours {
@@ -50,7 +48,13 @@ export class Neighbours {
   readonly #hints = new Map<HostId, Locator[]>()
   /** Hosts with records. */
   #recorded: ReadonlySet<HostId> = new Set()
-  #wanted: readonly HostId[] = []
+  #wanted: ReadonlySet<HostId> = new Set()
+  /** All members, this host among them, in the order of their IDs. */
+  #ring: readonly HostId[] = []
+  /** When the next attempt is due; undefined: to be worked out anew. */
+  #next: number | undefined
+  /** Who is known, or who may be connected to, has changed: {@link known} is to be called. */
+  reviewDue = true
 
   constructor(
     private readonly components: {
@@ -75,6 +79,7 @@ export class Neighbours {
     const known = this.#hints.get(host)
     if (known === undefined && !this.#hasRoom(host)) return
     const text = formatLocator(locator)
+    if (known === undefined) this.reviewDue = true
     const isNew = known?.every((l) => formatLocator(l) !== text) ?? true
     const rest = (known ?? []).filter((l) => formatLocator(l) !== text)
     this.#hints.set(host, [locator, ...rest].slice(0, this.#options.locatorsMax))
@@ -89,25 +94,41 @@ export class Neighbours {
   /** All hosts known, hinted or by records: the ones to keep sessions with are chosen among them. */
   known(hosts: Iterable<HostId>, now: number): void {
     const { self, excluded } = this.components
+    this.reviewDue = false
+    this.#next = undefined
     this.#recorded = new Set(hosts)
     const hinted = [...this.#hints.keys()].filter((host) => !this.#recorded.has(host))
     const members = [...this.#recorded, ...hinted.filter((host) => !this.#isStranger(host))]
-    const all = members.filter((host) => host !== self && !excluded(host)).sort()
-    const { meshMax, ring } = this.#options
-    if (all.length <= meshMax) this.#wanted = all
-    else {
-      const after = all.findIndex((host) => host > self)
-      const at = after < 0 ? all.length : after
-      const chosen = new Set<HostId>()
-      for (let i = 0; i < ring; i++) {
-        chosen.add(all[(at + i) % all.length]!)
-        chosen.add(all[(at - 1 - i + 2 * all.length) % all.length]!)
-      }
-      this.#wanted = [...chosen]
-    }
+    this.#ring = [...members.filter((host) => host !== self && !excluded(host)), self].sort()
     const strangers = hinted.filter((host) => this.#isStranger(host) && !excluded(host))
-    this.#wanted = [...this.#wanted, ...this.#tried(strangers)]
+    this.#wanted = new Set([...this.#chosen(), ...this.#tried(strangers)])
     for (const host of this.#wanted) this.#attempt(host, now)
+  }
+
+  /** Whether a session is kept with the host, used or not. */
+  wants(host: HostId): boolean {
+    return this.#wanted.has(host)
+  }
+
+  /** Whether the two hosts keep a session with each other, as far as is known here. */
+  adjacent(a: HostId, b: HostId): boolean {
+    const count = this.#ring.length
+    const [i, j] = [place(this.#ring, a), place(this.#ring, b)]
+    if (i < 0 || j < 0 || i === j) return false
+    if (count - 1 <= this.#options.meshMax) return true
+    const distance = Math.min((i - j + count) % count, (j - i + count) % count)
+    return (distance & (distance - 1)) === 0
+  }
+
+  #chosen(): HostId[] {
+    const ring = this.#ring
+    const count = ring.length
+    if (count - 1 <= this.#options.meshMax) return ring.filter((host) => host !== this.components.self)
+    const at = place(ring, this.components.self)
+    const chosen: HostId[] = []
+    for (let distance = 1; distance <= count / 2; distance *= 2)
+      chosen.push(ring[(at + distance) % count]!, ring[(at - distance + count) % count]!)
+    return chosen
   }
 
   /** A flow needs the host now. */
@@ -116,6 +137,7 @@ export class Neighbours {
     if (this.components.excluded(host)) return
     const attempt = this.#attempts.get(peer) ?? this.#attempt(host, now)
     if (attempt === undefined || attempt.up || attempt.connecting) return
+    this.#next = undefined
     this.#connect(peer, attempt, now)
   }
 
@@ -125,8 +147,10 @@ export class Neighbours {
     const host = this.components.peers.hostId(peer)
     const attempt = this.#attempt(host, now)
     if (attempt === undefined) return
+    this.#next = undefined
     attempt.up = true
     attempt.connecting = false
+    if (!attempt.proven) this.reviewDue = true
     attempt.proven = true
     attempt.failures = 0
     attempt.nextAt = Infinity
@@ -136,8 +160,11 @@ export class Neighbours {
   failed(peer: number, now: number): void {
     const attempt = this.#attempts.get(peer)
     if (attempt === undefined || attempt.up) return
+    this.#next = undefined
     attempt.connecting = false
     attempt.failures++
+    // Strangers take turns.
+    if (this.#isStranger(this.components.peers.hostId(peer))) this.reviewDue = true
     const { retryMinMs, retryMaxMs } = this.#options
     const delay = Math.min(retryMinMs * 2 ** Math.min(attempt.failures - 1, 10), retryMaxMs)
     attempt.nextAt = now + delay * (0.75 + 0.5 * this.components.random())
@@ -146,6 +173,7 @@ export class Neighbours {
   lost(peer: number, now: number): void {
     const attempt = this.#attempts.get(peer)
     if (attempt === undefined) return
+    this.#next = undefined
     attempt.up = false
     attempt.connecting = false
     attempt.nextAt = now + this.#options.retryMinMs * this.components.random()
@@ -155,6 +183,7 @@ export class Neighbours {
   left(peer: number, now: number): void {
     const attempt = this.#attempts.get(peer)
     if (attempt === undefined || attempt.up) return
+    this.#next = undefined
     attempt.connecting = false
     attempt.nextAt = now + this.#options.retryMaxMs
   }
@@ -167,6 +196,8 @@ export class Neighbours {
   }
 
   handleTimeout(now: number): void {
+    if (now < this.nextTimeout()) return
+    this.#next = undefined
     const { peers } = this.components
     for (const host of this.#wanted) {
       const peer = peers.indexOf(host)
@@ -177,6 +208,10 @@ export class Neighbours {
   }
 
   nextTimeout(): number {
+    return (this.#next ??= this.#nextAttempt())
+  }
+
+  #nextAttempt(): number {
     const { peers } = this.components
     let next = Infinity
     for (const host of this.#wanted) {
@@ -208,6 +243,7 @@ export class Neighbours {
     if (attempt === undefined || attempt.up || attempt.connecting) return
     if (!this.#isStranger(host)) attempt.failures = 0
     attempt.nextAt = Math.min(attempt.nextAt, now)
+    this.#next = undefined
   }
 
   /** Nothing but hints speak for the host. */
@@ -248,4 +284,16 @@ export class Neighbours {
     }
     return attempt
   }
+}
+
+/** Position in the sorted list; -1: not in it. */
+function place(hosts: readonly HostId[], host: HostId): number {
+  let low = 0
+  let high = hosts.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (hosts[middle]! < host) low = middle + 1
+    else high = middle
+  }
+  return hosts[low] === host ? low : -1
 }

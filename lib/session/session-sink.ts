@@ -16,8 +16,8 @@ export interface Established {
   readonly rttMs: number | undefined
 }
 
-/** Why a session ended: it became too old, or what `dropPeer` said. */
-export type LostReason = DropReason | 'expired'
+/** Why a session ended: it became too old, neither end needs it, or what `dropPeer` said. */
+export type LostReason = DropReason | 'expired' | 'idle'
 /** Why an initiation ended without a session. 'no-answer': also what a peer does that refuses us. */
 export type FailReason = DropReason | 'no-answer' | 'no-address'
 

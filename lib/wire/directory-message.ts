@@ -77,7 +77,17 @@ export type DirectoryMessage =
   | { readonly kind: 'late'; readonly entries: readonly LateEntry[] }
   | Bundle
 
-const Type = { hello: 1, revocations: 2, digest: 3, summary: 4, want: 5, bundle: 6, names: 7, beats: 8, late: 9 } as const
+const Type = {
+  hello: 1,
+  revocations: 2,
+  digest: 3,
+  summary: 4,
+  want: 5,
+  bundle: 6,
+  names: 7,
+  beats: 8,
+  late: 9,
+} as const
 
 const whole = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
 const host = bytesOf(HOST_ID_LENGTH)

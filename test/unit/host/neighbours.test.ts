@@ -157,38 +157,98 @@ test('up to the limit a session is kept with every host', (t) => {
   t.end()
 })
 
-test('beyond the limit sessions form a ring, the same seen from every host', (t) => {
-  const w = new World({ meshMax: 10, ring: 2 })
+/** The hosts connected to, in the order of their numbers. */
+function numbers(w: World): number[] {
+  return w
+    .taken()
+    .map((text) => parseInt(text))
+    .sort((a, b) => a - b)
+}
+
+test('beyond the limit sessions are kept at distances that double, both ways round', (t) => {
+  const w = new World({ meshMax: 10 })
   for (let n = 1; n <= 100; n++) if (n !== 50) w.records.set(id(n), [at(n)])
   w.neighbours.known(w.records.keys(), 0)
   w.neighbours.handleTimeout(0)
-  t.strictSame(
-    w
-      .taken()
-      .map((text) => parseInt(text))
-      .sort((a, b) => a - b),
-    [48, 49, 51, 52],
-  )
+  t.strictSame(numbers(w), [18, 34, 42, 46, 48, 49, 51, 52, 54, 58, 66, 82])
   t.end()
 })
 
 test('the ring closes at its ends', (t) => {
-  const w = new World({ meshMax: 3, ring: 2 })
-  for (let n = 1; n <= 6; n++) w.records.set(id(n), [at(n)])
+  const w = new World({ meshMax: 3 })
+  for (let n = 45; n <= 55; n++) if (n !== 50) w.records.set(id(n), [at(n)])
+  w.records.delete(id(55))
+  w.records.delete(id(54))
   w.neighbours.known(w.records.keys(), 0)
   w.neighbours.handleTimeout(0)
-  t.strictSame(
-    w
-      .taken()
-      .map((text) => parseInt(text))
-      .sort(),
-    [1, 2, 5, 6],
-  )
+  t.strictSame(numbers(w), [45, 46, 48, 49, 51, 52], '50 and 45 are four apart by way of 53, and 46 by way of 47')
+  t.end()
+})
+
+test('a session is wanted from both its ends, or from neither, and few steps lead anywhere', (t) => {
+  for (const count of [12, 33, 64, 101, 200]) {
+    const hosts = Array.from({ length: count }, (_, n) => id(n + 1))
+    const all = hosts.map((self) => {
+      const neighbours = new Neighbours(
+        {
+          self,
+          peers: new PeerTable(self, 256),
+          connect: () => undefined,
+          locatorsOf: () => [],
+          excluded: () => false,
+          random: () => 0.5,
+        },
+        { meshMax: 10 },
+      )
+      neighbours.known(hosts, 0)
+      return neighbours
+    })
+    let most = 0
+    for (const [i, neighbours] of all.entries()) {
+      const wanted = hosts.filter((host) => neighbours.wants(host))
+      most = Math.max(most, wanted.length)
+      for (const [j, host] of hosts.entries()) {
+        const both = neighbours.wants(host) === all[j]!.wants(hosts[i]!)
+        const told = all[0]!.adjacent(hosts[i]!, host) === neighbours.wants(host)
+        if (!both || !told) t.fail(`${count} hosts: ${i} and ${j} do not agree`)
+      }
+    }
+    t.ok(most <= 2 * Math.log2(count), `${count} hosts: ${most} sessions`)
+    let reached = new Set([hosts[0]!])
+    let steps = 0
+    for (; reached.size < count && steps < count; steps++) {
+      const next = [...reached].flatMap((from) => hosts.filter((to) => all[hosts.indexOf(from)]!.wants(to)))
+      reached = new Set([...reached, ...next])
+    }
+    t.ok(steps <= Math.ceil(Math.log2(count) / 2) + 1, `${count} hosts: ${steps} steps`)
+  }
+  t.end()
+})
+
+test('who is to be connected to is only worked out anew when something has changed', (t) => {
+  const w = new World({ strangersTried: 1 })
+  t.ok(w.neighbours.reviewDue, 'at first')
+  w.neighbours.known([id(1)], 0)
+  t.notOk(w.neighbours.reviewDue)
+  w.neighbours.hint(id(1), at(1), 0)
+  t.ok(w.neighbours.reviewDue, 'a host was hinted')
+  w.neighbours.known([id(1)], 0)
+  w.neighbours.hint(id(1), at(2), 0)
+  w.neighbours.handleTimeout(0)
+  w.neighbours.established(w.peer(1), at(1), 0)
+  w.neighbours.known([id(1)], 0)
+  w.neighbours.lost(w.peer(1), 0)
+  w.neighbours.failed(w.peer(1), 0)
+  t.notOk(w.neighbours.reviewDue, 'a known host comes and goes')
+  w.neighbours.hint(id(2), at(2), 0)
+  w.neighbours.known([id(1)], 0)
+  w.neighbours.failed(w.peer(2), 0)
+  t.ok(w.neighbours.reviewDue, 'a stranger did not answer: it is the next one’s turn')
   t.end()
 })
 
 test('a flow gets its session on demand, also outside the ring and before the next retry', (t) => {
-  const w = new World({ meshMax: 3, ring: 1 })
+  const w = new World({ meshMax: 3 })
   for (let n = 1; n <= 9; n++) w.records.set(id(n), [at(n)])
   w.neighbours.known(w.records.keys(), 0)
   w.neighbours.handleTimeout(0)
