@@ -6,7 +6,7 @@ import type { Underlay } from './underlay.js'
 
 /** Batches of one device before the other one gets its turn. */
 const ROUNDS = 8
-/** Timers set by what a batch has begun are noticed within this. */
+/** While batches follow each other, timers set by what they have begun are looked for this often; the first one after a pause is looked at at once. */
 const NOTICE_MS = 5
 /** More faults than this, within this time, are no single packet's doing. */
 const FAULTS_MAX = 20
@@ -50,6 +50,7 @@ export interface Driven {
 export class PacketLoop {
   #timer: NodeJS.Timeout | undefined
   #dueAt = Infinity
+  #noticedAt = -Infinity
   #stopped = false
   #faults = 0
   #faultsSince = -Infinity
@@ -78,14 +79,14 @@ export class PacketLoop {
     const { tunIn } = host.dataPath
     this.#guard(() => {
       for (let i = 0; i < ROUNDS && tun.readBatch(tunIn) > 0; i++) host.tunRead(monotonicNow())
-      this.#arm(NOTICE_MS)
+      this.#notice()
     })
   }
 
   #readWire(): void {
     this.#guard(() => {
       this.components.host.wireRead(monotonicNow())
-      this.#arm(NOTICE_MS)
+      this.#notice()
     })
   }
 
@@ -97,6 +98,16 @@ export class PacketLoop {
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
+  }
+
+  /** A batch may have set a deadline that is earlier than the timer. */
+  #notice(): void {
+    const now = monotonicNow()
+    const pause = now - this.#noticedAt
+    this.#noticedAt = now
+    if (pause < NOTICE_MS) return this.#arm(NOTICE_MS)
+    const next = this.components.host.nextTimeout()
+    if (next < this.#dueAt) this.#arm(Math.max(1, next - now))
   }
 
   #arm(within: number): void {
