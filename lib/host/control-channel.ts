@@ -81,6 +81,8 @@ export class ControlChannel {
   readonly #owing = new Set<number>()
   readonly #options: ControlChannelOptions
   refused = 0
+  /** Not later than the next repetition. */
+  #due = Infinity
 
   constructor(
     private readonly components: {
@@ -165,21 +167,21 @@ export class ControlChannel {
   }
 
   handleTimeout(now: number): void {
+    if (now < this.#due) return
+    this.#due = Infinity
     for (const peer of this.#owing) {
       const conversation = this.#conversation(peer)
       for (const outgoing of conversation.inFlight.values()) {
-        if (now >= this.#dueAt(peer, outgoing)) this.#transmit(peer, conversation, outgoing, now)
+        const at = this.#dueAt(peer, outgoing)
+        if (now >= at) this.#transmit(peer, conversation, outgoing, now)
+        else this.#due = Math.min(this.#due, at)
       }
     }
   }
 
+  /** It may turn out that there is nothing to do. */
   nextTimeout(): number {
-    let next = Infinity
-    for (const peer of this.#owing) {
-      for (const outgoing of this.#conversation(peer).inFlight.values())
-        next = Math.min(next, this.#dueAt(peer, outgoing))
-    }
-    return next
+    return this.#owing.size === 0 ? Infinity : this.#due
   }
 
   #dueAt(peer: number, outgoing: Outgoing): number {
@@ -229,6 +231,7 @@ export class ControlChannel {
   #transmit(peer: number, conversation: Conversation, outgoing: Outgoing, now: number): void {
     outgoing.sentAt = now
     outgoing.tries++
+    this.#due = Math.min(this.#due, this.#dueAt(peer, outgoing))
     this.#frame(peer, conversation, outgoing.id, outgoing.channel, outgoing.body)
   }
 

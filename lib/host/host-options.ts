@@ -15,6 +15,7 @@ import type { DropReason } from '../wire/drop.js'
 import type { HostId } from '../wire/ids.js'
 import type { HostIo } from './data-path.js'
 import type { LocalEndpoints } from './host-environment.js'
+import type { FailureDetectorOptions } from './failure-detector.js'
 import type { IdleSessionsOptions } from './idle-sessions.js'
 import type { IssuingOptions } from './issuing-options.js'
 import type { NeighboursOptions } from './neighbours.js'
@@ -54,6 +55,7 @@ export interface HostOptions {
   readonly directory?: Partial<DirectoryOptions>
   readonly neighbours?: Partial<NeighboursOptions>
   readonly idleSessions?: Partial<IdleSessionsOptions>
+  readonly detector?: Partial<FailureDetectorOptions>
   /** Address mappings of before a restart. */
   readonly mappings?: SavedMappings | undefined
   readonly issuing?: Partial<IssuingOptions>

@@ -39,7 +39,7 @@ import {
 } from '../wire/batch.js'
 import { INNER_HEADER, Kind } from '../wire/constants.js'
 import { DropCounters, type DropReason } from '../wire/drop.js'
-import { fromHex, hostId, type HostId, type ServiceId } from '../wire/ids.js'
+import type { HostId, ServiceId } from '../wire/ids.js'
 import { innerKind } from '../wire/inner.js'
 import { Claims } from './claims.js'
 import { conditionOf } from './condition.js'
@@ -48,6 +48,7 @@ import { DataPath } from './data-path.js'
 import { Expulsions } from './expulsions.js'
 import { HostEnvironment } from './host-environment.js'
 import { Farewells } from './farewells.js'
+import { FailureDetector, type Look } from './failure-detector.js'
 import type { HostComponents, HostOptions } from './host-options.js'
 import { IdleSessions } from './idle-sessions.js'
 import { Issuing } from './issuing.js'
@@ -87,6 +88,7 @@ export class Host implements SessionSink {
   readonly choice: InstanceChoice
   readonly flows: FlowEngine
   readonly neighbours: Neighbours
+  readonly detector: FailureDetector
   readonly environment: HostEnvironment
   readonly whereabouts: Whereabouts
   /** Who may reach what; replacing it cuts flows that it denies, see {@link setPolicy}. */
@@ -159,6 +161,7 @@ export class Host implements SessionSink {
       {
         send: (to, message) => this.#say(to, message),
         changed: (change) => this.#recordChanged(change),
+        heartbeat: (host, now) => this.detector.heartbeat(host, now),
         revoked: () => this.#revoked(),
         namesRuled: () => {
           this.#namesRuled = true
@@ -278,6 +281,24 @@ export class Host implements SessionSink {
       },
       issuing,
     )
+    this.detector = new FailureDetector(
+      {
+        self: this.id,
+        sign: (label, body) => this.members.sign(label, body),
+        verify: (label, blob, host) =>
+          this.members.membership(host) !== undefined && this.members.verify(label, blob, host),
+        look: (host) => this.#look(host),
+        lookNow: (host, now) => this.prober.suspect(this.peers.indexOf(host), now),
+        peers: () => this.#livingPeers(),
+        adjacent: (a, b) => this.neighbours.adjacent(a, b),
+        send: (to, message, now) => this.control.send(this.peers.indexOf(to), Channel.liveness, message, now),
+        heartbeatOf: (host) => this.directory.heartbeatOf(host),
+        learn: (from, host, heartbeat, age, now) => this.directory.learn(from, { host, heartbeat, age }, now),
+        refute: (sequence, now) => this.directory.refute(sequence, now),
+        random,
+      },
+      options.detector,
+    )
     this.#idle = new IdleSessions(
       {
         wanted: (peer) => this.neighbours.wants(this.peers.hostId(peer)),
@@ -324,6 +345,7 @@ export class Host implements SessionSink {
       this.#expulsions.nextTimeout(),
       this.#loading.next,
       this.#idle.nextTimeout(),
+      this.detector.nextTimeout(),
       this.#nextTick(),
       this.#farewells.dueAt,
     )
@@ -334,6 +356,7 @@ export class Host implements SessionSink {
     if (now >= this.#loading.next) this.loaded(now)
     this.sessions.handleTimeout(now)
     this.prober.handleTimeout(now)
+    this.detector.handleTimeout(now)
     this.control.handleTimeout(now)
     this.directory.handleTimeout(now)
     this.#turns.inside(() => this.flows.handleTimeout(now))
@@ -554,6 +577,7 @@ export class Host implements SessionSink {
     this.whereabouts.asking.forget(peer)
     this.neighbours.lost(peer, now)
     this.#idle.down(peer)
+    this.detector.peerDown(host)
     this.#c.events.peer(host, 'lost', reason)
   }
 
@@ -577,13 +601,7 @@ export class Host implements SessionSink {
   liveness(peer: number, state: Liveness, now: number): void {
     const host = this.peers.hostId(peer)
     this.#c.events.peer(host, state, '')
-    if (state === 'alive') return
-    // Others that have a session with it look for themselves.
-    const suspicion = fromHex(host)
-    for (let other = 1; other < this.peers.size; other++) {
-      if (other !== peer && this.prober.liveness(other) === 'alive')
-        this.control.send(other, Channel.liveness, suspicion, now)
-    }
+    this.detector.looked(host, state, now)
   }
 
   moved(peer: number): void {
@@ -610,11 +628,9 @@ export class Host implements SessionSink {
     switch (channel) {
       case Channel.directory:
         return this.directory.receive(this.peers.hostId(peer), body, now)
-      case Channel.liveness: {
-        const suspect = body.length === 32 ? this.peers.indexOf(hostId(body)) : -1
-        if (suspect > 0) this.prober.suspect(suspect, now)
+      case Channel.liveness:
+        if (!this.detector.receive(this.peers.hostId(peer), body, now)) this.drop('bad-control')
         return
-      }
       case Channel.issuing:
         return this.#issuing.receive(peer, body, now)
       case Channel.query:
@@ -639,6 +655,19 @@ export class Host implements SessionSink {
   // ---- Inside ----
 
   #now = 0
+
+  #look(host: HostId): Look | undefined {
+    const peer = this.peers.indexOf(host)
+    const state = peer > 0 ? this.prober.liveness(peer) : undefined
+    return state && { state, heardAt: this.prober.heardAt(peer) ?? -Infinity }
+  }
+
+  #livingPeers(): HostId[] {
+    const living: HostId[] = []
+    for (let peer = 1; peer < this.peers.size; peer++)
+      if (this.prober.liveness(peer) === 'alive') living.push(this.peers.hostId(peer))
+    return living
+  }
 
   #say(to: HostId, message: Uint8Array): void {
     const peer = this.peers.indexOf(to)

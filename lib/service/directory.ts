@@ -77,7 +77,7 @@ export interface DirectorySink {
   /** A record, ours or another's, came, changed or went. Not called for what stays the same. */
   changed(change: RecordChange): void
   /** A heartbeat of another host, newer than all before. True: others are to have it at once. */
-  heartbeat?(host: HostId, sequence: number, now: number): boolean
+  heartbeat?(host: HostId, now: number): boolean
   /** Revocations have come from others: sessions with hosts they cover are to end, the list is to be kept. */
   revoked(): void
   /** Rules for names have come from others: names are to be reviewed, the list is to be kept. */
@@ -236,7 +236,7 @@ export class Directory {
       case 'bundle':
         return this.#receiveBundle(from, message, now)
       case 'beats':
-        for (const beat of message.beats) this.#receiveBundle(from, { kind: 'bundle', ...beat, records: [] }, now)
+        for (const beat of message.beats) this.learn(from, beat, now)
         return
       case 'late':
         return this.#receiveLate(from, message.entries, now)
@@ -259,9 +259,16 @@ export class Directory {
     if (this.#syncAt <= now) this.markSynced()
   }
 
-  /** Sequence of the newest heartbeat known of the host, this one included; 0: none. */
-  sequenceOf(host: HostId): number {
-    return this.#set(host)?.sequence ?? 0
+  /** The newest heartbeat known of the host, this one included, and when it was signed. */
+  heartbeatOf(
+    host: HostId,
+  ): { readonly sequence: number; readonly blob: SignedBlob; readonly signedAt: number } | undefined {
+    const set = this.#set(host)
+    return set?.heartbeat && { sequence: set.sequence, blob: set.heartbeat.blob, signedAt: set.heardAt }
+  }
+  /** Takes a heartbeat that came by another way than in a message to {@link receive}, if it is valid and new. */
+  learn(from: HostId, beat: Beat, now: number): void {
+    this.#receiveBundle(from, { kind: 'bundle', ...beat, records: [] }, now)
   }
   /** Signs a heartbeat above the sequence, and tells all peers at once: this host lives. */
   refute(sequence: number, now: number): void {
@@ -424,7 +431,7 @@ export class Directory {
       if (fresh || from === host) set.source = from
       this.#wantSoon(set, now + this.#options.gather)
     }
-    const urgent = fresh && this.#sink.heartbeat?.(host, set.sequence, now) === true
+    const urgent = fresh && this.#sink.heartbeat?.(host, now) === true
     if (stored.length > 0 || named || urgent) this.#forward(set, stored, from, now)
     else if (fresh && !(from === host && this.#isMesh)) {
       this.#fresh.set(host, from)
@@ -438,7 +445,7 @@ export class Directory {
   }
 
   #receiveLate(from: HostId, entries: readonly LateEntry[], now: number): void {
-    const newer = entries.filter(({ host, sequence }) => this.sequenceOf(host) > sequence)
+    const newer = entries.filter(({ host, sequence }) => (this.#set(host)?.sequence ?? 0) > sequence)
     this.#sendBeats(
       from,
       newer.map(({ host }) => host),

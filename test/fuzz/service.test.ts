@@ -43,6 +43,8 @@ const messages: DirectoryMessage[] = [
     live: [5],
     records: [signed(body)],
   },
+  { kind: 'beats', beats: [{ host: host('h1'), age: 3, heartbeat: signed(beat) }] },
+  { kind: 'late', entries: [{ host: host('h1'), sequence: 2 ** 45 }] },
 ]
 /** Good bytes with some of them replaced, cut or added. */
 const bent = (good: readonly Uint8Array[]) =>
