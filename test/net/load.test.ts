@@ -204,15 +204,22 @@ process.stdin.resume().once('end', () => {
   console.log('whole ' + received)
   process.exit(0)
 })`
-/** h1: this many connections more, at the same time; says what became of them, and closes them when its stdin ends. */
+/** h1: this many connections more, at the same time; says what became of each in the end, and closes them when its stdin ends. */
 const CROWD = `
-const open = []
-const errors = []
-const done = () => { if (open.length + errors.length === ${3 * ROWS}) console.log('crowd ' + JSON.stringify({ open: open.length, errors })) }
+const outcomes = new Map()
+const settled = (socket, outcome) => {
+  outcomes.set(socket, outcome)
+  if (outcomes.size < ${3 * ROWS}) return
+  const all = [...outcomes.values()]
+  const errors = all.filter((one) => one !== 'open')
+  console.log('crowd ' + JSON.stringify({ open: all.length - errors.length, errors }))
+}
 for (let i = 0; i < ${3 * ROWS}; i++) {
   const socket = require('net').connect({ port: 81, host: 'box.svc.internal', family: 4 })
-  socket.once('connect', () => { open.push(socket); done() })
-  socket.once('error', (error) => { errors.push(error.code); done() })
+  // Open is what the other end answers on: "connect" alone also comes of a connection that is refused while it is waited for.
+  socket.once('connect', () => socket.write('x'))
+  socket.once('data', () => settled(socket, 'open'))
+  socket.once('error', (error) => settled(socket, error.code))
 }
 process.stdin.resume().once('end', () => process.exit(0))`
 const crowdShape = z.object({ open: z.number(), errors: z.array(z.string()) })
@@ -242,8 +249,9 @@ for (const small of HOSTS) {
       'as many as there is room for; the others are told at once',
     )
     const between = new Between(before, full)
-    t.equal(between.dropped('flow-table-full'), errors.length)
-    t.equal(between.dropsOnTheWay, errors.length, 'and nothing else was dropped')
+    // A kernel that is told while it is busy with the socket sends its SYN again.
+    t.ok(between.dropped('flow-table-full') >= errors.length, 'each of them is counted')
+    t.equal(between.dropsOnTheWay, between.dropped('flow-table-full'), 'and nothing else was dropped')
     crowd.stdin?.end()
     await net.until('there is room again', async () => {
       const probe = `require('net').connect(81, 'box.svc.internal').on('connect', () => process.exit(0)).on('error', () => process.exit(1))`
