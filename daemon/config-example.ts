@@ -51,8 +51,11 @@ offload:
   buffers: ${BUFFER_BYTES}
 
 # Who moves packets: a thread of its own (own), or the one that also serves the control socket and DNS (main), which saves some memory.
+# Lanes are threads beside it that read, seal, open and write, each with a queue of the TUN device and a UDP port of its own: those after the first port of \`listen\`, which a firewall has to
+# let through (what it does not goes by the first port). auto: half as many as there are processors, up to 8; with fewer than four, one, which needs no further thread and port.
 loop:
   thread: own
+  lanes: auto
 
 limits:
   # Flows at the same time, of this host's programs and to its services. Each takes about 200 bytes of memory once it has been there, so ${Math.round((FLOWS * 200) / 1e6)} MB when all are in use.

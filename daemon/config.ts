@@ -9,6 +9,7 @@ import { z } from 'zod'
 import type { AeadName } from '../lib/crypto/codec.js'
 import { parseLocator, type Locator } from '../lib/path/locator.js'
 import { parseProof } from '../lib/service/name-proof.js'
+import { LANES_MAX } from '../lib/session/payload.js'
 import { RANK_MAX } from '../lib/wire/constants.js'
 import { labelProblem, parseServiceName } from '../lib/service/service-id.js'
 import { TUN_MTU, UDP_PORT } from '../lib/wire/constants.js'
@@ -56,6 +57,8 @@ export interface OffloadSetting {
 export interface LoopSetting {
   /** own: by a thread that does nothing else; main: by the one that also serves programs and people, which saves some memory. */
   readonly thread: 'own' | 'main'
+  /** Of a session, each with a thread of its own, a queue of the TUN device and a UDP port. */
+  readonly lanes: number | 'auto'
 }
 
 /** What the daemon may take of this host. */
@@ -269,7 +272,10 @@ const offloadShape = z.strictObject({
   gro: z.boolean().default(true),
   buffers: z.number().int().min(BUFFER_MIN).max(BUFFER_MAX).default(BUFFER_BYTES),
 })
-const loopShape = z.strictObject({ thread: z.enum(['own', 'main']).default('own') })
+const loopShape = z.strictObject({
+  thread: z.enum(['own', 'main']).default('own'),
+  lanes: z.union([z.literal('auto'), z.number().int().min(1).max(LANES_MAX)]).default('auto'),
+})
 const limitsShape = z.strictObject({ flows: z.number().int().min(FLOWS_MIN).max(FLOWS_MAX).default(FLOWS) })
 const discoveryShape = z.strictObject({
   mdns: z.boolean().default(true),

@@ -1,6 +1,7 @@
+import { availableParallelism } from 'node:os'
 import { FlowTable } from '../lib/flow/flow-table.js'
 import { Host } from '../lib/host/host.js'
-import type { HostEvents } from '../lib/host/host-options.js'
+import { PEER_CAPACITY, type HostEvents } from '../lib/host/host-options.js'
 import { areClaims } from '../lib/host/name-claims.js'
 import { OFFERS_MAX } from '../lib/host/offers.js'
 import { TrafficTap } from '../lib/host/traffic-tap.js'
@@ -8,6 +9,7 @@ import type { Locator } from '../lib/path/locator.js'
 import { formatLocator, parseLocator } from '../lib/path/locator.js'
 import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
 import { savedMappings } from '../lib/service/addresses.js'
+import { PeerTable } from '../lib/path/peers.js'
 import { parseServiceName, serviceIdOf } from '../lib/service/service-id.js'
 import { JoinIssuer } from '../lib/session/join-issuer.js'
 import type { AeadName } from '../lib/crypto/codec.js'
@@ -30,6 +32,7 @@ import { openIdentity, rejoin, stateFile, type Identity } from './identity.js'
 import { Instances, type Instance } from './instances.js'
 import { joinNetwork } from './joining.js'
 import { KnownHosts } from './known-hosts.js'
+import { Lanes, lanesFor } from './lanes/lanes.js'
 import { LinkSetup, type LinkReport } from './link.js'
 import type { Log } from './log.js'
 import { Names, zoneResolver, zoneSources } from './names.js'
@@ -90,6 +93,8 @@ export class Daemon implements RunningDaemon {
     readonly tun: NativeTun,
     readonly link: LinkSetup,
     readonly loop: PacketLoop,
+    /** Above the first. */
+    readonly lanes: Lanes,
     /** What this host offers in handshakes. */
     readonly aeads: readonly AeadName[],
     readonly servers: Servers,
@@ -115,6 +120,7 @@ export class Daemon implements RunningDaemon {
         // Once a dump: the wall clock's own steps would bring packets out of order.
         clockOffset = Date.now() - monotonicNow()
         host.dataPath.tap = on ? this.tap : undefined
+        lanes.work(!on)
         host.wantsDrops = on
       },
     })
@@ -227,6 +233,15 @@ export class Daemon implements RunningDaemon {
     const mappings = await files.read(MAPPINGS_FILE, (bytes) => savedMappings.safeParse(parseJson(bytes)).data)
     const claims = await files.read(CLAIMS_FILE, (bytes) => (areClaims(bytes) ? bytes : undefined))
     const io = new DeviceIo(underlay)
+    const lanes = Lanes.open({
+      count: lanesFor(config.loop.lanes, availableParallelism()) - 1,
+      listen: underlay.locals,
+      sockets: config.offload,
+      aead: config.aead,
+      recordBytes: PeerTable.recordBytes(PEER_CAPACITY),
+    })
+    undo.push(() => lanes.close())
+    io.lanes = lanes
     // The host calls these only once it runs, and then the daemon is there.
     const late: { daemon?: Daemon } = {}
     const daemonOf = () => {
@@ -271,6 +286,7 @@ export class Daemon implements RunningDaemon {
       {
         primitives,
         codec,
+        ...(lanes.count === 0 ? {} : { lanes: lanes.host }),
         hostKey,
         trust,
         io,
@@ -306,13 +322,16 @@ export class Daemon implements RunningDaemon {
         `create the network with another pool (setting pool), or remove that ${kind}`,
       )
     }
-    const tun = new NativeTun({
+    const device = {
       ...config.tun,
       offload: config.offload.tun,
       vnetHeader: config.offload.vnetHeader,
+      multiQueue: lanes.count > 0,
       up: false,
-    })
+    }
+    const tun = new NativeTun(device)
     undo.push(() => tun.close())
+    lanes.attach(device)
     io.tun = tun
     const loop = new PacketLoop({
       host,
@@ -342,6 +361,7 @@ export class Daemon implements RunningDaemon {
       tun,
       link,
       loop,
+      lanes,
       codec.aeads,
       servers,
     )
@@ -358,6 +378,7 @@ export class Daemon implements RunningDaemon {
     for (const warning of this.linkReport.warnings) log.warn({ device: config.tun.name }, warning)
     await this.#openNames()
     loop.start()
+    this.lanes.start(host, loop, log)
     await this.#restorePeers()
     this.#lookForLocators()
     const look = setInterval(() => {

@@ -37,6 +37,8 @@ export interface CodecAddon {
    * @param library for AES-256-GCM; CARACAL_E_AEAD when it cannot be used here
    */
   createCodec(drops: Int32Array, library: AeadLibrary): AddonCodec
+  /** The codec that another thread has shared under this token. */
+  adoptCodec(token: number): AddonCodec
   /** What passed its self-test here, best first. */
   codecAeads(): AeadName[]
   /** Loads libipsec-mb at the first call of the process and tests it against OpenSSL, which takes some 10 ms. */
@@ -97,10 +99,13 @@ export interface AddonCodec {
     outDesc: Int32Array,
     state: Int32Array,
   ): number
+  /** A token with which another thread may adopt the codec, once. */
+  share(): number
 }
 
 const functions = [
   'createCodec',
+  'adoptCodec',
   'codecAeads',
   'ipsecMb',
   'aeadSeal',
@@ -154,17 +159,32 @@ const reportedDrops: readonly DropReason[] = [
   'bad-frame',
 ]
 
-/** The frame codec in the addon. One belongs to one thread; its keys live in native memory and are overwritten when they are removed. */
+/**
+ * The frame codec in the addon. Its keys live in native memory and are overwritten when they are removed. Threads may share one: each has an object of its own,
+ * and while one seals or opens a batch, or changes a key, the others wait.
+ */
 export class NativeCodec implements FrameCodec {
   readonly aeads: readonly AeadName[]
   readonly #codec: AddonCodec
   readonly #state = new Int32Array(2)
 
-  /** @param setting undefined: all that passed its self-test, as fast as possible */
-  constructor(addon: CodecAddon, setting?: AeadSetting) {
+  /**
+   * @param setting undefined: all that passed its self-test, as fast as possible
+   * @param token of {@link share}: no new codec, but that one
+   */
+  constructor(addon: CodecAddon, setting?: AeadSetting, token?: number) {
     this.aeads = addon.codecAeads().filter((aead) => setting?.offer.includes(aead) ?? true)
+    if (token !== undefined) {
+      this.#codec = addon.adoptCodec(token)
+      return
+    }
     const { library } = chooseLibrary(addon, setting?.implementation ?? 'auto')
     this.#codec = addon.createCodec(Int32Array.from(reportedDrops, dropNumber), library)
+  }
+
+  /** A token with which another thread makes its own object of this codec, once. */
+  share(): number {
+    return this.#codec.share()
   }
 
   installSeal(slot: number, aead: AeadName, key: Uint8Array, receiverLane: number): void {

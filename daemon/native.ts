@@ -61,8 +61,19 @@ export interface Native {
   /** Calls back from the event loop whenever the descriptor is readable or broken; one watch a descriptor. */
   watch(handle: NativeHandle, callback: () => void): void
   unwatch(handle: NativeHandle): void
+  /** A watch on hold calls nobody; what is readable then is told when it is taken up again. */
+  pause(handle: NativeHandle, on: boolean): void
   /** Ends the watch and closes the descriptor. */
   close(handle: NativeHandle): void
+
+  /** A token with which another thread may {@link adopt} a descriptor of the same queue, socket or event, once. */
+  share(handle: NativeHandle): number
+  adopt(token: number): NativeHandle
+
+  /** What one thread wakes another with: readable from a signal on until it is cleared. */
+  eventOpen(): NativeHandle
+  eventSignal(handle: NativeHandle): void
+  eventClear(handle: NativeHandle): void
 
   /** Sends `text` (1 to 4,096 bytes) as one datagram to the unix socket `/path` or, abstract, `@name`. Never waits: EAGAIN when its queue is full. */
   notify(path: string, text: string): void
@@ -89,7 +100,13 @@ const functions = [
   'udpSend',
   'watch',
   'unwatch',
+  'pause',
   'close',
+  'share',
+  'adopt',
+  'eventOpen',
+  'eventSignal',
+  'eventClear',
   'notify',
   'trimMemory',
   'listeningSockets',

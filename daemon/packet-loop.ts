@@ -1,6 +1,7 @@
 import type { HostIo } from '../lib/host/data-path.js'
 import type { DatagramBatch, FrameRuns, PacketBatch } from '../lib/wire/batch.js'
 import { systemCode } from './errors.js'
+import type { Lanes } from './lanes/lanes.js'
 import type { TunDevice } from './tun.js'
 import type { Underlay } from './underlay.js'
 
@@ -18,6 +19,8 @@ export const monotonicNow = (): number => performance.now()
 /** The devices as the host writes to them. */
 export class DeviceIo implements HostIo {
   tun: TunDevice | undefined
+  /** The sockets of the lanes above the first. */
+  lanes: Pick<Lanes, 'sendFrames'> | undefined
   tunWriteFailed = 0
 
   constructor(private readonly underlay: Underlay) {}
@@ -26,8 +29,9 @@ export class DeviceIo implements HostIo {
     const written = this.tun?.writeBatch(batch) ?? 0
     this.tunWriteFailed += batch.count - written
   }
-  sendFrames(runs: FrameRuns, addresses: Uint8Array): void {
-    this.underlay.send(runs, addresses)
+  sendFrames(runs: FrameRuns, addresses: Uint8Array, lane: number): void {
+    if (lane === 0) this.underlay.send(runs, addresses)
+    else this.lanes?.sendFrames(runs, addresses, lane)
   }
 }
 
@@ -86,6 +90,14 @@ export class PacketLoop {
   #readWire(): void {
     this.#guard(() => {
       this.components.host.wireRead(monotonicNow())
+      this.#notice()
+    })
+  }
+
+  /** Other devices have something for the host. */
+  run(work: (now: number) => void): void {
+    this.#guard(() => {
+      work(monotonicNow())
       this.#notice()
     })
   }

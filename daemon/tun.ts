@@ -47,7 +47,15 @@ export interface TunOptions {
   readonly vnetHeader?: boolean
 }
 
-/** Opens a TUN device, or attaches to the persistent one of that name, and sets its MTU. */
+/** What of a queue goes to another thread. Good for once. */
+export interface SharedTun {
+  readonly token: number
+  readonly name: string
+  readonly mtu: number
+  readonly offloads: TunOffloads
+}
+
+/** Opens a TUN device, or attaches to the one of that name, and sets its MTU; or takes over a queue that another thread has shared. */
 export class NativeTun implements TunDevice {
   readonly name: string
   readonly mtu: number
@@ -57,7 +65,14 @@ export class NativeTun implements TunDevice {
   #open = true
 
   /** Throws CARACAL_E_TUN_DENIED without the right to, CARACAL_E_TUN for any other failure. */
-  constructor(options: TunOptions) {
+  constructor(options: TunOptions | SharedTun) {
+    if ('token' in options) {
+      this.#handle = this.#native.adopt(options.token)
+      this.name = options.name
+      this.mtu = options.mtu
+      this.offloads = options.offloads
+      return
+    }
     if (!/^[A-Za-z0-9_.%-]{1,15}$/.test(options.name) || options.name === '.' || options.name === '..') {
       throw new CaracalError('CARACAL_E_TUN', `${JSON.stringify(options.name)} is no name of a network interface`)
     }
@@ -100,6 +115,17 @@ export class NativeTun implements TunDevice {
 
   onReadable(callback: () => void): void {
     this.#native.watch(this.#handle, callback)
+  }
+
+  /** On hold, nobody is called back. */
+  pause(on: boolean): void {
+    this.#native.pause(this.#handle, on)
+  }
+
+  /** The same queue, for another thread. */
+  share(): SharedTun {
+    const { name, mtu, offloads } = this
+    return { token: this.#native.share(this.#handle), name, mtu, offloads }
   }
 
   /** Whether the device is to outlive its last descriptor. */

@@ -54,7 +54,16 @@ export interface UdpOptions extends SocketSettings {
   readonly dontFragment?: boolean
 }
 
-/** A real socket. */
+/** What of a socket goes to another thread. Good for once. */
+export interface SharedUdp {
+  readonly token: number
+  readonly local: Locator
+  readonly bufferSizes: BufferSizes
+  readonly gro: boolean
+  readonly gso: boolean
+}
+
+/** A real socket: a new one, or one that another thread has shared. */
 export class NativeUdp implements UdpSocket {
   readonly local: Locator
   readonly bufferSizes: BufferSizes
@@ -68,7 +77,15 @@ export class NativeUdp implements UdpSocket {
   #open = true
 
   /** Throws CARACAL_E_LISTEN. */
-  constructor(options: UdpOptions) {
+  constructor(options: UdpOptions | SharedUdp) {
+    if ('token' in options) {
+      this.#handle = this.#native.adopt(options.token)
+      this.local = options.local
+      this.bufferSizes = options.bufferSizes
+      this.gro = options.gro
+      this.#gso = options.gso
+      return
+    }
     const flags =
       (options.gro === false ? UdpFlag.noGro : 0) |
       (options.gso === false ? UdpFlag.noGso : 0) |
@@ -112,6 +129,17 @@ export class NativeUdp implements UdpSocket {
 
   onReadable(callback: () => void): void {
     this.#native.watch(this.#handle, callback)
+  }
+
+  /** On hold, nobody is called back. */
+  pause(on: boolean): void {
+    this.#native.pause(this.#handle, on)
+  }
+
+  /** The same socket, for another thread. */
+  share(): SharedUdp {
+    const { local, bufferSizes, gro } = this
+    return { token: this.#native.share(this.#handle), local, bufferSizes, gro, gso: this.#gso }
   }
 
   /** Closing twice is allowed. */

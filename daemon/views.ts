@@ -35,6 +35,7 @@ import { chooseLibrary, codecAddon, sealers } from './native-codec.js'
 import { monotonicNow, type DeviceIo } from './packet-loop.js'
 import { ownNameOf } from './proof-setting.js'
 import type { TunDevice } from './tun.js'
+import type { Lanes } from './lanes/lanes.js'
 import type { Underlay } from './underlay.js'
 import { version } from './version.js'
 
@@ -52,6 +53,7 @@ export interface Viewed {
   readonly instances: Instances
   readonly admission: Pick<Admission, 'isIssuer'>
   readonly underlay: Underlay
+  readonly lanes: Pick<Lanes, 'count' | 'ports' | 'framesOut' | 'bytesOut' | 'framesFailed' | 'packetsNotWritten'>
   readonly io: Pick<DeviceIo, 'tunWriteFailed'>
   readonly tun: Pick<TunDevice, 'name' | 'mtu'>
   readonly linkReport: LinkReport | undefined
@@ -66,7 +68,7 @@ const pair = (v4: Uint8Array | undefined, v6: Uint8Array | undefined): AddressPa
 })
 
 export function statusView(daemon: Viewed): StatusResponse {
-  const { host, identity, config, underlay, instances } = daemon
+  const { host, identity, config, underlay, instances, lanes } = daemon
   const { addresses } = host
   const { profile } = identity.trust
   const { open, tcp, udp, icmp } = host.flows.counts
@@ -96,6 +98,7 @@ export function statusView(daemon: Viewed): StatusResponse {
     },
     tun: { name: daemon.tun.name, mtu: daemon.tun.mtu, up: daemon.linkReport !== undefined },
     listen: underlay.locals.map(formatLocator),
+    lanes: { count: 1 + lanes.count, ports: [...lanes.ports] },
     locators: daemon.locators.map(formatLocator),
     dns: { mode: config.dns.kind, detail: daemon.resolver?.description ?? '' },
     sessions: { up: peersUp(daemon).length, known: host.directory.hosts().length - 1 },
@@ -105,22 +108,22 @@ export function statusView(daemon: Viewed): StatusResponse {
       ...host.flows.counters,
       tunPacketsIn: dataPath.tunPacketsIn,
       tunPacketsOut: dataPath.tunPacketsOut,
-      wireFramesOut: dataPath.framesOut,
+      wireFramesOut: dataPath.framesOut + lanes.framesOut,
       wireSingleFramesOut: dataPath.singleFramesOut,
       wireFramesIn: dataPath.framesIn,
       wireClearFramesIn: host.clearFramesIn,
-      wireBytesOut: dataPath.bytesOut,
+      wireBytesOut: dataPath.bytesOut + lanes.bytesOut,
       wireDatagramsIn: dataPath.datagramsIn,
       wireBytesIn: dataPath.bytesIn,
-      wireFramesFailed: underlay.framesFailed,
+      wireFramesFailed: underlay.framesFailed + lanes.framesFailed,
       ...prefixed('query', host.whereabouts.asking.counters),
       ...prefixed('directory', host.directory.counters),
     },
     drops: {
       ...host.drops.toJSON(),
       // The devices count these themselves.
-      'send-failed': host.drops.get('send-failed') + underlay.framesFailed,
-      'tun-write-failed': host.drops.get('tun-write-failed') + daemon.io.tunWriteFailed,
+      'send-failed': host.drops.get('send-failed') + underlay.framesFailed + lanes.framesFailed,
+      'tun-write-failed': host.drops.get('tun-write-failed') + daemon.io.tunWriteFailed + lanes.packetsNotWritten,
     },
     sealing: sealers(daemon.aeads, chooseLibrary(codecAddon(), config.aead.implementation)),
   }

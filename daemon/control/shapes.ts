@@ -33,6 +33,8 @@ export const statusShape = z.object({
   tun: z.object({ name: z.string(), mtu: z.number(), up: z.boolean() }),
   /** Underlay UDP addresses that are open, `ADDR:PORT`. */
   listen: z.array(z.string()),
+  /** UDP ports of the lanes above the first. */
+  lanes: z.object({ count: z.number(), ports: z.array(z.number()) }),
   /** Underlay addresses that others are told. */
   locators: z.array(z.string()),
   dns: z.object({ mode: z.string(), detail: z.string() }),

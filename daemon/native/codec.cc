@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "aead.h"
@@ -69,19 +71,26 @@ enum class Library : uint8_t { openssl, ipsecMb };
 /** The drop numbers that the codec reports, in the order in which JavaScript passes them. */
 enum Drop { kTruncated, kBadVersion, kBadType, kUnknownLane, kBadTag, kReplayed, kBadFrame, kDrops };
 
-/** One codec. Owned by the functions of its JavaScript object: the last one that is collected takes it along. */
+/**
+ * One codec. Owned by the functions of its JavaScript objects, each in an environment (thread) of its own: the last one that is collected takes it along.
+ * Whoever touches its tables or keys holds its mutex.
+ */
 struct Codec {
   int32_t drops[kDrops];
   /** Who does AES-256-GCM; all else is OpenSSL's. */
   Library library = Library::openssl;
-  size_t functions = 0;
+  std::mutex mutex;
   Table<SealLane> seals;
   Table<OpenLane> opens;
 
   int32_t status(Drop drop) const { return -(drops[drop] + 1); }
 };
 
-Codec& codec(const Arguments& args) { return *static_cast<Codec*>(args.data()); }
+using SharedCodec = std::shared_ptr<Codec>;
+using Lock = std::lock_guard<std::mutex>;
+
+const SharedCodec& holder(const Arguments& args) { return *static_cast<const SharedCodec*>(args.data()); }
+Codec& codec(const Arguments& args) { return *holder(args); }
 
 /** An AEAD by name; CARACAL_E_AEAD when it is unknown or not offered here. */
 Aead aeadArgument(const Arguments& args, size_t i) {
@@ -128,19 +137,24 @@ napi_value installSeal(const Arguments& args) {
   auto installed = std::make_unique<SealLane>();
   installed->key = keyArguments(args, 1, 2, Direction::seal, codec(args).library);
   installed->receiverLane = lane;
+  const Lock lock(codec(args).mutex);
   codec(args).seals.set(slot, std::move(installed));
   return nullptr;
 }
 
 /** (slot) */
 napi_value removeSeal(const Arguments& args) {
-  codec(args).seals.set(static_cast<size_t>(args.integer(0, "slot", 0, kSlots - 1)), nullptr);
+  const auto slot = static_cast<size_t>(args.integer(0, "slot", 0, kSlots - 1));
+  const Lock lock(codec(args).mutex);
+  codec(args).seals.set(slot, nullptr);
   return nullptr;
 }
 
 /** (slot) → frames sealed */
 napi_value sealed(const Arguments& args) {
-  const SealLane* lane = codec(args).seals.get(static_cast<size_t>(args.integer(0, "slot", 0, kSlots - 1)));
+  const auto slot = static_cast<size_t>(args.integer(0, "slot", 0, kSlots - 1));
+  const Lock lock(codec(args).mutex);
+  const SealLane* lane = codec(args).seals.get(slot);
   return number(args.env(), lane == nullptr ? 0 : static_cast<double>(lane->counter));
 }
 
@@ -150,6 +164,7 @@ napi_value installOpen(const Arguments& args) {
   auto installed = std::make_unique<OpenLane>();
   installed->key = keyArguments(args, 1, 2, Direction::open, codec(args).library);
   installed->lane = lane;
+  const Lock lock(codec(args).mutex);
   codec(args).opens.set(lane & 0xffff, std::move(installed));
   return nullptr;
 }
@@ -157,6 +172,7 @@ napi_value installOpen(const Arguments& args) {
 /** (lane): nothing when the row has another lane by now. */
 napi_value removeOpen(const Arguments& args) {
   const uint32_t lane = static_cast<uint32_t>(args.integer(0, "lane", 0, UINT32_MAX));
+  const Lock lock(codec(args).mutex);
   const OpenLane* installed = codec(args).opens.get(lane & 0xffff);
   if (installed != nullptr && installed->lane == lane) codec(args).opens.set(lane & 0xffff, nullptr);
   return nullptr;
@@ -189,6 +205,7 @@ napi_value seal(const Arguments& args) {
   checkApart(data, out);
   if (out.length > INT32_MAX) outOfRange("runs.data must have less than 2 GB");
 
+  const Lock lock(codec(args).mutex);
   SealEntry entry;
   for (size_t i = from; i < count; i++) entry.read(data, desc, i, out.length);
   RunWriter runs(out, outDesc, static_cast<size_t>(runsCount), static_cast<size_t>(runsUsed));
@@ -288,6 +305,7 @@ napi_value open(const Arguments& args) {
   if (segments * kOpenWords > outDesc.length || bytes + segments * kEntryOverhead > out.length)
     outOfRange("out must have room for every segment");
 
+  const Lock lock(codec(args).mutex);
   Coalescer coalescer(out, outDesc);
   bool room = true;
   for (size_t d = 0; d < count && room; d++) {
@@ -308,34 +326,42 @@ napi_value open(const Arguments& args) {
   return integer(args.env(), static_cast<int32_t>(coalescer.count()));
 }
 
-void releaseCodec(napi_env, void* data, void*) {
-  auto* const codec = static_cast<Codec*>(data);
-  if (--codec->functions == 0) delete codec;
-}
+void releaseCodec(napi_env, void* data, void*) { delete static_cast<SharedCodec*>(data); }
 
 /** Adds a function to the codec's object; the function holds a share of the codec. */
 template <napi_value (*body)(const Arguments&)>
-void method(napi_env env, napi_value target, const char* name, Codec* codec) {
+void method(napi_env env, napi_value target, const char* name, const SharedCodec& codec) {
   napi_value function;
-  must(napi_create_function(env, name, NAPI_AUTO_LENGTH, guarded<body>, codec, &function), name);
-  must(napi_add_finalizer(env, function, codec, releaseCodec, nullptr, nullptr), name);
-  codec->functions++;
+  auto share = std::make_unique<SharedCodec>(codec);
+  must(napi_create_function(env, name, NAPI_AUTO_LENGTH, guarded<body>, share.get(), &function), name);
+  must(napi_add_finalizer(env, function, share.get(), releaseCodec, nullptr, nullptr), name);
+  share.release();  // the function's finalizer has it
   set(env, target, name, function);
 }
 
-/** (drops: Int32Array of the numbers in the order of `Drop`, library) → an object with the functions above. */
-napi_value createCodec(const Arguments& args) {
-  const Span<int32_t> drops = args.words(0, "drops");
-  if (drops.length != kDrops) outOfRange("drops must have " + std::to_string(static_cast<int>(kDrops)) + " elements");
-  auto created = std::make_unique<Codec>();
-  created->library = libraryArgument(args, 1);
-  for (size_t i = 0; i < kDrops; i++) {
-    if (drops.data[i] < 0 || drops.data[i] == INT32_MAX) outOfRange("drops must not be negative");
-    created->drops[i] = drops.data[i];
-  }
-  const napi_env env = args.env();
+/** Codecs on their way from one environment of the process to another, by token. */
+struct Sharing {
+  std::mutex mutex;
+  std::map<int32_t, SharedCodec> waiting;
+  int32_t last = 0;
+};
+Sharing& sharing() {
+  static Sharing all;
+  return all;
+}
+constexpr size_t kSharedMax = 256;
+
+/** () → token, with which another environment of this process may use the codec too, once. */
+napi_value shareCodec(const Arguments& args) {
+  Sharing& all = sharing();
+  const Lock lock(all.mutex);
+  if (all.waiting.size() >= kSharedMax || all.last == INT32_MAX) throw Fault{"CARACAL_E_LIMIT", "too many shared codecs"};
+  all.waiting.emplace(++all.last, holder(args));
+  return integer(args.env(), all.last);
+}
+
+napi_value codecObject(napi_env env, const SharedCodec& codec) {
   const napi_value target = object(env);
-  Codec* const codec = created.release();  // the functions own it
   method<installSeal>(env, target, "installSeal", codec);
   method<removeSeal>(env, target, "removeSeal", codec);
   method<sealed>(env, target, "sealed", codec);
@@ -343,7 +369,36 @@ napi_value createCodec(const Arguments& args) {
   method<removeOpen>(env, target, "removeOpen", codec);
   method<seal>(env, target, "seal", codec);
   method<open>(env, target, "open", codec);
+  method<shareCodec>(env, target, "share", codec);
   return target;
+}
+
+/** (drops: Int32Array of the numbers in the order of `Drop`, library) → an object with the functions above. */
+napi_value createCodec(const Arguments& args) {
+  const Span<int32_t> drops = args.words(0, "drops");
+  if (drops.length != kDrops) outOfRange("drops must have " + std::to_string(static_cast<int>(kDrops)) + " elements");
+  const auto created = std::make_shared<Codec>();
+  created->library = libraryArgument(args, 1);
+  for (size_t i = 0; i < kDrops; i++) {
+    if (drops.data[i] < 0 || drops.data[i] == INT32_MAX) outOfRange("drops must not be negative");
+    created->drops[i] = drops.data[i];
+  }
+  return codecObject(args.env(), created);
+}
+
+/** (token) → an object with the functions of the codec that was shared. CARACAL_E_CLOSED when nothing waits under the token. */
+napi_value adoptCodec(const Arguments& args) {
+  const auto token = static_cast<int32_t>(args.integer(0, "token", 1, INT32_MAX));
+  SharedCodec taken;
+  {
+    Sharing& all = sharing();
+    const Lock lock(all.mutex);
+    const auto found = all.waiting.find(token);
+    if (found == all.waiting.end()) throw Fault{"CARACAL_E_CLOSED", "no codec is shared under this token"};
+    taken = std::move(found->second);
+    all.waiting.erase(found);
+  }
+  return codecObject(args.env(), taken);
 }
 
 /** () → names of the AEADs offered, best first */
@@ -413,6 +468,7 @@ napi_value CodecInit(napi_env env, napi_value exports) {
   if (!aeadOffered(Aead::chacha20Poly1305))
     throw Fault{"CARACAL_E_AEAD", "ChaCha20-Poly1305 of this Node's OpenSSL did not pass its self-test"};
   define<createCodec>(env, exports, "createCodec", nullptr);
+  define<adoptCodec>(env, exports, "adoptCodec", nullptr);
   define<codecAeads>(env, exports, "codecAeads", nullptr);
   define<aboutIpsecMb>(env, exports, "ipsecMb", nullptr);
   define<aeadSeal>(env, exports, "aeadSeal", nullptr);

@@ -1,5 +1,6 @@
-// The open TUN queues and UDP sockets of one JavaScript environment. JavaScript holds them by handle, a number that names slot and
-// generation, so that a stale or invented handle is found out and never reaches a file descriptor of somebody else.
+// The open TUN queues, UDP sockets and events of one JavaScript environment. JavaScript holds them by handle, a number that names slot and
+// generation, so that a stale or invented handle is found out and never reaches a file descriptor of somebody else. Two environments (threads) that
+// use the same queue or socket have a descriptor each: `share` makes the second one, `adopt` takes it over.
 #pragma once
 
 #include <node_api.h>
@@ -18,17 +19,24 @@ class Descriptors;
 /** One file descriptor with the watch that the event loop has on it. Closing ends the watch first. */
 class Descriptor {
  public:
-  enum class Kind { tun, udp };
+  enum class Kind { tun, udp, event };
 
   Descriptor(Kind kind, int fd) : kind(kind), fd(fd) {}
   virtual ~Descriptor();
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
 
+  /** The same open file by another descriptor, for another thread. Throws when the kernel has no descriptor left. */
+  std::unique_ptr<Descriptor> duplicate() const;
+
   const Kind kind;
   const int fd;
   /** Lives in the event loop until its close callback; null while nobody watches. */
   struct Watch* watch = nullptr;
+
+ protected:
+  /** A descriptor of the same kind and settings. */
+  virtual std::unique_ptr<Descriptor> with(int fd) const = 0;
 };
 
 class Descriptors {
@@ -45,6 +53,8 @@ class Descriptors {
   /** Calls `callback` from the event loop whenever the descriptor is readable or broken. One watch a descriptor. */
   void startWatch(Descriptor& descriptor, napi_value callback);
   void stopWatch(Descriptor& descriptor);
+  /** Readable or not, the callback is left alone until `pause(…, false)`. */
+  void pause(Descriptor& descriptor, bool on);
 
  private:
   friend class Descriptor;

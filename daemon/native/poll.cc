@@ -1,6 +1,12 @@
 // Readiness of descriptors in the event loop of the environment (libuv is part of the node binary), and their lifetime.
 
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
+
+#include <map>
+#include <mutex>
 
 #include "descriptor.h"
 
@@ -20,9 +26,43 @@ constexpr size_t kMaxDescriptors = 4096;
 constexpr uint32_t kSlotBits = 12;
 constexpr uint32_t kGenerations = 1u << (31 - kSlotBits);
 
+/** What one thread wakes another with. */
+struct Event : Descriptor {
+  static constexpr Kind kKind = Kind::event;
+  explicit Event(int fd) : Descriptor(kKind, fd) {}
+
+ protected:
+  std::unique_ptr<Descriptor> with(int fd) const override { return std::make_unique<Event>(fd); }
+};
+
+/** Descriptors on their way from one environment of the process to another, by token. */
+struct Shared {
+  std::mutex mutex;
+  std::map<int32_t, std::unique_ptr<Descriptor>> waiting;
+  int32_t last = 0;
+};
+Shared& shared() {
+  static Shared all;
+  return all;
+}
+
+const char* kindName(Descriptor::Kind kind) {
+  switch (kind) {
+    case Descriptor::Kind::tun: return "a TUN's";
+    case Descriptor::Kind::udp: return "a UDP socket's";
+    default: return "an event's";
+  }
+}
+
 }  // namespace
 
 Descriptor::~Descriptor() { ::close(fd); }
+
+std::unique_ptr<Descriptor> Descriptor::duplicate() const {
+  const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) systemFault("CARACAL_E_LIMIT", "fcntl", errno, "cannot share the device or socket");
+  return with(copy);
+}
 
 Descriptors::Descriptors(napi_env env) : env_(env) {
   must(napi_add_async_cleanup_hook(env, onCleanup, this, &hook_), "cleanup hook");
@@ -47,7 +87,7 @@ Descriptor& Descriptors::get(int64_t handle) {
 
 Descriptor& Descriptors::get(int64_t handle, Descriptor::Kind kind) {
   Descriptor& found = get(handle);
-  if (found.kind != kind) badArgument(kind == Descriptor::Kind::tun ? "handle must be a TUN's" : "handle must be a UDP socket's");
+  if (found.kind != kind) badArgument(std::string("handle must be ") + kindName(kind));
   return found;
 }
 
@@ -88,6 +128,13 @@ void Descriptors::stopWatch(Descriptor& descriptor) {
   watch->callback = nullptr;
   closing_++;
   uv_close(reinterpret_cast<uv_handle_t*>(&watch->poll), onClosed);
+}
+
+void Descriptors::pause(Descriptor& descriptor, bool on) {
+  Watch* watch = descriptor.watch;
+  if (watch == nullptr) return;
+  const int status = on ? uv_poll_stop(&watch->poll) : uv_poll_start(&watch->poll, UV_READABLE, onReadable);
+  if (status != 0) systemFault("CARACAL_E_POLL", "uv_poll_start", -status, "cannot watch the descriptor");
 }
 
 void Descriptors::onClosed(uv_handle_t* handle) {
@@ -158,11 +205,72 @@ napi_value close(const Arguments& args) {
   return undefined(args.env());
 }
 
+/** pause(handle, on): a watch that is on hold says nothing; nothing happens when nobody watches. */
+napi_value pause(const Arguments& args) {
+  all(args).pause(all(args).get(args.integer(0, "handle", 0, INT32_MAX)), args.boolean(1, "on"));
+  return undefined(args.env());
+}
+
+/** share(handle) → token, with which another environment of this process may take over a descriptor of the same device or socket, once. */
+napi_value share(const Arguments& args) {
+  auto copy = all(args).get(args.integer(0, "handle", 0, INT32_MAX)).duplicate();
+  Shared& waiting = shared();
+  const std::lock_guard<std::mutex> lock(waiting.mutex);
+  if (waiting.waiting.size() >= kMaxDescriptors) throw Fault{"CARACAL_E_LIMIT", "too many shared devices and sockets"};
+  while (waiting.waiting.count(++waiting.last) > 0 || waiting.last <= 0)
+    if (waiting.last == INT32_MAX) waiting.last = 0;
+  waiting.waiting.emplace(waiting.last, std::move(copy));
+  return integer(args.env(), waiting.last);
+}
+
+/** adopt(token) → handle. CARACAL_E_CLOSED when nothing waits under the token. */
+napi_value adopt(const Arguments& args) {
+  const auto token = static_cast<int32_t>(args.integer(0, "token", 1, INT32_MAX));
+  std::unique_ptr<Descriptor> taken;
+  {
+    Shared& waiting = shared();
+    const std::lock_guard<std::mutex> lock(waiting.mutex);
+    const auto found = waiting.waiting.find(token);
+    if (found == waiting.waiting.end()) throw Fault{"CARACAL_E_CLOSED", "nothing is shared under this token"};
+    taken = std::move(found->second);
+    waiting.waiting.erase(found);
+  }
+  return integer(args.env(), all(args).add(std::move(taken)));
+}
+
+/** eventOpen() → handle */
+napi_value eventOpen(const Arguments& args) {
+  const int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (fd < 0) systemFault("CARACAL_E_LIMIT", "eventfd", errno, "cannot make an event");
+  return integer(args.env(), all(args).add(std::make_unique<Event>(fd)));
+}
+
+/** eventSignal(handle): makes it readable, for all that share it. */
+napi_value eventSignal(const Arguments& args) {
+  const uint64_t one = 1;
+  // Full is readable too.
+  [[maybe_unused]] const ssize_t done = write(descriptor<Event>(args).fd, &one, sizeof one);
+  return undefined(args.env());
+}
+
+/** eventClear(handle): not readable until it is signalled again. */
+napi_value eventClear(const Arguments& args) {
+  uint64_t count;
+  [[maybe_unused]] const ssize_t done = read(descriptor<Event>(args).fd, &count, sizeof count);
+  return undefined(args.env());
+}
+
 }  // namespace
 }  // namespace caracal
 
 void PollInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
   caracal::define<caracal::watch>(env, exports, "watch", descriptors);
   caracal::define<caracal::unwatch>(env, exports, "unwatch", descriptors);
+  caracal::define<caracal::pause>(env, exports, "pause", descriptors);
   caracal::define<caracal::close>(env, exports, "close", descriptors);
+  caracal::define<caracal::share>(env, exports, "share", descriptors);
+  caracal::define<caracal::adopt>(env, exports, "adopt", descriptors);
+  caracal::define<caracal::eventOpen>(env, exports, "eventOpen", descriptors);
+  caracal::define<caracal::eventSignal>(env, exports, "eventSignal", descriptors);
+  caracal::define<caracal::eventClear>(env, exports, "eventClear", descriptors);
 }

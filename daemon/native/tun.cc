@@ -35,6 +35,14 @@ struct Tun : Descriptor {
   explicit Tun(int fd) : Descriptor(kKind, fd) {}
   bool vnet = false;
   Offload offload = kNone;
+
+ protected:
+  std::unique_ptr<Descriptor> with(int fd) const override {
+    auto copy = std::make_unique<Tun>(fd);
+    copy->vnet = vnet;
+    copy->offload = offload;
+    return copy;
+  }
 };
 
 int openDevice() {

@@ -59,6 +59,14 @@ struct Udp : Descriptor {
   iovec parts[kSendBatch] = {};
   Address addresses[kSendBatch] = {};
   Control controls[kSendBatch] = {};
+
+ protected:
+  std::unique_ptr<Descriptor> with(int fd) const override {
+    auto copy = std::make_unique<Udp>(fd, v6);
+    copy->gro = gro;
+    copy->gso = gso;
+    return copy;
+  }
 };
 
 /** What a send call did, in frames. */

@@ -46,7 +46,7 @@ const own: Implementation<PacketMethods> = {
   },
   answer: async ({ name, type }) => there(resolver)(name, type),
   sample: () => metricsSample(there(daemon)),
-  found: ({ host, locator }) => there(daemon).hint(host, locator),
+  found: ({ host, locator }) => daemon?.hint(host, locator),
   request: ({ operation, args }) => there(requests).call(operation, args),
   watch: (args) => there(requests).watch(args),
   flowPage: ({ args, from, left }) => there(requests).flowPage(args, from, left),

@@ -4,7 +4,7 @@
 //   2. find its flow by what the own kernel sees; none: a first packet, an answer from the wrong address, or nothing of ours
 //   3. is the flow ordinary (established, its other end known, no SYN)? else: opening.ts, accepting.ts
 //   4. hop limit
-//   5. where its peer's frames go: session and path by the peer table
+//   5. where its peer's frames go: session and path by the peer table, or those of the lane whose queue of the TUN it was read from
 //   6. does it fit the path? TCP super-packets are cut smaller, single TCP packets answered with "too big", the rest sent in pieces
 //   7. remember what TCP says
 //   8. rewrite in place: the inner header over the tail of the IP header and the ports, so that it and the rest are one contiguous plaintext
@@ -125,8 +125,8 @@ export class Outbound {
     }
 
     const peer = words[base + Row.peer]!
-    const sealSlot = peers.sealSlot[peer]!
-    const addressSlot = peers.addressSlot[peer]!
+    let sealSlot = peers.sealSlot[peer]!
+    let addressSlot = peers.addressSlot[peer]!
     const seal = this.#seal
     if (seal === undefined || data !== seal.data || sealSlot < 0 || addressSlot < 0) {
       this.#forwardSingly(data, view, row)
@@ -165,6 +165,14 @@ export class Outbound {
     const generation = words[base + Row.remoteGeneration]!
     writeInnerHeader(view, at, slot, generation, Kind.data | flags, packet.trafficClass, hopLimit, packet.protocol)
 
+    if (seal.lane > 0) {
+      const lane = peers.laneAt(peer, seal.lane)
+      if (peers.laneAddressSlot[lane]! >= 0 && peers.laneSealSlot[lane]! >= 0) {
+        sealSlot = peers.laneSealSlot[lane]!
+        addressSlot = peers.laneAddressSlot[lane]!
+        peers.laneUsed[lane] = 1
+      } else seal.byFirst++
+    }
     const { desc } = seal
     const entry = seal.count++ * SEAL_WORDS
     desc[entry + Seal.offset] = at

@@ -20,13 +20,14 @@ import {
   type SealBatch,
 } from '../wire/batch.js'
 import { VNET_HEADER } from '../wire/constants.js'
+import type { LaneInward, LaneOutward } from './lane-buffers.js'
 
 /** The two devices as the host drives them. Nothing is kept: batches are reused as soon as a call returns. */
 export interface HostIo {
   /** Packets to the own kernel. */
   writeTun(batch: PacketBatch): void
-  /** Frames to the underlay; address slots refer to `addresses` (AddressTable.records). */
-  sendFrames(runs: FrameRuns, addresses: Uint8Array): void
+  /** Frames to the underlay, from the socket of this lane; address slots refer to `addresses` (AddressTable.records). */
+  sendFrames(runs: FrameRuns, addresses: Uint8Array, lane: number): void
 }
 
 /** What decides about packets and frames: the flow engine, and the host around it. */
@@ -61,6 +62,7 @@ const RUN_BYTES = 1024 * 1024
 const RUNS = 512
 const SCRATCH_BYTES = 512 * 1024
 const SCRATCH_ENTRIES = 1024
+const LANE_FRAME_BYTES = 256
 
 /**
  * Owner of all packet buffers. Outward: `tunIn` is filled by the device, decided upon in place, sealed into `runs`, sent. Inward: `wireIn` is filled by the
@@ -97,11 +99,18 @@ export class DataPath {
   readonly #scratchSeal = sealBatch(new Uint8Array(SCRATCH_BYTES), SCRATCH_ENTRIES)
   #scratchSealUsed = 0
   readonly #scratchPackets = packetBatch(SCRATCH_BYTES, SCRATCH_ENTRIES)
+  /** The batch of another lane that is being decided upon, and where what is made meanwhile is put behind it. */
+  #outward: LaneOutward | undefined
+  #inward: LaneInward | undefined
+  #behind = 0
+  readonly #laneSeal = sealBatch(new Uint8Array(LANE_FRAME_BYTES), 1)
   readonly #single: DatagramBatch = { ...this.wireIn, desc: new Int32Array(DATAGRAM_WORDS), count: 1 }
 
   constructor(
     private readonly components: {
       readonly codec: FrameCodec
+      /** Of the lanes above the first. */
+      readonly laneCodecs?: readonly FrameCodec[]
       readonly peers: PeerTable
       readonly io: HostIo
       readonly decisions: DataPathDecisions
@@ -130,19 +139,121 @@ export class DataPath {
     this.tap?.settle(now)
   }
 
-  /** The device has filled `wireIn`. */
-  wireRead(now: number): void {
+  /** The device has filled `wireIn`; `lane`: it was the socket of another lane. */
+  wireRead(now: number, lane = 0): void {
     const { wireIn } = this
-    this.datagramsIn += wireIn.count
-    for (let i = 0; i < wireIn.count; i++) {
-      const length = wireIn.desc[i * DATAGRAM_WORDS + 1]!
-      const size = wireIn.desc[i * DATAGRAM_WORDS + 2]!
+    const codec = this.#codec(lane)
+    this.#countIn(wireIn)
+    if (this.tap === undefined) this.#receive(codec, wireIn, now)
+    else this.#receiveTapped(this.tap, codec, now)
+    this.flush(now)
+  }
+
+  /**
+   * The thread of a lane has filled `tunIn`: decides. The entries of `seal` are that lane's to seal and send, in this order, but for those whose keys it does not have: they have
+   * left already, by the first lane.
+   */
+  decideOutward(lane: number, outward: LaneOutward, now: number): void {
+    const { tunIn, seal } = outward
+    this.tunPacketsIn += tunIn.count
+    this.tap?.tunRead(tunIn)
+    seal.count = 0
+    seal.lane = lane
+    seal.byFirst = 0
+    this.#outward = outward
+    this.#behind = tunIn.used
+    try {
+      this.components.decisions.fromTun(tunIn, seal, now)
+    } catch (error) {
+      seal.count = 0
+      throw error
+    } finally {
+      this.#outward = undefined
+    }
+    this.flush(now)
+    if (seal.byFirst > 0) this.#seal(seal)
+    this.tap?.settle(now)
+  }
+
+  /** The thread of a lane has filled `wireIn` and opened it into `open`: decides. The packets of `tunOut` are that thread's to write. */
+  decideInward(inward: LaneInward, now: number): void {
+    const { wireIn, open, tunOut } = inward
+    this.#countIn(wireIn)
+    tunOut.count = 0
+    this.#inward = inward
+    this.#behind = open.used
+    try {
+      this.components.decisions.fromPeers(open, wireIn, tunOut, now)
+    } catch (error) {
+      tunOut.count = 0
+      throw error
+    } finally {
+      this.#inward = undefined
+    }
+    this.tunPacketsOut += tunOut.count
+    this.flush(now)
+  }
+
+  #countIn(datagrams: DatagramBatch): void {
+    this.datagramsIn += datagrams.count
+    for (let i = 0; i < datagrams.count; i++) {
+      const length = datagrams.desc[i * DATAGRAM_WORDS + 1]!
+      const size = datagrams.desc[i * DATAGRAM_WORDS + 2]!
       this.bytesIn += length
       this.framesIn += size > 0 ? Math.max(1, Math.ceil(length / size)) : 1
     }
-    if (this.tap === undefined) this.#receive(wireIn, now)
-    else this.#receiveTapped(this.tap, now)
-    this.flush(now)
+  }
+
+  #codec(lane: number): FrameCodec {
+    const { codec, laneCodecs } = this.components
+    const found = lane === 0 ? codec : laneCodecs?.[lane - 1]
+    if (found === undefined) throw new RangeError(`no lane ${lane}`)
+    return found
+  }
+
+  /**
+   * Queues one plaintext (copied) of a flow: as {@link frameTo}, but among the packets of the batch that is being decided upon, for what was decided first leaves first.
+   */
+  flowFrameTo(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
+    const { peers } = this.components
+    const outward = this.#outward
+    let sealSlot = peers.sealSlot[peer]!
+    let addressSlot = peers.addressSlot[peer]!
+    if (outward === undefined || sealSlot < 0 || addressSlot < 0)
+      return this.frameTo(peer, addressSlot, plaintext, trafficClass)
+    const { seal } = outward
+    const at = this.#behind
+    const full = (seal.count + 1) * SEAL_WORDS > seal.desc.length || at + plaintext.length > seal.data.length
+    if (full) return this.frameTo(peer, addressSlot, plaintext, trafficClass)
+    const lane = peers.laneAt(peer, seal.lane)
+    if (peers.laneAddressSlot[lane]! >= 0 && peers.laneSealSlot[lane]! >= 0) {
+      sealSlot = peers.laneSealSlot[lane]!
+      addressSlot = peers.laneAddressSlot[lane]!
+      peers.laneUsed[lane] = 1
+    } else seal.byFirst++
+    seal.data.set(plaintext, at)
+    this.#behind = at + plaintext.length
+    putSingle(seal, at, plaintext.length, sealSlot, addressSlot, trafficClass)
+    this.singleFramesOut++
+    return true
+  }
+
+  /** Seals one short plaintext on a lane above the first and sends it there at once; false: the peer's session has no such lane. */
+  laneFrame(peer: number, lane: number, addressSlot: number, plaintext: Uint8Array, trafficClass: number): boolean {
+    const { peers } = this.components
+    const sealSlot = lane < peers.lanes ? peers.laneSealSlot[peers.laneAt(peer, lane)]! : -1
+    if (sealSlot < 0 || addressSlot < 0 || plaintext.length > LANE_FRAME_BYTES) return false
+    const batch = this.#laneSeal
+    const runs = this.#runs
+    batch.data.set(plaintext)
+    batch.count = 0
+    putSingle(batch, 0, plaintext.length, sealSlot, addressSlot, trafficClass)
+    runs.count = 0
+    runs.used = 0
+    this.#codec(lane).seal(batch, 0, runs)
+    this.singleFramesOut += runs.count
+    this.#send(runs, lane)
+    return true
   }
 
   /** Queues one plaintext (copied) for a peer's current session to an address slot; false: there is neither. */
@@ -156,24 +267,15 @@ export class DataPath {
     }
     if (this.#scratchSeal.count >= SCRATCH_ENTRIES || this.#scratchSealUsed + plaintext.length > SCRATCH_BYTES)
       this.#flushFrames()
-    const { data, desc, count } = this.#scratchSeal
-    data.set(plaintext, this.#scratchSealUsed)
-    const base = count * SEAL_WORDS
-    desc[base + Seal.offset] = this.#scratchSealUsed
-    desc[base + Seal.length] = plaintext.length
-    desc[base + Seal.headerLength] = plaintext.length
-    desc[base + Seal.gsoSize] = 0
-    desc[base + Seal.gsoKind] = Gso.none
-    desc[base + Seal.sealSlot] = sealSlot
-    desc[base + Seal.addressSlot] = addressSlot
-    desc[base + Seal.trafficClass] = trafficClass
-    this.#scratchSeal.count++
+    this.#scratchSeal.data.set(plaintext, this.#scratchSealUsed)
+    putSingle(this.#scratchSeal, this.#scratchSealUsed, plaintext.length, sealSlot, addressSlot, trafficClass)
     this.#scratchSealUsed += plaintext.length
     return true
   }
 
   /** Queues one packet, vnet header and all (copied), for the own kernel. */
   packet(packet: Uint8Array): void {
+    if (this.#inward !== undefined && this.#packetBehind(this.#inward.tunOut, packet)) return
     if (this.#tunOut.count > 0) {
       this.#flushPackets()
       this.#write(this.#tunOut)
@@ -187,6 +289,18 @@ export class DataPath {
     batch.desc[batch.count * PACKET_WORDS + 1] = packet.length
     batch.count++
     batch.used = offset + packet.length
+  }
+
+  #packetBehind(batch: PacketBatch, packet: Uint8Array): boolean {
+    const offset = align(this.#behind)
+    const entry = batch.count * PACKET_WORDS
+    if (entry + PACKET_WORDS > batch.desc.length || offset + packet.length > batch.data.length) return false
+    batch.data.set(packet, offset)
+    batch.desc[entry] = offset
+    batch.desc[entry + 1] = packet.length
+    batch.count++
+    this.#behind = offset + packet.length
+    return true
   }
 
   /** Sends one datagram in the clear (handshakes). */
@@ -208,8 +322,7 @@ export class DataPath {
     this.tap?.settle(now)
   }
 
-  #receive(datagrams: DatagramBatch, now: number): void {
-    const { codec } = this.components
+  #receive(codec: FrameCodec, datagrams: DatagramBatch, now: number): void {
     codec.open(datagrams, this.#open)
     this.#tunOut.count = 0
     this.#decide(datagrams, now)
@@ -229,10 +342,9 @@ export class DataPath {
   }
 
   /** As without a tap, one frame at a time, so that each can be shown with what became of it. */
-  #receiveTapped(tap: DataPathTap, now: number): void {
+  #receiveTapped(tap: DataPathTap, codec: FrameCodec, now: number): void {
     const { wireIn } = this
     const single = this.#single
-    const { codec } = this.components
     for (let i = 0; i < wireIn.count; i++) {
       const base = i * DATAGRAM_WORDS
       const [start, total, size] = [wireIn.desc[base]!, wireIn.desc[base + 1]!, wireIn.desc[base + 2]!]
@@ -284,7 +396,7 @@ export class DataPath {
   }
 
   #seal(batch: SealBatch, from = 0): void {
-    if (this.tap !== undefined) return this.#sealTapped(this.tap, batch, from)
+    if (this.tap !== undefined && batch.lane === 0) return this.#sealTapped(this.tap, batch, from)
     const { codec } = this.components
     const runs = this.#runs
     for (let next = from; next < batch.count;) {
@@ -316,16 +428,37 @@ export class DataPath {
     batch.count = entries
   }
 
-  #send(runs: FrameRuns): void {
+  #send(runs: FrameRuns, lane = 0): void {
     for (let i = 0; i < runs.count; i++) {
       const length = runs.desc[i * RUN_WORDS + 1]!
       this.bytesOut += length
       this.framesOut += Math.ceil(length / Math.max(runs.desc[i * RUN_WORDS + 2]!, 1))
     }
-    this.components.io.sendFrames(runs, this.components.peers.addresses.records)
+    this.components.io.sendFrames(runs, this.components.peers.addresses.records, lane)
     runs.count = 0
     runs.used = 0
   }
+}
+
+/** One more entry of a batch: a frame that is not segmented. */
+function putSingle(
+  batch: SealBatch,
+  offset: number,
+  length: number,
+  sealSlot: number,
+  addressSlot: number,
+  trafficClass: number,
+): void {
+  const { desc } = batch
+  const base = batch.count++ * SEAL_WORDS
+  desc[base + Seal.offset] = offset
+  desc[base + Seal.length] = length
+  desc[base + Seal.headerLength] = length
+  desc[base + Seal.gsoSize] = 0
+  desc[base + Seal.gsoKind] = Gso.none
+  desc[base + Seal.sealSlot] = sealSlot
+  desc[base + Seal.addressSlot] = addressSlot
+  desc[base + Seal.trafficClass] = trafficClass
 }
 
 /** The IP header behind the vnet header lies on a multiple of four. */

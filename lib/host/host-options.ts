@@ -23,6 +23,8 @@ import type { NeighboursOptions } from './neighbours.js'
 export interface HostComponents {
   readonly primitives: Primitives
   readonly codec: FrameCodec
+  /** Lanes above the first, whose queues and sockets are other threads' work. */
+  readonly lanes?: HostLanes
   readonly hostKey: HostKey
   /** With a membership of this host. */
   readonly trust: TrustStore
@@ -44,10 +46,21 @@ export interface HostComponents {
   readonly pathMtu?: (address: Uint8Array) => number
 }
 
+export interface HostLanes {
+  readonly codecs: readonly FrameCodec[]
+  /** Where the lanes' sockets listen. */
+  readonly ports: readonly number[]
+  /** Memory of the address records: PeerTable.recordBytes(peerCapacity) bytes, zeroed. */
+  readonly records: Uint8Array
+}
+
+export const PEER_CAPACITY = 4_096
+
 export interface HostOptions {
   readonly flowCapacity: number
   /** What this host has is still being restored, at most until then, ms; {@link Host.loaded} ends it before. Default: it is not. */
   readonly loadingUntil?: number
+  /** Default: {@link PEER_CAPACITY}. */
   readonly peerCapacity?: number
   readonly session?: SessionOptions
   readonly prober?: Partial<ProberOptions>

@@ -9,6 +9,7 @@ import { FlowEngine } from '../flow/flow-engine.js'
 import { Generations } from '../flow/flow-id.js'
 import { FlowTable } from '../flow/flow-table.js'
 import { decodeLocator, locatorRecord, type Locator } from '../path/locator.js'
+import { LanePaths } from '../path/lane-paths.js'
 import { PeerTable } from '../path/peers.js'
 import { PathProber, type Liveness } from '../path/prober.js'
 import { Addresses } from '../service/addresses.js'
@@ -45,11 +46,12 @@ import { Claims } from './claims.js'
 import { conditionOf } from './condition.js'
 import { Channel, ControlChannel } from './control-channel.js'
 import { DataPath } from './data-path.js'
+import type { LaneInward, LaneOutward } from './lane-buffers.js'
 import { Expulsions } from './expulsions.js'
 import { HostEnvironment } from './host-environment.js'
 import { Farewells } from './farewells.js'
 import { FailureDetector, type Look } from './failure-detector.js'
-import type { HostComponents, HostOptions } from './host-options.js'
+import { PEER_CAPACITY, type HostComponents, type HostOptions } from './host-options.js'
 import { IdleSessions } from './idle-sessions.js'
 import { Issuing } from './issuing.js'
 import { issuingDefaults } from './issuing-options.js'
@@ -65,7 +67,6 @@ import { Whereabouts } from './whereabouts.js'
 const PROBE_TOKEN = 16
 /** Between reviews of what has changed about other hosts: there may be many changes at once. */
 const TICK_MS = 100
-const PEERS = 4_096
 const NO_BYTES = new Uint8Array(0)
 /** Frames that need no keepalive in answer: they are answers themselves, or an echo or an acknowledgement answers them at once. */
 const SELF_ANSWERED: ReadonlySet<number> = new Set([Kind.empty, Kind.probe, Kind.probeEcho, Kind.control])
@@ -79,6 +80,7 @@ export class Host implements SessionSink {
   readonly dataPath: DataPath
   readonly sessions: SessionTable
   readonly prober: PathProber
+  readonly lanePaths: LanePaths
   readonly control: ControlChannel
   readonly members: MemberTrust
   readonly table = new ServiceTable()
@@ -123,7 +125,9 @@ export class Host implements SessionSink {
     const network = trust.network
     const issuing = { ...issuingDefaults, ...options.issuing }
     const randomBytes = (length: number) => primitives.randomBytes(length)
-    this.peers = new PeerTable(this.id, options.peerCapacity ?? PEERS)
+    const laneCodecs = components.lanes?.codecs ?? []
+    const capacity = options.peerCapacity ?? PEER_CAPACITY
+    this.peers = new PeerTable(this.id, capacity, 1 + laneCodecs.length, components.lanes?.records)
     this.members = new MemberTrust({
       primitives,
       key: hostKey,
@@ -133,11 +137,13 @@ export class Host implements SessionSink {
       wallNow: () => trust.observe(wallNow()),
     })
     this.members.learn(trust.membership ?? NO_BYTES, this.id)
-    this.dataPath = new DataPath({ codec, peers: this.peers, io: components.io, decisions: this })
+    this.dataPath = new DataPath({ codec, laneCodecs, peers: this.peers, io: components.io, decisions: this })
     this.sessions = new SessionTable(
       {
         primitives,
         codec,
+        laneCodecs,
+        lanePorts: components.lanes?.ports ?? [],
         hostKey,
         network,
         membership: trust.membership ?? NO_BYTES,
@@ -152,6 +158,13 @@ export class Host implements SessionSink {
       options.session,
     )
     this.prober = new PathProber({ peers: this.peers, randomBytes, sink: this }, options.prober)
+    this.lanePaths = new LanePaths({
+      peers: this.peers,
+      randomBytes,
+      sendProbe: (peer, lane, slot, token) => {
+        this.dataPath.laneFrame(peer, lane, slot, ownFrame(Kind.probe, token), CONTROL_CLASS)
+      },
+    })
     const epoch = new DataView(primitives.randomBytes(4).buffer).getUint32(0) | 1
     this.control = new ControlChannel({ peers: this.peers, epoch: epoch >>> 0, sink: this })
     this.#farewells = new Farewells(this.peers, this.control)
@@ -249,7 +262,8 @@ export class Host implements SessionSink {
       wantSession: (peer, now) => this.#turns.afterwards(() => this.neighbours.want(peer, now)),
       afterwards: (action) => this.#turns.afterwards(action),
       other: (batch, entry, peer, now) => this.#other(batch, entry, peer, now),
-      sendFrame: (peer, plaintext, trafficClass) => this.#sendFrame(peer, plaintext, trafficClass),
+      sendFrame: (peer, plaintext, trafficClass) =>
+        this.#accounted(peer, this.dataPath.flowFrameTo(peer, plaintext, trafficClass)),
       writePacket: (packet) => this.dataPath.packet(packet),
       drop: (reason, packet) => this.drop(reason, packet),
     })
@@ -321,10 +335,14 @@ export class Host implements SessionSink {
     this.dataPath.tunRead(now)
   }
 
-  /** A socket has filled `dataPath.wireIn`. */
-  wireRead(now: number): void {
+  /** A socket, of this lane, has filled `dataPath.wireIn`. */
+  wireRead(now: number, lane = 0): void {
     this.#now = now
-    this.dataPath.wireRead(now)
+    this.dataPath.wireRead(now, lane)
+    this.#afterFrames(now)
+  }
+
+  #afterFrames(now: number): void {
     this.control.flush(now)
     if (this.#farewells.dueAt < Infinity) this.#farewells.say(now)
     this.#expulsions.heard(now)
@@ -333,10 +351,24 @@ export class Host implements SessionSink {
     this.dataPath.flush(now)
   }
 
+  /** The thread of a lane has read packets from its queue of the TUN: see DataPath. */
+  decideOutward(lane: number, outward: LaneOutward, now: number): void {
+    this.#now = now
+    this.dataPath.decideOutward(lane, outward, now)
+  }
+
+  /** The thread of a lane has received datagrams and opened them: see DataPath. */
+  decideInward(inward: LaneInward, now: number): void {
+    this.#now = now
+    this.dataPath.decideInward(inward, now)
+    this.#afterFrames(now)
+  }
+
   nextTimeout(): number {
     return Math.min(
       this.sessions.nextTimeout(),
       this.prober.nextTimeout(),
+      this.lanePaths.nextTimeout(),
       this.control.nextTimeout(),
       this.directory.nextTimeout(),
       this.flows.nextTimeout(),
@@ -356,6 +388,7 @@ export class Host implements SessionSink {
     if (now >= this.#loading.next) this.loaded(now)
     this.sessions.handleTimeout(now)
     this.prober.handleTimeout(now)
+    this.lanePaths.handleTimeout(now)
     this.detector.handleTimeout(now)
     this.control.handleTimeout(now)
     this.directory.handleTimeout(now)
@@ -508,7 +541,8 @@ export class Host implements SessionSink {
         const peer = this.sessions.transportSeen(desc[base + Open.lane]!, now)
         if (peer < 0) continue
         const kind = innerKind(open.data, desc[base + Open.offset]!)
-        this.prober.heard(peer, datagrams.addresses, record, now, kind !== Kind.probe && kind !== Kind.probeEcho)
+        if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0) this.prober.heardAside(peer, now)
+        else this.prober.heard(peer, datagrams.addresses, record, now, kind !== Kind.probe && kind !== Kind.probeEcho)
         if (!SELF_ANSWERED.has(kind)) this.sessions.dataReceived(peer, now)
       } else if (status === CLEAR) {
         this.clearFramesIn++
@@ -541,13 +575,14 @@ export class Host implements SessionSink {
 
   established(peer: number, session: Established, now: number): void {
     const host = this.peers.hostId(peer)
-    this.#sealPeer[this.peers.sealSlot[peer]!] = peer
+    this.#learnSlots(peer)
     this.members.learn(session.membership.bytes, host)
     if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
     const known = this.prober.liveness(peer) === undefined
     if (known || !session.rekey || this.peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
     this.#sizePath(peer)
+    this.#offerLanes(peer, now)
     this.neighbours.established(peer, decodeLocator(session.address), now)
     if (!session.rekey) this.#idle.up(peer, now)
     this.#offerPaths(peer)
@@ -565,7 +600,7 @@ export class Host implements SessionSink {
   }
 
   confirmed(peer: number, now: number): void {
-    this.#sealPeer[this.peers.sealSlot[peer]!] = peer
+    this.#learnSlots(peer)
     this.flows.sessionUp(peer, now)
   }
 
@@ -573,6 +608,7 @@ export class Host implements SessionSink {
     const host = this.peers.hostId(peer)
     this.directory.peerDown(host)
     this.control.clear(peer)
+    this.lanePaths.forget(peer)
     this.prober.forget(peer)
     this.whereabouts.asking.forget(peer)
     this.neighbours.lost(peer, now)
@@ -606,6 +642,7 @@ export class Host implements SessionSink {
 
   moved(peer: number): void {
     this.#sizePath(peer)
+    this.#offerLanes(peer, this.#now)
     const locator = decodeLocator(this.peers.addresses.record(this.peers.addressSlot[peer]!))
     if (locator === undefined) return
     this.neighbours.hint(this.peers.hostId(peer), locator, this.#now)
@@ -693,12 +730,30 @@ export class Host implements SessionSink {
   }
 
   #sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
-    if (!this.dataPath.frameTo(peer, this.peers.addressSlot[peer]!, plaintext, trafficClass)) {
+    return this.#accounted(peer, this.dataPath.frameTo(peer, this.peers.addressSlot[peer]!, plaintext, trafficClass))
+  }
+
+  #accounted(peer: number, sent: boolean): boolean {
+    if (!sent) {
       this.drop('no-session')
       return false
     }
     this.sessions.dataSent(peer, this.#now)
     return true
+  }
+
+  /** Whose session the codecs' seal slots are. */
+  #learnSlots(peer: number): void {
+    const { peers } = this
+    this.#sealPeer[peers.sealSlot[peer]!] = peer
+    for (let lane = 1; lane < peers.lanes; lane++) {
+      const slot = peers.laneSealSlot[peers.laneAt(peer, lane)]!
+      if (slot >= 0) this.#sealPeer[slot] = peer
+    }
+  }
+
+  #offerLanes(peer: number, now: number): void {
+    if (this.peers.lanes > 1) this.lanePaths.offer(peer, this.sessions.lanePorts(peer), now)
   }
 
   #sizePath(peer: number): void {
@@ -714,6 +769,7 @@ export class Host implements SessionSink {
     const body = batch.data.slice(offset + INNER_HEADER, offset + batch.desc[base + Open.length]!)
     const record = batch.desc[base + Open.datagram]! * ADDRESS_RECORD
     const records = this.#datagrams?.addresses
+    const lane = this.peers.lanes > 1 ? this.sessions.laneNumber(batch.desc[base + Open.lane]!) : 0
     switch (innerKind(batch.data, offset)) {
       case Kind.empty:
         return
@@ -723,22 +779,32 @@ export class Host implements SessionSink {
         })
       case Kind.probe:
         if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
-        this.dataPath.frameTo(
-          peer,
-          this.prober.slotOf(peer, records, record),
-          ownFrame(Kind.probeEcho, body.subarray(0, PROBE_TOKEN)),
-          CONTROL_CLASS,
-        )
+        this.#echo(peer, lane, body.subarray(0, PROBE_TOKEN), records, record)
         this.sessions.answerSent(peer)
         return
       case Kind.probeEcho:
         if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
-        if (!this.#pings.answered(peer, body.subarray(0, PROBE_TOKEN), now))
+        if (lane > 0) this.lanePaths.echoed(peer, lane, body, now)
+        else if (!this.#pings.answered(peer, body.subarray(0, PROBE_TOKEN), now))
           this.prober.echoed(peer, body, records, record, now)
         return
       default:
         this.drop('bad-frame')
     }
+  }
+
+  /** A probe is answered by the lane that it came by, to where it came from. */
+  #echo(peer: number, lane: number, token: Uint8Array, records: Uint8Array, record: number): void {
+    const frame = ownFrame(Kind.probeEcho, token)
+    if (lane === 0) {
+      this.dataPath.frameTo(peer, this.prober.slotOf(peer, records, record), frame, CONTROL_CLASS)
+      return
+    }
+    const { addresses } = this.peers
+    const slot = addresses.acquire(records, record)
+    if (slot < 0) return this.drop('send-failed')
+    this.dataPath.laneFrame(peer, lane, slot, frame, CONTROL_CLASS)
+    addresses.release(slot)
   }
 
   /** First packets that wait for a service are tried again, and refused once nothing more is to come. */

@@ -9,8 +9,13 @@ export class AddressTable {
   readonly #uses: Uint32Array
   readonly #free: number[] = []
 
-  constructor(readonly capacity: number) {
-    this.records = new Uint8Array(capacity * ADDRESS_RECORD)
+  /** @param records their memory, zeroed: `capacity` records */
+  constructor(
+    readonly capacity: number,
+    records: Uint8Array = new Uint8Array(capacity * ADDRESS_RECORD),
+  ) {
+    if (records.length !== capacity * ADDRESS_RECORD) throw new RangeError('memory for another number of addresses')
+    this.records = records
     this.#uses = new Uint32Array(capacity)
   }
 

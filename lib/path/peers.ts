@@ -1,8 +1,11 @@
 import type { HostId } from '../wire/ids.js'
+import { ADDRESS_RECORD } from '../wire/batch.js'
 import { AddressTable } from './address-table.js'
 
 /** Peer index of this host itself: flows whose client and server are the same host. */
 export const SELF = 0
+/** Addresses that are known at a time, for each peer there may be. */
+const ADDRESSES_A_PEER = 4
 
 /**
  * The hosts this one deals with, by peer index, as the data path reads them: one typed-array load from a flow's peer to where its frames go,
@@ -18,19 +21,42 @@ export class PeerTable {
   readonly pathMtu: Int32Array
   /** Smoothed round trip, ms; 0: unknown. */
   readonly rttMs: Float64Array
+  /** Of a peer's lane above the first, at {@link laneAt}: codec seal slot in the current session; -1: none. The session layer writes it. */
+  readonly laneSealSlot: Int32Array
+  /** Where the lane's frames go; -1: it is not proven to work. */
+  readonly laneAddressSlot: Int32Array
+  /** 1: something has gone out on the lane since the path layer looked. */
+  readonly laneUsed: Uint8Array
   readonly #ids: HostId[] = []
   readonly #index = new Map<HostId, number>()
 
   constructor(
     self: HostId,
     readonly capacity: number,
+    /** Lanes that this host has. */
+    readonly lanes = 1,
+    /** Memory of the address records, for a host whose lanes are other threads'. Zeroed. */
+    records?: Uint8Array<ArrayBufferLike>,
   ) {
-    this.addresses = new AddressTable(capacity * 4)
+    this.addresses = new AddressTable(capacity * ADDRESSES_A_PEER, records)
+    this.laneSealSlot = new Int32Array(capacity * (lanes - 1)).fill(-1)
+    this.laneAddressSlot = new Int32Array(capacity * (lanes - 1)).fill(-1)
+    this.laneUsed = new Uint8Array(capacity * (lanes - 1))
     this.sealSlot = new Int32Array(capacity).fill(-1)
     this.addressSlot = new Int32Array(capacity).fill(-1)
     this.pathMtu = new Int32Array(capacity)
     this.rttMs = new Float64Array(capacity)
     this.add(self)
+  }
+
+  /** Bytes of the address records of so many peers. */
+  static recordBytes(capacity: number): number {
+    return capacity * ADDRESSES_A_PEER * ADDRESS_RECORD
+  }
+
+  /** Position of a lane above the first in {@link laneSealSlot} and {@link laneAddressSlot}. */
+  laneAt(peer: number, lane: number): number {
+    return peer * (this.lanes - 1) + lane - 1
   }
 
   get size(): number {

@@ -134,6 +134,22 @@ export class PathProber {
     const { peers } = this.components
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
+    this.#alive(peer, watch, now)
+    const current = peers.addressSlot[peer]!
+    if (current >= 0 && peers.addresses.matches(current, records, offset)) return
+    const path = this.#path(peer, watch, records, offset)
+    if (path === undefined) return
+    if (traffic) path.trafficAt = now
+    if (now - path.sentAt >= this.#options.activeIntervalMs) this.#probe(peer, path, now)
+  }
+
+  /** An authenticated frame came by a lane that says nothing of the peer's paths. */
+  heardAside(peer: number, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch !== undefined) this.#alive(peer, watch, now)
+  }
+
+  #alive(peer: number, watch: Watch, now: number): void {
     watch.heardAt = now
     if (watch.unansweredSince > 0) {
       watch.unansweredSince = 0
@@ -141,12 +157,6 @@ export class PathProber {
       if (watch.activeUntil <= now && watch.state !== 'dead') watch.nextProbeAt = watch.probedAt + watch.idleFor
     }
     if (watch.state !== 'alive') this.#setState(peer, watch, 'alive', now)
-    const current = peers.addressSlot[peer]!
-    if (current >= 0 && peers.addresses.matches(current, records, offset)) return
-    const path = this.#path(peer, watch, records, offset)
-    if (path === undefined) return
-    if (traffic) path.trafficAt = now
-    if (now - path.sentAt >= this.#options.activeIntervalMs) this.#probe(peer, path, now)
   }
 
   /** Our probe came back from the record at `offset`. */

@@ -30,6 +30,8 @@ export class LaneTable {
   readonly peer = new Int32Array(LANE_SLOTS).fill(-1)
   /** {@link LaneRole} by slot. */
   readonly role = new Uint8Array(LANE_SLOTS)
+  /** Position of the lane in its session, by slot: whose codec has its keys. */
+  readonly number = new Uint8Array(LANE_SLOTS)
   /** Entries opened, by slot. */
   readonly opened = new Float64Array(LANE_SLOTS)
   #cursor = 0
@@ -37,7 +39,8 @@ export class LaneTable {
 
   constructor(
     readonly primitives: Primitives,
-    readonly codec: FrameCodec,
+    /** By number of the lane. */
+    readonly codecs: readonly FrameCodec[],
   ) {}
 
   get used(): number {
@@ -47,31 +50,33 @@ export class LaneTable {
   /** So many lane indexes (u32) for the peer; undefined: there are not as many slots left. */
   reserve(peer: number, count: number): readonly number[] | undefined {
     if (LANE_SLOTS - this.#used < count) return undefined
-    return Array.from({ length: count }, () => this.#take(peer))
+    return Array.from({ length: count }, (_, number) => this.#take(peer, number))
   }
 
-  #take(peer: number): number {
+  #take(peer: number, number: number): number {
     while (this.role[this.#cursor] !== LaneRole.free) this.#cursor = (this.#cursor + 1) & SLOT_MASK
     const slot = this.#cursor
     this.#cursor = (slot + 1) & SLOT_MASK
     this.#used++
     this.role[slot] = LaneRole.reserved
     this.peer[slot] = peer
+    this.number[slot] = number
     this.opened[slot] = 0
     const random = this.primitives.randomBytes(2)
     return (slot | (random[0]! << 16) | (random[1]! << 24)) >>> 0
   }
 
-  /** Gives the lane its keys. `number`: its position in the session. `remote`: the other end's index of it. */
+  /** Gives the lane its keys. `remote`: the other end's index of it. */
   install(
     lane: number,
-    number: number,
     aead: AeadName,
     exporter: Uint8Array,
     initiator: boolean,
     remote: number,
   ): void {
-    const { primitives, codec } = this
+    const { primitives } = this
+    const number = this.number[lane & SLOT_MASK]!
+    const codec = this.#codec(lane & SLOT_MASK)
     const outbound = initiator ? 'initiator-to-responder' : 'responder-to-initiator'
     const inbound = initiator ? 'responder-to-initiator' : 'initiator-to-responder'
     const sealKey = exportTransportKey(primitives, exporter, { direction: outbound, lane: number, aead })
@@ -88,12 +93,24 @@ export class LaneTable {
     const role = this.role[slot]
     if (role === LaneRole.free) return
     if (role !== LaneRole.reserved) {
-      this.codec.removeSeal(slot)
-      this.codec.removeOpen(lane)
+      this.#codec(slot).removeSeal(slot)
+      this.#codec(slot).removeOpen(lane)
     }
     this.role[slot] = LaneRole.free
     this.peer[slot] = -1
     this.#used--
+  }
+
+  /** Frames sealed on a lane so far. */
+  sealed(lane: number): number {
+    const slot = lane & SLOT_MASK
+    return this.#codec(slot).sealed(slot)
+  }
+
+  #codec(slot: number): FrameCodec {
+    const codec = this.codecs[this.number[slot]!]
+    if (codec === undefined) throw new RangeError(`no codec for lane ${this.number[slot]}`)
+    return codec
   }
 }
 

@@ -23,6 +23,8 @@ export interface InitPayload {
   readonly lanes: readonly number[]
   /** One above that of the initiator's session with the responder; see {@link ResponsePayload.generation}. */
   readonly generation: number
+  /** UDP ports of the initiator's lanes above the first, in their order; the first one's is where it is reached anyway. */
+  readonly ports: readonly number[]
 }
 
 /** Inside a response. */
@@ -35,6 +37,8 @@ export interface ResponsePayload {
   readonly lanes: readonly number[]
   /** The session's place in the order of this pair's sessions, known to both ends: a later handshake has a greater one, crossing handshakes have equal ones. */
   readonly generation: number
+  /** UDP ports of the responder's lanes above the first. */
+  readonly ports: readonly number[]
 }
 
 const KNOWN_AEADS: readonly AeadName[] = ['chacha20-poly1305', 'aes-256-gcm']
@@ -44,6 +48,7 @@ const aeads = z.array(z.string().max(32)).max(16)
 const lanes = z.array(z.number().int().min(0).max(0xffff_ffff)).min(1).max(LANES_MAX)
 const generation = z.number().int().min(1).max(GENERATION_MAX)
 const stamp = bytesUpTo(8, 8)
+const ports = z.array(z.number().int().min(1).max(0xffff)).max(LANES_MAX - 1)
 
 const initShape = fields([membership, stamp, aeads, lanes, generation])
 const responseShape = fields([membership, aeads, z.string().max(32), lanes, generation])
@@ -52,28 +57,39 @@ const responseShape = fields([membership, aeads, z.string().max(32), lanes, gene
 export function encodeInit(payload: InitPayload): Uint8Array {
   const stampBytes = new Uint8Array(8)
   new DataView(stampBytes.buffer).setBigUint64(0, payload.stamp)
-  return packPayload(FrameType.init, [payload.membership, stampBytes, payload.aeads, payload.lanes, payload.generation])
+  const { membership, aeads, lanes, generation, ports } = payload
+  return packPayload(FrameType.init, [membership, stampBytes, aeads, lanes, generation, ...given(ports)])
 }
 
 export function decodeInit(bytes: Uint8Array): InitPayload | undefined {
   const value = unpackPayload(bytes, initShape)
   if (value === undefined) return undefined
-  const [membership, stamp, aeads, lanes, generation] = value
+  const [membership, stamp, aeads, lanes, generation, rest] = value
   const view = new DataView(stamp.buffer, stamp.byteOffset, 8)
-  return { membership, stamp: view.getBigUint64(0), aeads: aeads.filter(isAead), lanes, generation }
+  return { membership, stamp: view.getBigUint64(0), aeads: aeads.filter(isAead), lanes, generation, ports: portsIn(rest) }
 }
 
 /** Throws RangeError when it does not fit a datagram. */
 export function encodeResponse(payload: ResponsePayload): Uint8Array {
-  const { membership, aeads, aead, lanes, generation } = payload
-  return packPayload(FrameType.response, [membership, aeads, aead, lanes, generation])
+  const { membership, aeads, aead, lanes, generation, ports } = payload
+  return packPayload(FrameType.response, [membership, aeads, aead, lanes, generation, ...given(ports)])
 }
 
 export function decodeResponse(bytes: Uint8Array): ResponsePayload | undefined {
   const value = unpackPayload(bytes, responseShape)
   if (value === undefined) return undefined
-  const [membership, aeads, aead, lanes, generation] = value
-  return isAead(aead) ? { membership, aeads: aeads.filter(isAead), aead, lanes, generation } : undefined
+  const [membership, aeads, aead, lanes, generation, rest] = value
+  if (!isAead(aead)) return undefined
+  return { membership, aeads: aeads.filter(isAead), aead, lanes, generation, ports: portsIn(rest) }
+}
+
+/** An optional field: a host with one lane leaves it out, as hosts did that knew of one lane only. */
+function given(ports: readonly number[]): (readonly number[])[] {
+  return ports.length === 0 ? [] : [ports]
+}
+
+function portsIn(field: unknown): readonly number[] {
+  return ports.safeParse(field).data ?? []
 }
 
 /** Length (2, LE), packed value, zeros up to the least length of this type. Throws RangeError when it does not fit. */

@@ -1,4 +1,5 @@
 import type { Membership } from '../crypto/membership.js'
+import type { PeerTable } from '../path/peers.js'
 import type { HandshakeMacs } from './macs.js'
 import { OUTSTANDING_MAX, type Initiation } from './initiation.js'
 import { LaneRole } from './lanes.js'
@@ -45,8 +46,7 @@ export class PeerSessions {
     readonly lower: boolean,
     readonly staticKey: Uint8Array,
     readonly macs: HandshakeMacs,
-    /** PeerTable.sealSlot. */
-    readonly sealSlot: Int32Array,
+    readonly peers: PeerTable,
   ) {}
 
   get nextGeneration(): number {
@@ -166,13 +166,21 @@ export class PeerSessions {
     this.membership = session.parameters.membership
     this.addresses = [session.parameters.address, ...this.addresses].slice(0, OUTSTANDING_MAX)
     session.setRole(role)
-    this.sealSlot[this.peer] = session.sealSlot
+    this.#publish(session)
     if (former !== undefined) {
       this.rekeys++
       former.setRole(LaneRole.previous)
       this.#keepPrevious(former)
     }
     if (session.confirmed) this.#retirePrevious(now)
+  }
+
+  /** What frames to the peer are sealed with from now on. */
+  #publish(session: Session | undefined): void {
+    const { peers, peer } = this
+    const slots = session?.sealSlots ?? []
+    peers.sealSlot[peer] = slots[0] ?? -1
+    for (let lane = 1; lane < peers.lanes; lane++) peers.laneSealSlot[peers.laneAt(peer, lane)] = slots[lane] ?? -1
   }
 
   #keepPrevious(session: Session): void {
@@ -189,7 +197,7 @@ export class PeerSessions {
   #closeCurrent(): void {
     this.current?.close()
     this.current = undefined
-    this.sealSlot[this.peer] = -1
+    this.#publish(undefined)
     this.renewAt = Infinity
     this.proofAt = Infinity
   }

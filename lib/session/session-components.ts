@@ -19,6 +19,10 @@ export interface JoinResponder {
 export interface SessionComponents {
   readonly primitives: Primitives
   readonly codec: FrameCodec
+  /** Codecs of this host's lanes above the first. */
+  readonly laneCodecs?: readonly FrameCodec[]
+  /** Their UDP ports. */
+  readonly lanePorts?: readonly number[]
   readonly hostKey: HostKey
   readonly network: NetworkId
   /** Our own membership, as signed. */
@@ -34,8 +38,6 @@ export interface SessionComponents {
 }
 
 export interface SessionOptions extends GuardOptions, ScheduleOptions, LivenessOptions {
-  /** Lanes a session is to have at most. */
-  readonly lanes?: number
   readonly rekeyAfterMs?: number
   readonly rekeyAfterFrames?: number
   /** Sessions whose initiators have not proven themselves, over all peers. */

@@ -62,7 +62,7 @@ export class SessionTable {
     this.#membership = checkedMembership(components.membership)
     this.#noise = noiseOptions(primitives, hostKey, network, 'session')
     this.#responder = new Responder(primitives, this.#noise, trust)
-    this.#lanes = new LaneTable(primitives, codec)
+    this.#lanes = new LaneTable(primitives, [codec, ...(components.laneCodecs ?? [])].slice(0, LANES_MAX))
     this.#liveness = new Liveness(peers.capacity, options)
     this.#indexes = new IndexTable(primitives)
     this.lanePeer = this.#lanes.peer
@@ -144,6 +144,17 @@ export class SessionTable {
     state.membership = undefined
     this.#liveness.clear(peer)
     if (state.closeAll()) this.#c.sink.lost(peer, reason, now)
+  }
+
+  /** Number of one of our lanes (u32 or i32) in its session; 0 for one that is not known. */
+  laneNumber(lane: number): number {
+    return this.#lanes.number[laneSlot(lane)]!
+  }
+
+  /** UDP ports of the peer's lanes above the first in the current session. */
+  lanePorts(peer: number): readonly number[] {
+    const session = this.#states[peer]?.current
+    return session?.parameters.remotePorts.slice(0, session.parameters.ownLanes.length - 1) ?? []
   }
 
   /** As verified in the last handshake; undefined: never had a session, or was dropped. */
@@ -229,7 +240,8 @@ export class SessionTable {
     const lanes = this.#unconfirmedFull() ? undefined : this.#reserve(peer, payload.lanes.length)
     if (lanes === undefined) return 'queue-full'
     const generation = Math.min(GENERATION_MAX, Math.max(payload.generation, state.nextGeneration))
-    const response = { membership: this.#membership, aeads: this.#c.codec.aeads, aead, lanes, generation }
+    const ports = this.#ports(lanes)
+    const response = { membership: this.#membership, aeads: this.#c.codec.aeads, aead, lanes, generation, ports }
     const answer = this.#responder.answer(request, this.#indexes.random(), response)
     if (answer === undefined || answer.datagram.length > 3 * view.bytes.length) {
       this.#release(lanes)
@@ -243,6 +255,7 @@ export class SessionTable {
       createdAt: now,
       ownLanes: lanes,
       remoteLanes: payload.lanes,
+      remotePorts: payload.ports,
       membership,
       address: address.slice(0, ADDRESS_RECORD),
     }
@@ -278,6 +291,7 @@ export class SessionTable {
       createdAt: now,
       ownLanes: own.slice(0, payload.lanes.length),
       remoteLanes: payload.lanes,
+      remotePorts: payload.ports,
       membership,
       address: address.slice(0, ADDRESS_RECORD),
     }
@@ -341,7 +355,7 @@ export class SessionTable {
   // ---- What is started here ----
 
   #initiate(state: PeerSessions, addresses: readonly Uint8Array[], now: number): void {
-    const lanes = this.#reserve(state.peer, this.#options.lanes ?? 1)
+    const lanes = this.#reserve(state.peer, LANES_MAX)
     if (lanes === undefined) return this.#c.sink.failed(state.peer, 'queue-full', now)
     state.promisedLanes = lanes
     // A peer that asked just now is about to prove itself; then ours is not needed.
@@ -361,6 +375,7 @@ export class SessionTable {
           aeads: this.#c.codec.aeads,
           lanes,
           generation: state.nextGeneration,
+          ports: this.#ports(lanes),
         }),
       indexes: this.#indexes.of(state),
     })
@@ -466,14 +481,18 @@ export class SessionTable {
     const staticKey = staticKeyOf(primitives, id)
     if (staticKey === undefined) return undefined
     const macs = new HandshakeMacs(primitives, staticKey)
-    const state = new PeerSessions(peer, hostKey.id < id, staticKey, macs, peers.sealSlot)
+    const state = new PeerSessions(peer, hostKey.id < id, staticKey, macs, peers)
     this.#states[peer] = state
     return state
   }
 
   /** Up to as many lanes as wanted and allowed; undefined: no slots left. */
   #reserve(peer: number, wanted: number): readonly number[] | undefined {
-    return this.#lanes.reserve(peer, Math.min(wanted, this.#options.lanes ?? 1, LANES_MAX))
+    return this.#lanes.reserve(peer, Math.min(wanted, this.#lanes.codecs.length))
+  }
+
+  #ports(lanes: readonly number[]): readonly number[] {
+    return (this.#c.lanePorts ?? []).slice(0, lanes.length - 1)
   }
 
   #release(lanes: readonly number[]): void {

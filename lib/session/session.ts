@@ -13,6 +13,8 @@ export interface SessionParameters {
   /** Our lane indexes and the other end's, in the same order. */
   readonly ownLanes: readonly number[]
   readonly remoteLanes: readonly number[]
+  /** UDP ports of the other end's lanes above the first, as far as it has said them. */
+  readonly remotePorts: readonly number[]
   readonly membership: Membership
   /** Address record that the handshake's message came from. */
   readonly address: Uint8Array
@@ -34,7 +36,7 @@ export class Session {
   ) {
     const { aead, initiator, ownLanes, remoteLanes } = parameters
     this.retireAt = parameters.createdAt + REJECT_AFTER_MS
-    ownLanes.forEach((lane, i) => lanes.install(lane, i, aead, exporter, initiator, remoteLanes[i]!))
+    ownLanes.forEach((lane, i) => lanes.install(lane, aead, exporter, initiator, remoteLanes[i]!))
     this.setRole(role)
   }
 
@@ -55,6 +57,11 @@ export class Session {
     return laneSlot(this.parameters.ownLanes[0]!)
   }
 
+  /** Codec seal slots of all lanes, in their order. */
+  get sealSlots(): readonly number[] {
+    return this.parameters.ownLanes.map(laneSlot)
+  }
+
   hasSlot(slot: number): boolean {
     return this.parameters.ownLanes.some((lane) => laneSlot(lane) === slot)
   }
@@ -65,7 +72,7 @@ export class Session {
 
   /** Frames sealed so far, over all lanes. */
   get sealed(): number {
-    return this.parameters.ownLanes.reduce((sum, lane) => sum + this.lanes.codec.sealed(laneSlot(lane)), 0)
+    return this.parameters.ownLanes.reduce((sum, lane) => sum + this.lanes.sealed(lane), 0)
   }
 
   /** Entries opened so far, over all lanes. */

@@ -41,6 +41,10 @@ export interface SealBatch {
   readonly view: DataView
   readonly desc: Int32Array
   count: number
+  /** Lane whose batch it is. */
+  lane: number
+  /** Entries that go by the first lane although the batch is another's. */
+  byFirst: number
 }
 export const SEAL_WORDS = 8
 /** Word positions of a SealBatch descriptor. */
@@ -104,34 +108,48 @@ export const Open = {
 export const OPENED = 0
 export const CLEAR = 1
 
+/** Gives memory for the arrays of a batch, in its order: zeroed, at an offset that its elements allow. */
+export type Allocate = (bytes: number) => { readonly buffer: ArrayBufferLike; readonly offset: number }
+
+const ownMemory: Allocate = (bytes) => ({ buffer: new ArrayBuffer(bytes), offset: 0 })
+
+function byteArray(length: number, allocate: Allocate): Uint8Array {
+  const { buffer, offset } = allocate(length)
+  return new Uint8Array(buffer, offset, length)
+}
+function wordArray(length: number, allocate: Allocate): Int32Array {
+  const { buffer, offset } = allocate(length * Int32Array.BYTES_PER_ELEMENT)
+  return new Int32Array(buffer, offset, length)
+}
+function viewOf(data: Uint8Array): DataView {
+  return new DataView(data.buffer, data.byteOffset, data.byteLength)
+}
+
 /** Allocates a PacketBatch. */
-export function packetBatch(bytes: number, packets: number): PacketBatch {
-  const data = new Uint8Array(bytes)
-  return { data, view: new DataView(data.buffer), desc: new Int32Array(packets * PACKET_WORDS), count: 0, used: 0 }
+export function packetBatch(bytes: number, packets: number, allocate = ownMemory): PacketBatch {
+  const data = byteArray(bytes, allocate)
+  return { data, view: viewOf(data), desc: wordArray(packets * PACKET_WORDS, allocate), count: 0, used: 0 }
 }
 /** Allocates a DatagramBatch of `datagrams` buffers of 64 KB. */
-export function datagramBatch(datagrams: number): DatagramBatch {
-  const data = new Uint8Array(datagrams * 65_536)
-  const addresses = new Uint8Array(datagrams * ADDRESS_RECORD)
-  return {
-    data,
-    view: new DataView(data.buffer),
-    desc: new Int32Array(datagrams * DATAGRAM_WORDS),
-    addresses,
-    count: 0,
-  }
+export function datagramBatch(datagrams: number, allocate = ownMemory): DatagramBatch {
+  const data = byteArray(datagrams * 65_536, allocate)
+  const addresses = byteArray(datagrams * ADDRESS_RECORD, allocate)
+  return { data, view: viewOf(data), desc: wordArray(datagrams * DATAGRAM_WORDS, allocate), addresses, count: 0 }
 }
 /** A SealBatch over bytes that its owner already has. */
-export function sealBatch(data: Uint8Array, entries: number): SealBatch {
-  const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
-  return { data, view, desc: new Int32Array(entries * SEAL_WORDS), count: 0 }
+export function sealBatch(data: Uint8Array, entries: number, allocate = ownMemory): SealBatch {
+  return { data, view: viewOf(data), desc: wordArray(entries * SEAL_WORDS, allocate), count: 0, lane: 0, byFirst: 0 }
 }
 /** Allocates FrameRuns. */
 export function frameRuns(bytes: number, runs: number): FrameRuns {
   return { data: new Uint8Array(bytes), desc: new Int32Array(runs * RUN_WORDS), count: 0, used: 0 }
 }
 /** Allocates an OpenBatch. */
-export function openBatch(bytes: number, entries: number): OpenBatch {
-  const data = new Uint8Array(bytes)
-  return { data, view: new DataView(data.buffer), desc: new Int32Array(entries * OPEN_WORDS), count: 0, used: 0 }
+export function openBatch(bytes: number, entries: number, allocate = ownMemory): OpenBatch {
+  const data = byteArray(bytes, allocate)
+  return { data, view: viewOf(data), desc: wordArray(entries * OPEN_WORDS, allocate), count: 0, used: 0 }
+}
+/** A PacketBatch over the bytes of an OpenBatch: what is opened is written from where it lies. */
+export function packetsOver(open: OpenBatch, packets: number, allocate = ownMemory): PacketBatch {
+  return { data: open.data, view: open.view, desc: wordArray(packets * PACKET_WORDS, allocate), count: 0, used: 0 }
 }

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import { test } from 'tap'
 import { loadSodium } from '../../lib/crypto/sodium.js'
@@ -83,13 +84,15 @@ test('what is encoded is decoded', async () => {
       fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
       fc.array(u32, { minLength: 1, maxLength: 4 }),
       fc.integer({ min: 1, max: 2 ** 48 }),
-      (membership, stamp, lanes, generation) => {
+      fc.array(fc.integer({ min: 1, max: 0xffff }), { maxLength: 15 }),
+      (membership, stamp, lanes, generation, ports) => {
         const aeads = ['chacha20-poly1305'] as const
-        const init = decodeInit(encodeInit({ membership, stamp, lanes, generation, aeads }))
+        const init = decodeInit(encodeInit({ membership, stamp, lanes, generation, aeads, ports }))
         const aead = 'chacha20-poly1305'
-        const response = decodeResponse(encodeResponse({ membership, lanes, generation, aeads, aead }))
+        const response = decodeResponse(encodeResponse({ membership, lanes, generation, aeads, aead, ports }))
         return (
           init?.stamp === stamp &&
+          isDeepStrictEqual([init.ports, response?.ports], [ports, ports]) &&
           init.generation === generation &&
           init.membership.every((byte, i) => byte === membership[i]) &&
           response?.lanes.every((lane, i) => lane === lanes[i]) === true &&

@@ -260,6 +260,6 @@ test('the devices as the host writes to them', async (t) => {
   const runs = frameRuns(64, 1)
   runs.desc.set([0, 8, 8, 0, 0, 0])
   runs.count = 1
-  io.sendFrames(runs, encodeLocator(B))
+  io.sendFrames(runs, encodeLocator(B), 0)
   t.equal(network.flying, 1)
 })

@@ -233,6 +233,7 @@ export class Rig {
       startedAt: monotonicNow() - 1_000,
       config: { dns: { kind: 'none' }, aead: { offer: ['chacha20-poly1305'], implementation: 'openssl' } },
       aeads: ['chacha20-poly1305'],
+      lanes: { count: 0, ports: [], framesOut: 0, bytesOut: 0, framesFailed: 0, packetsNotWritten: 0 },
       linkReport: { ipv6: true, firewall: true, warnings: [] },
       resolver: { description: 'names are not wired in' },
       loopDelay: { read: () => ({ p50Ms: 0.5, p99Ms: 2, maxMs: 3 }) },

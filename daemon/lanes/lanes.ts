@@ -1,0 +1,282 @@
+import { Worker } from 'node:worker_threads'
+import type { HostLanes } from '../../lib/host/host-options.js'
+import type { LaneInward, LaneOutward } from '../../lib/host/lane-buffers.js'
+import type { Locator } from '../../lib/path/locator.js'
+import type { DatagramBatch, FrameRuns, PacketBatch } from '../../lib/wire/batch.js'
+import { CaracalError } from '../errors.js'
+import { NativeEvent } from '../event.js'
+import type { Log } from '../log.js'
+import { codecAddon, NativeCodec, type AeadSetting } from '../native-codec.js'
+import type { PacketLoop } from '../packet-loop.js'
+import { NativeTun, type TunOptions } from '../tun.js'
+import { NativeUdp, type SocketSettings } from '../udp.js'
+import { Underlay } from '../underlay.js'
+import type { LaneStart } from './lane-main.js'
+import { LaneMemory, Mode, Turn } from './lane-memory.js'
+
+/** With fewer processors the deciding thread, the programs and the kernel's own work need all there are. */
+const CORES_MIN = 4
+const AUTO_MAX = 8
+const PORT_TRIES = 16
+const PORT_MAX = 65_535
+/** Newly made objects of a lane's thread, MB: it makes none for a packet. */
+const YOUNG_GENERATION_MB = 1
+/** Batches of a queue or socket that rests before the others get their turn. */
+const ROUNDS = 8
+
+export type LanesSetting = number | 'auto'
+
+/** Lanes of a host with so many processors. */
+export function lanesFor(setting: LanesSetting, cores: number): number {
+  if (setting !== 'auto') return setting
+  return cores < CORES_MIN ? 1 : Math.min(AUTO_MAX, Math.floor(cores / 2))
+}
+
+/** What the lanes want of the host. */
+export interface LanesHost {
+  readonly dataPath: { readonly tunIn: PacketBatch; readonly wireIn: DatagramBatch }
+  tunRead(now: number): void
+  wireRead(now: number, lane: number): void
+  decideOutward(lane: number, outward: LaneOutward, now: number): void
+  decideInward(inward: LaneInward, now: number): void
+}
+
+interface LanesPlan {
+  /** Lanes above the first. */
+  readonly count: number
+  /** Where the host's own sockets listen. */
+  readonly listen: readonly Locator[]
+  readonly sockets: SocketSettings
+  readonly aead: AeadSetting
+  /** Bytes of the address records. */
+  readonly recordBytes: number
+}
+
+/**
+ * The lanes above the first. Each has a queue of the TUN, UDP sockets and a codec, and a thread that reads, opens, seals, sends and writes; what becomes of a packet is decided
+ * here, by one thread for all lanes, which alone writes flows, sessions and paths. While lanes rest, all of it is done here, and frames go out by the first lane.
+ */
+export class Lanes {
+  /** What the host is to know of them. */
+  readonly host: HostLanes
+  readonly #lanes: Lane[] = []
+  #working = false
+
+  private constructor(
+    private readonly codecs: readonly NativeCodec[],
+    private readonly underlays: readonly Underlay[],
+    private readonly records: Uint8Array,
+  ) {
+    this.host = { codecs, ports: underlays.map((underlay) => underlay.locals[0]!.port), records }
+  }
+
+  /** Opens the lanes' sockets. Throws CARACAL_E_LISTEN. */
+  static open(plan: LanesPlan): Lanes {
+    const underlays: Underlay[] = []
+    try {
+      for (let lane = 1; lane <= plan.count; lane++) underlays.push(openUnderlay(lane, plan))
+    } catch (error) {
+      for (const underlay of underlays) underlay.close()
+      throw error
+    }
+    const codecs = underlays.map(() => new NativeCodec(codecAddon(), plan.aead))
+    return new Lanes(codecs, underlays, new Uint8Array(new SharedArrayBuffer(plan.recordBytes)))
+  }
+
+  get count(): number {
+    return this.underlays.length
+  }
+  get ports(): readonly number[] {
+    return this.host.ports
+  }
+  get framesOut(): number {
+    return this.#sum((lane) => lane.memory.framesOut)
+  }
+  get bytesOut(): number {
+    return this.#sum((lane) => lane.memory.bytesOut)
+  }
+  get framesFailed(): number {
+    return this.#sum((lane) => lane.memory.framesFailed) + this.underlays.reduce((sum, one) => sum + one.framesFailed, 0)
+  }
+  get packetsNotWritten(): number {
+    return this.#sum((lane) => lane.memory.packetsNotWritten)
+  }
+
+  /** Further queues of the device, one a lane. Throws as NativeTun does. */
+  attach(tun: TunOptions): void {
+    for (let lane = 1; lane <= this.count; lane++) {
+      this.#lanes.push(
+        new Lane(lane, this.codecs[lane - 1]!, new NativeTun(tun), this.underlays[lane - 1]!, this.records),
+      )
+    }
+  }
+
+  /** Packets begin to be moved. */
+  start(host: LanesHost, loop: PacketLoop, log: Log): void {
+    for (const lane of this.#lanes) lane.start(host, loop, log)
+    this.work(true)
+  }
+
+  /** false: everything goes by the first lane, as soon as the lanes have nothing in hand any more: what a dump has to show is there only then. */
+  work(on: boolean): void {
+    this.#working = on
+    for (const lane of this.#lanes) lane.work(this.#working)
+  }
+
+  /** Sends from this lane's socket what was sealed here. */
+  sendFrames(runs: FrameRuns, records: Uint8Array, lane: number): void {
+    this.underlays[lane - 1]?.send(runs, records)
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#lanes.map((lane) => lane.close()))
+    for (const underlay of this.underlays) underlay.close()
+  }
+
+  #sum(of: (lane: Lane) => number): number {
+    return this.#lanes.reduce((sum, lane) => sum + of(lane), 0)
+  }
+}
+
+class Lane {
+  readonly memory = new LaneMemory()
+  readonly #awake = new NativeEvent()
+  readonly #decider = new NativeEvent()
+  #worker: Worker | undefined
+  #host: LanesHost | undefined
+  #loop: PacketLoop | undefined
+  /** Next buffer to decide upon, by direction. */
+  #outward = 0
+  #inward = 0
+  /** Whether this thread does the lane's work. */
+  #here = false
+  #watched = false
+  #closed = false
+
+  constructor(
+    readonly number: number,
+    private readonly codec: NativeCodec,
+    private readonly tun: NativeTun,
+    private readonly underlay: Underlay,
+    private readonly records: Uint8Array,
+  ) {}
+
+  start(host: LanesHost, loop: PacketLoop, log: Log): void {
+    this.#host = host
+    this.#loop = loop
+    this.#decider.onSignal(() => loop.run(() => this.#decide()))
+    const workerData: LaneStart = {
+      memory: this.memory.memory,
+      records: this.records,
+      codec: this.codec.share(),
+      tun: this.tun.share(),
+      sockets: this.underlay.sockets.flatMap((socket) => (socket instanceof NativeUdp ? [socket.share()] : [])),
+      awake: this.#awake.share(),
+      decider: this.#decider.share(),
+    }
+    this.#worker = new Worker(new URL('./lane-main.js', import.meta.url), {
+      name: `lane ${this.number}`,
+      workerData,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
+    })
+    const lost = (error: unknown) => {
+      if (this.#closed || this.#worker === undefined) return
+      this.#worker = undefined
+      log.error({ error, lane: this.number }, 'the thread of a lane failed; its packets go by the first lane')
+      this.memory.mode = Mode.rest
+      this.#takeOver(true)
+    }
+    this.#worker.on('error', lost)
+    this.#worker.on('exit', () => lost(new Error('the thread has ended')))
+  }
+
+  work(on: boolean): void {
+    if (this.#worker === undefined) return
+    this.memory.wanted = on ? Mode.work : Mode.rest
+    if (on) this.#takeOver(false)
+    else if (this.memory.mode === Mode.rest) this.#takeOver(true)
+    this.#awake.signal()
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.#worker?.terminate()
+    this.tun.close()
+    this.#awake.close()
+    this.#decider.close()
+  }
+
+  /** The lane's thread has filled buffers, or rests now. */
+  #decide(): void {
+    const { memory } = this
+    const host = this.#host!
+    let given = false
+    for (let more = true; more;) {
+      more = false
+      const inward = memory.inward[this.#inward]!
+      if (inward.is(Turn.decide)) {
+        this.#inward = (this.#inward + 1) % memory.inward.length
+        try {
+          host.decideInward(inward.batches, performance.now())
+        } finally {
+          inward.give(Turn.leave)
+          this.#awake.signal()
+        }
+        given = more = true
+      }
+      const outward = memory.outward[this.#outward]!
+      if (outward.is(Turn.decide)) {
+        this.#outward = (this.#outward + 1) % memory.outward.length
+        try {
+          host.decideOutward(this.number, outward.batches, performance.now())
+        } finally {
+          outward.give(Turn.leave)
+          this.#awake.signal()
+        }
+        given = more = true
+      }
+    }
+    if (!given && memory.wanted === Mode.rest && memory.mode === Mode.rest) this.#takeOver(true)
+  }
+
+  /** true: this thread does the lane's work from now on. */
+  #takeOver(here: boolean): void {
+    if (this.#here === here || this.#closed) return
+    this.#here = here
+    const { tun, underlay } = this
+    const host = this.#host!
+    const loop = this.#loop!
+    const sockets = underlay.sockets.flatMap((socket) => (socket instanceof NativeUdp ? [socket] : []))
+    if (!this.#watched) {
+      this.#watched = true
+      const { tunIn, wireIn } = host.dataPath
+      tun.onReadable(() =>
+        loop.run((now) => {
+          for (let i = 0; i < ROUNDS && tun.readBatch(tunIn) > 0; i++) host.tunRead(now)
+        }),
+      )
+      underlay.onReadable(wireIn, () => loop.run((now) => host.wireRead(now, this.number)), ROUNDS)
+      return
+    }
+    tun.pause(!here)
+    for (const socket of sockets) socket.pause(!here)
+  }
+}
+
+/** Sockets at the addresses of the host's own, with one port for all of them: the next one that is free. */
+function openUnderlay(lane: number, { count, listen, sockets }: LanesPlan): Underlay {
+  const addresses = [...new Set(listen.map(({ address }) => address))]
+  const first = (listen[0]?.port ?? 0) + lane
+  let failure: unknown
+  for (let port = first; port < first + PORT_TRIES * count && port <= PORT_MAX; port += count) {
+    try {
+      return Underlay.open(
+        addresses.map((address) => ({ address, port })),
+        sockets,
+      )
+    } catch (error) {
+      failure = error
+    }
+  }
+  throw failure ?? new CaracalError('CARACAL_E_LISTEN', 'no UDP port is left for the lanes', 'set loop.lanes: 1')
+}
