@@ -33,8 +33,8 @@ export const statusShape = z.object({
   tun: z.object({ name: z.string(), mtu: z.number(), up: z.boolean() }),
   /** Underlay UDP addresses that are open, `ADDR:PORT`. */
   listen: z.array(z.string()),
-  /** UDP ports of the lanes above the first. */
-  lanes: z.object({ count: z.number(), ports: z.array(z.number()) }),
+  /** `ports`, `framesOut`: of the lanes above the first. */
+  lanes: z.object({ count, ports: z.array(count), framesOut: count }),
   /** Underlay addresses that others are told. */
   locators: z.array(z.string()),
   dns: z.object({ mode: z.string(), detail: z.string() }),
@@ -54,6 +54,8 @@ export const sessionShape = z.object({
   upMs: count,
   aead: z.string(),
   lanes: count,
+  /** Of them those that frames can go by. */
+  lanesWorking: count,
   /** The path in use. */
   local: z.string().nullable(),
   remote: z.string().nullable(),

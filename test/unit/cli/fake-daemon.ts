@@ -40,7 +40,7 @@ export const sampleStatus: StatusResponse = {
   addresses: { self: pair, dns: pair, pool: '198.18.0.0/15', prefix: 'fd00:1:2::/48' },
   tun: { name: 'caracal0', mtu: 1420, up: true },
   listen: ['0.0.0.0:7474'],
-  lanes: { count: 1, ports: [] },
+  lanes: { count: 1, ports: [], framesOut: 0 },
   locators: ['10.0.0.1:7474'],
   dns: { mode: 'none', detail: '' },
   sessions: { up: 1, known: 1 },

@@ -1,8 +1,11 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { test } from 'tap'
+import { NativeEvent } from '../../../daemon/event.js'
 import { native } from '../../../daemon/native.js'
 import { NativeUdp } from '../../../daemon/udp.js'
+import { encodeLocator } from '../../../lib/path/locator.js'
+import { datagramBatch, frameRuns } from '../../../lib/wire/batch.js'
 import { hammer } from './native-hammer.js'
 
 test('wrong arguments throw coded errors and nothing worse', async (t) => {
@@ -62,4 +65,67 @@ test('a worker that watches a socket can be terminated', async (t) => {
   const again = new NativeUdp({ address: '127.0.0.1', port })
   t.equal(again.local.port, port, 'its socket was closed')
   again.close()
+})
+
+test('a socket that two threads share is closed when both have closed it', async (t) => {
+  const first = new NativeUdp({ address: '127.0.0.1', port: 0 })
+  const shared = first.share()
+  const second = new NativeUdp(shared)
+  t.throws(() => new NativeUdp(shared), { code: 'CARACAL_E_CLOSED' }, 'a token is good for once')
+  t.strictSame(second.local, first.local)
+  first.close()
+  t.throws(() => new NativeUdp({ address: '127.0.0.1', port: second.local.port }), { code: 'CARACAL_E_LISTEN' })
+  second.close()
+  new NativeUdp({ address: '127.0.0.1', port: second.local.port }).close()
+})
+
+test('an event wakes whoever watches it, also for a signal of before', async (t) => {
+  const ours = new NativeEvent()
+  const theirs = new NativeEvent(ours.share())
+  theirs.signal()
+  theirs.signal()
+  let woken: () => void = () => undefined
+  let times = 0
+  const wake = () => new Promise<void>((resolve) => (woken = resolve))
+  let next = wake()
+  ours.onSignal(() => {
+    times++
+    woken()
+  })
+  await next
+  t.equal(times, 1, 'signals that nobody has seen yet are one')
+  next = wake()
+  theirs.signal()
+  await next
+  t.equal(times, 2)
+  ours.close()
+  theirs.close()
+  theirs.close()
+})
+
+test('a watch on hold says nothing, and what has come meanwhile afterwards', async (t) => {
+  const socket = new NativeUdp({ address: '127.0.0.1', port: 0 })
+  const datagrams = datagramBatch(8)
+  let come = 0
+  let told: () => void = () => undefined
+  socket.onReadable(() => {
+    come += socket.recvBatch(datagrams)
+    told()
+  })
+  socket.pause(true)
+  const runs = frameRuns(64, 1)
+  runs.desc.set([0, 10, 10, 0, 0, 0])
+  runs.count = 1
+  socket.sendBatch(runs, encodeLocator(socket.local))
+  // The event loop has turned, more than once, with the datagram waiting.
+  for (let i = 0; i < 3; i++) {
+    const turned = new Promise<void>((resolve) => setImmediate(resolve))
+    await turned
+  }
+  t.equal(come, 0)
+  const arrived = new Promise<void>((resolve) => (told = resolve))
+  socket.pause(false)
+  await arrived
+  t.equal(come, 1)
+  socket.close()
 })
