@@ -1,7 +1,13 @@
 // What a lane's thread and the thread that decides share. A buffer is one thread's at a time; the turn says whose, and giving it away makes everything written before visible.
 
 import type { PacketBatch } from '../../lib/wire/batch.js'
-import { LANE_READ_BYTES, laneInward, laneOutward, type LaneInward, type LaneOutward } from '../../lib/host/lane-buffers.js'
+import {
+  LANE_READ_BYTES,
+  laneInward,
+  laneOutward,
+  type LaneInward,
+  type LaneOutward,
+} from '../../lib/host/lane-buffers.js'
 
 /** Whose turn a buffer is. */
 export const Turn = {

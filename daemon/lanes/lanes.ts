@@ -96,7 +96,9 @@ export class Lanes {
     return this.#sum((lane) => lane.memory.bytesOut)
   }
   get framesFailed(): number {
-    return this.#sum((lane) => lane.memory.framesFailed) + this.underlays.reduce((sum, one) => sum + one.framesFailed, 0)
+    return (
+      this.#sum((lane) => lane.memory.framesFailed) + this.underlays.reduce((sum, one) => sum + one.framesFailed, 0)
+    )
   }
   get packetsNotWritten(): number {
     return this.#sum((lane) => lane.memory.packetsNotWritten)

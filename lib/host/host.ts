@@ -541,7 +541,8 @@ export class Host implements SessionSink {
         const peer = this.sessions.transportSeen(desc[base + Open.lane]!, now)
         if (peer < 0) continue
         const kind = innerKind(open.data, desc[base + Open.offset]!)
-        if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0) this.prober.heardAside(peer, now)
+        if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0)
+          this.prober.heardAside(peer, now)
         else this.prober.heard(peer, datagrams.addresses, record, now, kind !== Kind.probe && kind !== Kind.probeEcho)
         if (!SELF_ANSWERED.has(kind)) this.sessions.dataReceived(peer, now)
       } else if (status === CLEAR) {

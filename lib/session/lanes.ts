@@ -67,13 +67,7 @@ export class LaneTable {
   }
 
   /** Gives the lane its keys. `remote`: the other end's index of it. */
-  install(
-    lane: number,
-    aead: AeadName,
-    exporter: Uint8Array,
-    initiator: boolean,
-    remote: number,
-  ): void {
+  install(lane: number, aead: AeadName, exporter: Uint8Array, initiator: boolean, remote: number): void {
     const { primitives } = this
     const number = this.number[lane & SLOT_MASK]!
     const codec = this.#codec(lane & SLOT_MASK)

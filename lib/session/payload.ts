@@ -66,7 +66,14 @@ export function decodeInit(bytes: Uint8Array): InitPayload | undefined {
   if (value === undefined) return undefined
   const [membership, stamp, aeads, lanes, generation, rest] = value
   const view = new DataView(stamp.buffer, stamp.byteOffset, 8)
-  return { membership, stamp: view.getBigUint64(0), aeads: aeads.filter(isAead), lanes, generation, ports: portsIn(rest) }
+  return {
+    membership,
+    stamp: view.getBigUint64(0),
+    aeads: aeads.filter(isAead),
+    lanes,
+    generation,
+    ports: portsIn(rest),
+  }
 }
 
 /** Throws RangeError when it does not fit a datagram. */
