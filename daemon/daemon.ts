@@ -331,7 +331,8 @@ export class Daemon implements RunningDaemon {
     }
     const tun = new NativeTun(device)
     undo.push(() => tun.close())
-    lanes.attach(device)
+    if (!lanes.attach(tun, device))
+      log.warn({}, 'the kernel does not let us choose queues by flow: one lane carries everything; as root it does')
     io.tun = tun
     const loop = new PacketLoop({
       host,

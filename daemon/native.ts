@@ -23,6 +23,8 @@ export interface Native {
     flags: number,
     offload: number,
   ): { handle: NativeHandle; name: string; vnetHeader: boolean; offload: number }
+  /** Packets between two addresses, of TCP of one connection, come by one queue of the device from now on; false: the kernel does not let us. */
+  tunSteer(handle: NativeHandle): boolean
   tunPersist(handle: NativeHandle, on: boolean): void
   /** MTU in bytes (68 to 65,535), then up or down. */
   tunConfigure(handle: NativeHandle, mtu: number, up: boolean): void
@@ -90,6 +92,7 @@ export interface Native {
 
 const functions = [
   'tunOpen',
+  'tunSteer',
   'tunPersist',
   'tunConfigure',
   'tunRead',

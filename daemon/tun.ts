@@ -128,6 +128,11 @@ export class NativeTun implements TunDevice {
     return { token: this.#native.share(this.#handle), name, mtu, offloads }
   }
 
+  /** Each flow's packets come by one of the device's queues, whatever is written to them; false: the kernel does not let us. */
+  steer(): boolean {
+    return this.#native.tunSteer(this.#handle)
+  }
+
   /** Whether the device is to outlive its last descriptor. */
   persist(on: boolean): void {
     this.#native.tunPersist(this.#handle, on)

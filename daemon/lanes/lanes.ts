@@ -60,7 +60,7 @@ export class Lanes {
   /** What the host is to know of them. */
   readonly host: HostLanes
   readonly #lanes: Lane[] = []
-  #working = false
+  #isShut = false
 
   private constructor(
     private readonly codecs: readonly NativeCodec[],
@@ -104,13 +104,18 @@ export class Lanes {
     return this.#sum((lane) => lane.memory.packetsNotWritten)
   }
 
-  /** Further queues of the device, one a lane. Throws as NativeTun does. */
-  attach(tun: TunOptions): void {
+  /** Further queues of the device, one a lane. Throws as NativeTun does. False: a flow would not keep to one queue, and so not keep its order; everything goes by the first lane. */
+  attach(first: NativeTun, tun: TunOptions): boolean {
+    if (this.count > 0 && !first.steer()) {
+      this.#shut()
+      return false
+    }
     for (let lane = 1; lane <= this.count; lane++) {
       this.#lanes.push(
         new Lane(lane, this.codecs[lane - 1]!, new NativeTun(tun), this.underlays[lane - 1]!, this.records),
       )
     }
+    return true
   }
 
   /** Packets begin to be moved. */
@@ -121,17 +126,21 @@ export class Lanes {
 
   /** false: everything goes by the first lane, as soon as the lanes have nothing in hand any more: what a dump has to show is there only then. */
   work(on: boolean): void {
-    this.#working = on
-    for (const lane of this.#lanes) lane.work(this.#working)
+    for (const lane of this.#lanes) lane.work(on)
   }
 
   /** Sends from this lane's socket what was sealed here. */
   sendFrames(runs: FrameRuns, records: Uint8Array, lane: number): void {
-    this.underlays[lane - 1]?.send(runs, records)
+    if (!this.#isShut) this.underlays[lane - 1]?.send(runs, records)
   }
 
   async close(): Promise<void> {
     await Promise.all(this.#lanes.map((lane) => lane.close()))
+    this.#shut()
+  }
+
+  #shut(): void {
+    this.#isShut = true
     for (const underlay of this.underlays) underlay.close()
   }
 

@@ -3,17 +3,24 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include <vector>
 
 #include "descriptor.h"
 #include "tun_offload.h"
 
 // Younger than some distributions' headers.
+#ifndef TUNSETSTEERINGEBPF
+#define TUNSETSTEERINGEBPF _IOR('T', 224, int)
+#endif
 #ifndef TUN_F_USO4
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
@@ -104,6 +111,84 @@ napi_value tunOpen(const Arguments& args) {
   set(args.env(), result, "offload", integer(args.env(), offload));
   set(args.env(), result, "handle", integer(args.env(), static_cast<Descriptors*>(args.data())->add(std::move(tun))));
   return result;
+}
+
+/**
+ * A program that chooses the queue of a packet of the own kernel: by its addresses, and the ports where it is TCP. Other packets may come as fragments, which have no ports, so all
+ * that go between two addresses go the same way. The kernel's own choice follows where packets were written last, and takes fragments for another flow.
+ */
+std::vector<bpf_insn> steeringProgram() {
+  constexpr int32_t kMix = 0x01000193, kSpread = static_cast<int32_t>(0x9e3779b1);
+  std::vector<bpf_insn> program;
+  const auto add = [&](int code, int to, int from, int offset, int32_t value) {
+    bpf_insn instruction = {};
+    instruction.code = static_cast<uint8_t>(code);
+    instruction.dst_reg = static_cast<uint8_t>(to & 15);
+    instruction.src_reg = static_cast<uint8_t>(from & 15);
+    instruction.off = static_cast<int16_t>(offset);
+    instruction.imm = value;
+    program.push_back(instruction);
+    return program.size() - 1;
+  };
+  const auto load = [&](int size, int32_t at) { add(BPF_LD | BPF_ABS | size, 0, 0, 0, at); };
+  const auto mix = [&]() {
+    add(BPF_ALU | BPF_MUL | BPF_K, BPF_REG_7, 0, 0, kMix);
+    add(BPF_ALU | BPF_XOR | BPF_X, BPF_REG_7, BPF_REG_0, 0, 0);
+  };
+  std::vector<size_t> toEnd;
+  const auto endUnless = [&](int condition, int32_t value) { toEnd.push_back(add(BPF_JMP | condition | BPF_K, BPF_REG_0, 0, 0, value)); };
+
+  add(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_6, BPF_REG_1, 0, 0);
+  add(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_7, 0, 0, 0);
+  load(BPF_B, 0);
+  add(BPF_ALU | BPF_RSH | BPF_K, BPF_REG_0, 0, 0, 4);
+  const size_t toV6 = add(BPF_JMP | BPF_JEQ | BPF_K, BPF_REG_0, 0, 0, 6);
+  for (int32_t at = 12; at < 20; at += 4) {
+    load(BPF_W, at);
+    mix();
+  }
+  load(BPF_B, 9);
+  endUnless(BPF_JNE, IPPROTO_TCP);
+  load(BPF_H, 6);
+  add(BPF_ALU | BPF_AND | BPF_K, BPF_REG_0, 0, 0, 0x3fff);  // more fragments, or the position of one
+  endUnless(BPF_JNE, 0);
+  load(BPF_B, 0);
+  add(BPF_ALU | BPF_AND | BPF_K, BPF_REG_0, 0, 0, 15);
+  add(BPF_ALU | BPF_LSH | BPF_K, BPF_REG_0, 0, 0, 2);
+  add(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_8, BPF_REG_0, 0, 0);
+  add(BPF_LD | BPF_IND | BPF_W, 0, BPF_REG_8, 0, 0);
+  mix();
+  toEnd.push_back(add(BPF_JMP | BPF_JA, 0, 0, 0, 0));
+  program[toV6].off = static_cast<int16_t>(program.size() - toV6 - 1);
+  for (int32_t at = 8; at < 40; at += 4) {
+    load(BPF_W, at);
+    mix();
+  }
+  load(BPF_B, 6);
+  endUnless(BPF_JNE, IPPROTO_TCP);
+  load(BPF_W, 40);
+  mix();
+  for (const size_t jump : toEnd) program[jump].off = static_cast<int16_t>(program.size() - jump - 1);
+  add(BPF_ALU | BPF_MUL | BPF_K, BPF_REG_7, 0, 0, kSpread);
+  add(BPF_ALU | BPF_RSH | BPF_K, BPF_REG_7, 0, 0, 16);
+  add(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_0, BPF_REG_7, 0, 0);
+  add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+  return program;
+}
+
+/** tunSteer(handle) → whether the device's queues are chosen by the program above; false: this process may not, or the kernel cannot. For all queues of the device. */
+napi_value tunSteer(const Arguments& args) {
+  const Tun& tun = descriptor<Tun>(args);
+  const std::vector<bpf_insn> program = steeringProgram();
+  bpf_attr attributes = {};
+  attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+  attributes.insns = reinterpret_cast<uintptr_t>(program.data());
+  attributes.insn_cnt = static_cast<uint32_t>(program.size());
+  attributes.license = reinterpret_cast<uintptr_t>("MIT");
+  int loaded = static_cast<int>(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes));
+  const bool steered = loaded >= 0 && ioctl(tun.fd, TUNSETSTEERINGEBPF, &loaded) == 0;
+  if (loaded >= 0) ::close(loaded);  // the device holds it
+  return boolean(args.env(), steered);
 }
 
 /** tunPersist(handle, on): whether the device outlives its last descriptor. */
@@ -220,6 +305,7 @@ napi_value tunWrite(const Arguments& args) {
 
 void TunInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
   caracal::define<caracal::tunOpen>(env, exports, "tunOpen", descriptors);
+  caracal::define<caracal::tunSteer>(env, exports, "tunSteer", descriptors);
   caracal::define<caracal::tunPersist>(env, exports, "tunPersist", descriptors);
   caracal::define<caracal::tunConfigure>(env, exports, "tunConfigure", descriptors);
   caracal::define<caracal::tunRead>(env, exports, "tunRead", descriptors);

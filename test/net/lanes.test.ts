@@ -10,7 +10,7 @@ import { cliMain, Fixture } from './fixture.js'
 const LANES = 3
 const STREAMS = 8
 const BODY_BYTES = 4_000_000
-const SOAK = { bytes: 500e6, seconds: 12 }
+const SOAK = { bytes: 300e6, seconds: 8 }
 
 class Hosts {
   constructor(readonly net: Fixture) {}
