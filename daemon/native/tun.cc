@@ -169,6 +169,9 @@ std::vector<bpf_insn> steeringProgram() {
   load(BPF_W, 40);
   mix();
   for (const size_t jump : toEnd) program[jump].off = static_cast<int16_t>(program.size() - jump - 1);
+  add(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_0, BPF_REG_7, 0, 0);
+  add(BPF_ALU | BPF_RSH | BPF_K, BPF_REG_0, 0, 0, 16);
+  add(BPF_ALU | BPF_XOR | BPF_X, BPF_REG_7, BPF_REG_0, 0, 0);
   add(BPF_ALU | BPF_MUL | BPF_K, BPF_REG_7, 0, 0, kSpread);
   add(BPF_ALU | BPF_RSH | BPF_K, BPF_REG_7, 0, 0, 16);
   add(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_0, BPF_REG_7, 0, 0);

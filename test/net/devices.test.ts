@@ -9,6 +9,7 @@ import type { TunOptions } from '../../daemon/tun.js'
 import type { UdpOptions } from '../../daemon/udp.js'
 import { lineOf, Namespaces } from './namespaces.js'
 import type { PumpDone, PumpOptions, PumpReady } from './pump.js'
+import type { Steered } from './steer-probe.js'
 
 tap.setTimeout(300_000)
 
@@ -212,4 +213,17 @@ test('after the end the namespace is as it was before', async (t) => {
     look.map((command) => spaces.run(name, command)),
     before,
   )
+})
+
+test('the packets of a flow come by one queue of the device, fragments included, and flows by all of them', async (t) => {
+  const spaces = new Namespaces(t)
+  const probe = fileURLToPath(new URL('steer-probe.js', import.meta.url))
+  const { steered, udp, tcp }: Steered = JSON.parse(spaces.run(spaces.add(), `${process.execPath} ${probe}`))
+  t.ok(steered)
+  const used = (counts: readonly number[]) => counts.filter((count) => count > 0).length
+  for (const counts of udp) {
+    t.equal(used(counts), 1, `datagrams by queue: ${counts.join(' ')}`)
+    t.ok(Math.max(...counts) >= 80, 'fragments among them')
+  }
+  for (const counts of tcp) t.equal(used(counts), 4, `connections by queue: ${counts.join(' ')}`)
 })
