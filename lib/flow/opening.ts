@@ -41,7 +41,9 @@ export interface Attempt {
   sentAt: number
   /** When the next candidate is asked too; Infinity: never, or done. */
   hedgeAt: number
-  /** When this one counts as silent; Infinity: never, or it does. */
+  /** ms without an answer after which this one counts as silent, and is asked again for the first time. */
+  silence: number
+  /** When it counts as silent; Infinity: never, or it does. */
   silentAt: number
   resendAt: number
   resends: number
@@ -290,6 +292,7 @@ export class Opening {
     attempt.againAt = Infinity
     attempt.agains++
     attempt.sentAt = now
+    attempt.silence = silence
     attempt.resends = 0
     attempt.silentAt = tcp ? now + silence : Infinity
     attempt.resendAt = tcp ? now + silence : Infinity
@@ -370,7 +373,7 @@ export class Opening {
       }
       if (attempt.resendAt <= now) {
         attempt.resends++
-        const wait = 2 ** attempt.resends * (attempt.resendAt - attempt.sentAt)
+        const wait = 2 ** attempt.resends * attempt.silence
         attempt.resendAt = attempt.resends < RESENDS_MAX ? now + wait : Infinity
         // Without a session the frame is still waiting.
         if (this.#sender.connected(attempt.candidate.peer)) this.#send(pending, attempt, pending.segments[0]!, now)
@@ -400,6 +403,7 @@ export class Opening {
       generation: first ? table.get(row, Row.generation) : table.newGeneration(),
       sentAt: now,
       hedgeAt: tcp ? now + (candidate.doubtful ? Math.min(options.hedgeAfter, silence) : silence) : Infinity,
+      silence,
       silentAt: tcp ? now + silence : Infinity,
       resendAt: tcp ? now + silence : Infinity,
       resends: 0,

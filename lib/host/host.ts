@@ -38,7 +38,7 @@ import {
   type PacketBatch,
   type SealBatch,
 } from '../wire/batch.js'
-import { INNER_HEADER, Kind } from '../wire/constants.js'
+import { INNER_HEADER, Kind, PROBE_TOKEN } from '../wire/constants.js'
 import { DropCounters, type DropReason } from '../wire/drop.js'
 import type { HostId, ServiceId } from '../wire/ids.js'
 import { innerKind } from '../wire/inner.js'
@@ -58,13 +58,12 @@ import { issuingDefaults } from './issuing-options.js'
 import { Loading } from './loading.js'
 import { Neighbours } from './neighbours.js'
 import { Offers, OFFERS_MAX, type Offer } from './offers.js'
-import { CONTROL_CLASS, ownFrame } from './own-frames.js'
+import { CONTROL_CLASS, ownFrame, prefersItsWay, probeFrame } from './own-frames.js'
 import { Pings } from './pings.js'
 import { SyncHold } from './sync-hold.js'
 import { Turns } from './turns.js'
 import { Whereabouts } from './whereabouts.js'
 
-const PROBE_TOKEN = 16
 /** Between reviews of what has changed about other hosts: there may be many changes at once. */
 const TICK_MS = 100
 const NO_BYTES = new Uint8Array(0)
@@ -540,10 +539,12 @@ export class Host implements SessionSink {
       if (status === OPENED) {
         const peer = this.sessions.transportSeen(desc[base + Open.lane]!, now)
         if (peer < 0) continue
-        const kind = innerKind(open.data, desc[base + Open.offset]!)
+        const at = desc[base + Open.offset]!
+        const kind = innerKind(open.data, at)
+        const prefers = prefersItsWay(kind, open.data, at, desc[base + Open.length]!)
         if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0)
-          this.prober.heardAside(peer, now)
-        else this.prober.heard(peer, datagrams.addresses, record, now, kind !== Kind.probe && kind !== Kind.probeEcho)
+          this.prober.heardAside(peer, now, prefers)
+        else this.prober.heard(peer, datagrams.addresses, record, now, prefers)
         if (!SELF_ANSWERED.has(kind)) this.sessions.dataReceived(peer, now)
       } else if (status === CLEAR) {
         this.clearFramesIn++
@@ -631,7 +632,12 @@ export class Host implements SessionSink {
   // ---- ProberSink ----
 
   sendProbe(peer: number, addressSlot: number, token: Uint8Array): void {
-    this.dataPath.frameTo(peer, addressSlot, ownFrame(Kind.probe, token), CONTROL_CLASS)
+    this.dataPath.frameTo(
+      peer,
+      addressSlot,
+      probeFrame(token, addressSlot === this.peers.addressSlot[peer]),
+      CONTROL_CLASS,
+    )
     this.sessions.dataSent(peer, this.#now)
   }
 

@@ -1,4 +1,4 @@
-import { INNER_HEADER, type Kind } from '../wire/constants.js'
+import { INNER_HEADER, Kind, PROBE_IN_USE, PROBE_TOKEN } from '../wire/constants.js'
 import { writeInnerHeader } from '../wire/inner.js'
 
 /** Traffic class of the host's own frames: CS6, network control. */
@@ -11,4 +11,19 @@ export function ownFrame(kind: Kind, body: Uint8Array = NOTHING): Uint8Array {
   writeInnerHeader(new DataView(frame.buffer), 0, 0, 0, kind, 0, 0, 0)
   frame.set(body, INNER_HEADER)
   return frame
+}
+
+/** `inUse`: the sender's frames to the peer go the way of this probe. */
+export function probeFrame(token: Uint8Array, inUse: boolean): Uint8Array {
+  const body = new Uint8Array(PROBE_TOKEN + 1)
+  body.set(token)
+  if (inUse) body[PROBE_TOKEN] = PROBE_IN_USE
+  return ownFrame(Kind.probe, body)
+}
+
+/** Whether the frame says by which way its sender wants to be answered: all do but echoes, and probes of other ways. `at`: its inner header. */
+export function prefersItsWay(kind: number, data: Uint8Array, at: number, length: number): boolean {
+  if (kind === Kind.probeEcho) return false
+  const flags = INNER_HEADER + PROBE_TOKEN
+  return kind !== Kind.probe || (length > flags && (data[at + flags]! & PROBE_IN_USE) !== 0)
 }

@@ -5,12 +5,14 @@ import type { PeerTable } from './peers.js'
 export interface ProberOptions {
   /** Between probes of a peer that has flows or binds. */
   readonly activeIntervalMs: number
+  /** A peer with flows or binds whose frames stop coming is probed after this and a round trip. */
+  readonly quietMs: number
   /** Between probes of an idle peer, at most: each wait is shorter by up to the share `idleJitter`, at random, so that a host's peers do not all look at it at the same moment. */
   readonly idleIntervalMs: number
   readonly idleJitter: number
   /** A peer counts as active this long after its last flow or bind. */
   readonly activeForMs: number
-  /** Silence of an active peer, with probes unanswered, after which it is doubtful, and after which it is dead. */
+  /** How long a probe is unanswered, with two round trips, until the peer is doubtful, and until it is dead; others follow the first ever since it was overdue. */
   readonly doubtfulAfterMs: number
   readonly deadAfterMs: number
   /** Paths remembered per peer. */
@@ -19,11 +21,12 @@ export interface ProberOptions {
 
 export const proberDefaults: ProberOptions = {
   activeIntervalMs: 200,
+  quietMs: 50,
   idleIntervalMs: 15_000,
   idleJitter: 0.3,
   activeForMs: 60_000,
   doubtfulAfterMs: 300,
-  deadAfterMs: 800,
+  deadAfterMs: 700,
   pathsMax: 8,
 }
 
@@ -46,29 +49,46 @@ interface Path {
   /** Probes not yet echoed, newest last; at most PENDING, so that a round trip longer than the interval is still measured. */
   pending: { readonly token: Uint8Array; readonly sentAt: number }[]
   sentAt: number
-  /** When the peer last sent anything but probes and echoes from there. */
+  /** When the peer last sent what it sends the way that it prefers, from there. */
   trafficAt: number
+  /** Probes of a path that the peer has come to prefer, since it last did and as none has come back. */
+  challenges: number
 }
 
 interface Watch {
   paths: Path[]
   state: Liveness
-  /** Last authenticated frame of the peer, over any path. */
+  /** Last authenticated frame of the peer, over any path; the last one that was no probe of another path and no echo. */
   heardAt: number
+  trafficAt: number
   activeUntil: number
-  nextProbeAt: number
+  /** Not later than the next look at the peer. */
+  nextAt: number
   /** When the peer was probed last. */
   probedAt: number
   /** From then to the next one while the peer is idle, ms. */
   idleFor: number
   /** First probe sent since the peer was last heard; 0: none outstanding. */
   unansweredSince: number
+  /** Probes sent since then. */
+  tries: number
 }
 
 const TOKEN = 16
-const PENDING = 8
+const PENDING = 16
 /** An echo that takes longer than two round trips and this is overdue. */
 const OVERDUE_MS = 20
+/**
+ * Between probes of a peer that has not answered: the second follows when a round trip and OVERDUE_MS have passed, for it may be lost, the others when the last one is overdue; none
+ * sooner than the first of these two, and none but the first two sooner than the other.
+ */
+const AGAIN_MIN_MS = 40
+const AGAIN_LATER_MS = 100
+/** Challenges of a path, and the time between them: one may be lost, and together they are less than three times what came from there. */
+const CHALLENGES_MAX = 2
+const CHALLENGE_MS = 20
+/** A look that comes so much too late says more about this host than about its peers. */
+const LATE_MS = 50
 
 /**
  * Proves paths and watches peers. A path is proven by our own probe and its echo, nothing else; frames go only to proven paths, except
@@ -77,8 +97,8 @@ const OVERDUE_MS = 20
 export class PathProber {
   readonly #watches = new Map<number, Watch>()
   readonly #options: ProberOptions
-  /** Not later than the next probe. */
-  #due = Infinity
+  /** Not later than the next look at any peer; undefined: to be worked out anew. */
+  #due: number | undefined
 
   constructor(
     private readonly components: {
@@ -97,6 +117,7 @@ export class PathProber {
     const path = this.#path(peer, watch, record, 0)
     watch.heardAt = now
     watch.unansweredSince = 0
+    watch.tries = 0
     this.#schedule(watch, now)
     if (path !== undefined) {
       path.provenAt = now
@@ -112,7 +133,7 @@ export class PathProber {
     if (watch === undefined) return
     for (const path of watch.paths) peers.addresses.release(path.slot)
     this.#watches.delete(peer)
-    if (this.#watches.size === 0) this.#due = Infinity
+    this.#due = undefined
     peers.addressSlot[peer] = -1
   }
 
@@ -122,41 +143,54 @@ export class PathProber {
     if (watch === undefined) return
     const wasIdle = watch.activeUntil <= now
     watch.activeUntil = now + this.#options.activeForMs
-    if (wasIdle) this.#schedule(watch, now + this.#options.activeIntervalMs)
+    if (wasIdle) this.#schedule(watch, now + this.#quiet(peer))
   }
 
   /**
    * An authenticated frame came from the record at `offset`. Called once a batch entry; allocates nothing when the address is the
    * one in use. An unknown address is challenged with a probe of about the size of what came: never more than three times the bytes.
-   * `traffic`: it was no probe or echo, so the peer itself prefers to send from there.
+   * `traffic`: it was no echo, and no probe of another path than the one in use there, so the peer itself prefers to send from there.
    */
   heard(peer: number, records: Uint8Array, offset: number, now: number, traffic = true): void {
     const { peers } = this.components
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
-    this.#alive(peer, watch, now)
+    this.#alive(peer, watch, now, traffic)
     const current = peers.addressSlot[peer]!
     if (current >= 0 && peers.addresses.matches(current, records, offset)) return
     const path = this.#path(peer, watch, records, offset)
     if (path === undefined) return
-    if (traffic) path.trafficAt = now
-    if (now - path.sentAt >= this.#options.activeIntervalMs) this.#probe(peer, path, now)
+    if (traffic) {
+      path.trafficAt = now
+      path.challenges = 0
+    }
+    // Probes and echoes must not bring forth others in turns.
+    if (now - path.sentAt < (traffic ? CHALLENGE_MS : this.#options.idleIntervalMs)) return
+    path.challenges++
+    this.#probe(peer, path, now)
+    this.#schedule(watch, now + CHALLENGE_MS)
   }
 
-  /** An authenticated frame came by a lane that says nothing of the peer's paths. */
-  heardAside(peer: number, now: number): void {
+  /** An authenticated frame came by a lane that says nothing of the peer's paths. `traffic` as for {@link heard}. */
+  heardAside(peer: number, now: number, traffic = true): void {
     const watch = this.#watches.get(peer)
-    if (watch !== undefined) this.#alive(peer, watch, now)
+    if (watch !== undefined) this.#alive(peer, watch, now, traffic)
   }
 
-  #alive(peer: number, watch: Watch, now: number): void {
+  #alive(peer: number, watch: Watch, now: number, traffic: boolean): void {
     watch.heardAt = now
+    if (traffic) {
+      watch.trafficAt = now
+      if (watch.activeUntil > now && watch.nextAt > now + this.#quiet(peer))
+        this.#schedule(watch, now + this.#quiet(peer))
+    }
     if (watch.unansweredSince > 0) {
       watch.unansweredSince = 0
+      watch.tries = 0
+      if (watch.state !== 'alive') this.#setState(peer, watch, 'alive', now)
       // No need to look whether an answer has come.
-      if (watch.activeUntil <= now && watch.state !== 'dead') watch.nextProbeAt = watch.probedAt + watch.idleFor
-    }
-    if (watch.state !== 'alive') this.#setState(peer, watch, 'alive', now)
+      this.#arm(peer, watch, now)
+    } else if (watch.state !== 'alive') this.#setState(peer, watch, 'alive', now)
   }
 
   /** Our probe came back from the record at `offset`. */
@@ -186,7 +220,11 @@ export class PathProber {
   /** Whether an echo of the path is overdue. */
   #silent(path: Path, now: number): boolean {
     const first = path.pending[0]
-    return first !== undefined && now - first.sentAt > 2 * path.rttMs + OVERDUE_MS
+    return first !== undefined && now >= first.sentAt + (2 * path.rttMs + OVERDUE_MS)
+  }
+
+  #quiet(peer: number): number {
+    return this.#options.quietMs + this.components.peers.rttMs[peer]!
   }
 
   /** Address slot of the record at `offset` among the peer's paths, for an answer to where something came from; -1: not watched, or too many. */
@@ -225,58 +263,102 @@ export class PathProber {
   }
 
   handleTimeout(now: number): void {
-    if (now < this.#due) return
-    this.#due = Infinity
-    const { peers } = this.components
+    const due = this.nextTimeout()
+    if (now < due) return
+    const late = now - due > LATE_MS ? now - due : 0
+    let next = Infinity
     for (const [peer, watch] of this.#watches) {
-      if (watch.unansweredSince > 0) {
-        const silent = now - Math.max(watch.unansweredSince, watch.heardAt)
-        const slack = 2 * (peers.rttMs[peer] ?? 0)
-        if (silent >= this.#options.deadAfterMs + slack) this.#setState(peer, watch, 'dead', now)
-        else if (silent >= this.#options.doubtfulAfterMs + slack) this.#setState(peer, watch, 'doubtful', now)
-      }
-      if (now >= watch.nextProbeAt) this.#probeIfDue(peer, watch, now)
-      this.#due = Math.min(this.#due, watch.nextProbeAt)
+      if (watch.unansweredSince > 0) watch.unansweredSince += late
+      if (now >= watch.nextAt) this.#look(peer, watch, now)
+      next = Math.min(next, watch.nextAt)
     }
+    this.#due = next
   }
 
   /** It may turn out that there is nothing to do. */
   nextTimeout(): number {
-    return this.#due
+    if (this.#due !== undefined) return this.#due
+    let due = Infinity
+    for (const { nextAt } of this.#watches.values()) due = Math.min(due, nextAt)
+    return (this.#due = due)
   }
 
   /** The peer is to be looked at then, or earlier. */
   #schedule(watch: Watch, at: number): void {
-    watch.nextProbeAt = Math.min(watch.nextProbeAt, at)
-    this.#due = Math.min(this.#due, watch.nextProbeAt)
+    if (at >= watch.nextAt) return
+    watch.nextAt = at
+    if (this.#due !== undefined) this.#due = Math.min(this.#due, at)
   }
 
-  /** A peer that has not answered the last probe is probed as closely as an active one: no single loss makes an idle peer a dead one. */
-  #probeIfDue(peer: number, watch: Watch, now: number): void {
-    const { activeIntervalMs, idleIntervalMs, idleJitter } = this.#options
-    const worried = watch.unansweredSince > 0 && watch.state !== 'dead'
-    const dueAt = watch.probedAt + (watch.activeUntil > now || worried ? activeIntervalMs : watch.idleFor)
-    if (now < dueAt) {
-      watch.nextProbeAt = dueAt
-      return
+  /** The peer is to be looked at when there is something to do. */
+  #arm(peer: number, watch: Watch, now: number): void {
+    if (watch.nextAt === this.#due) this.#due = undefined
+    watch.nextAt = this.#nextLook(peer, watch, now)
+    if (this.#due !== undefined) this.#due = Math.min(this.#due, watch.nextAt)
+  }
+
+  #look(peer: number, watch: Watch, now: number): void {
+    const { doubtfulAfterMs, deadAfterMs } = this.#options
+    if (now >= this.#silentAt(peer, watch, deadAfterMs)) this.#setState(peer, watch, 'dead', now)
+    else if (now >= this.#silentAt(peer, watch, doubtfulAfterMs)) this.#setState(peer, watch, 'doubtful', now)
+    if (now >= this.#probeAt(peer, watch, now)) this.#probeAll(peer, watch, now)
+    for (const path of watch.paths) {
+      if (now < this.#challengeAt(path)) continue
+      path.challenges++
+      this.#probe(peer, path, now)
     }
-    watch.probedAt = now
-    const random = this.components.randomBytes(2)
-    watch.idleFor = idleIntervalMs * (1 - (idleJitter * (random[0]! * 256 + random[1]!)) / 65_536)
-    // By then an answer has come, or it is time to worry.
-    watch.nextProbeAt = now + (watch.state === 'dead' && watch.activeUntil <= now ? idleIntervalMs : activeIntervalMs)
-    this.#probeAll(peer, watch, now)
+    watch.nextAt = this.#nextLook(peer, watch, now)
+  }
+
+  #nextLook(peer: number, watch: Watch, now: number): number {
+    let next = this.#probeAt(peer, watch, now)
+    for (const path of watch.paths) next = Math.min(next, this.#challengeAt(path))
+    if (watch.state === 'dead') return next
+    const { doubtfulAfterMs, deadAfterMs } = this.#options
+    return Math.min(next, this.#silentAt(peer, watch, watch.state === 'alive' ? doubtfulAfterMs : deadAfterMs))
+  }
+
+  /** When a probe has been unanswered for so long. */
+  #silentAt(peer: number, { unansweredSince }: Watch, after: number): number {
+    return unansweredSince > 0 ? unansweredSince + (after + 2 * this.components.peers.rttMs[peer]!) : Infinity
+  }
+
+  /** A peer that has not answered the last probe is probed more closely than an active one: no single loss makes it a doubtful one, and no few a dead one. */
+  #probeAt(peer: number, watch: Watch, now: number): number {
+    const { activeIntervalMs, idleIntervalMs } = this.#options
+    const { probedAt, trafficAt, state } = watch
+    if (watch.unansweredSince > 0 && state !== 'dead') {
+      const rtt = this.components.peers.rttMs[peer]!
+      const least = watch.tries > 2 ? AGAIN_LATER_MS : AGAIN_MIN_MS
+      const again = Math.max((watch.tries > 1 ? 2 : 1) * rtt + OVERDUE_MS, least)
+      return probedAt + Math.min(again, activeIntervalMs)
+    }
+    if (watch.activeUntil <= now) return probedAt + (state === 'dead' ? idleIntervalMs : watch.idleFor)
+    const next = probedAt + activeIntervalMs
+    // What has come lately, and has stopped.
+    return trafficAt > probedAt ? Math.min(next, trafficAt + this.#quiet(peer)) : next
+  }
+
+  /** When a path that the peer prefers, and that was challenged for it, is to be challenged again. */
+  #challengeAt(path: Path): number {
+    const open = path.trafficAt > path.provenAt && path.challenges < CHALLENGES_MAX
+    return open ? path.sentAt + CHALLENGE_MS : Infinity
   }
 
   #probeAll(peer: number, watch: Watch, now: number): void {
+    const { idleIntervalMs, idleJitter } = this.#options
     const current = this.components.peers.addressSlot[peer]
+    const random = this.components.randomBytes(2)
+    watch.probedAt = now
+    watch.idleFor = idleIntervalMs * (1 - (idleJitter * (random[0]! * 256 + random[1]!)) / 65_536)
+    const inUse = watch.paths.find(({ slot }) => slot === current)
+    const others = watch.state !== 'alive' || inUse === undefined || this.#silent(inUse, now)
     // Traffic that comes in proves the peer as well as an echo would; a busy path is still probed now and then for its RTT.
     for (const path of watch.paths) {
-      const inUse = path.slot === current
-      if (!inUse && watch.state === 'alive' && now - path.sentAt < this.#options.idleIntervalMs) continue
-      this.#probe(peer, path, now)
+      if (path === inUse || others || now - path.sentAt >= idleIntervalMs) this.#probe(peer, path, now)
     }
     if (watch.unansweredSince === 0) watch.unansweredSince = now
+    watch.tries++
   }
 
   #probe(peer: number, path: Path, now: number): void {
@@ -309,13 +391,16 @@ export class PathProber {
         paths: [],
         state: 'alive',
         heardAt: now,
+        trafficAt: -Infinity,
         activeUntil: 0,
-        nextProbeAt: now,
+        nextAt: now,
         probedAt: -Infinity,
         idleFor: this.#options.idleIntervalMs,
         unansweredSince: 0,
+        tries: 0,
       }
       this.#watches.set(peer, watch)
+      this.#due = undefined
     }
     return watch
   }
@@ -333,7 +418,15 @@ export class PathProber {
     }
     const slot = addresses.acquire(records.subarray(offset, offset + ADDRESS_RECORD))
     if (slot < 0) return undefined
-    const path: Path = { slot, provenAt: 0, rttMs: 0, pending: [], sentAt: -Infinity, trafficAt: -Infinity }
+    const path: Path = {
+      slot,
+      provenAt: 0,
+      rttMs: 0,
+      pending: [],
+      sentAt: -Infinity,
+      trafficAt: -Infinity,
+      challenges: 0,
+    }
     watch.paths.push(path)
     return path
   }

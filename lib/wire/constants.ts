@@ -42,7 +42,7 @@ export const Kind = {
   piece: 7,
   /** A control message: see lib/wire/control.ts. */
   control: 8,
-  /** Path probe and its echo: 16 opaque bytes, padded. */
+  /** Path probe: token 16, flags 1 (0 where it is left out), padded. And its echo: token 16, padded. */
   probe: 9,
   probeEcho: 10,
   /** Which of these flows are still there? And the answer. See lib/flow/confirmation.ts. */
@@ -57,6 +57,10 @@ export const KindFlag = {
   /** The checksum field covers all but addresses and ports ("family-free"): the receiver adds its own. Neither flag: as is (ICMP). */
   checksumFree: 0x20,
 } as const
+
+export const PROBE_TOKEN = 16
+/** Flag of a probe: it goes the way that its sender's frames to the receiver go. */
+export const PROBE_IN_USE = 1
 
 export const Protocol = { icmp: 1, tcp: 6, udp: 17, icmp6: 58 } as const
 

@@ -255,8 +255,7 @@ test('a host that dies silently: new connections go elsewhere, living flows are 
     world.runFor(4_000)
     const problems = [...sockets, ...living].flatMap((socket, i) => problemsOf(`connection ${i}`, socket))
     for (const [i, { establishedAt, startedAt }] of sockets.entries()) {
-      // Where the link loses both the answer and our own repetition, the program's kernel repeats its SYN after a second.
-      if (establishedAt - startedAt > 1_100) problems.push(`connection ${i} took ${establishedAt - startedAt} ms`)
+      if (establishedAt - startedAt > 1_000) problems.push(`connection ${i} took ${establishedAt - startedAt} ms`)
     }
     return [...problems, ...oddDrops(world)]
   })
@@ -304,7 +303,7 @@ test('a stream goes on when an end changes its address', (t) => {
     world.runFor(3_000)
     const problems = problemsOf('stream', socket)
     // The paths' round trip, a probe, and what TCP itself takes to repeat what was lost.
-    if (socket.longestGap > 1_000) problems.push(`stalled for ${socket.longestGap} ms`)
+    if (socket.longestGap > 900) problems.push(`stalled for ${socket.longestGap} ms`)
     if (problems.length > 0) problems.push(JSON.stringify({ link, moving: moving.name, nat }))
     return [...problems, ...oddDrops(world)]
   })

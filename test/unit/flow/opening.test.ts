@@ -110,6 +110,19 @@ test('silence goes on to the next candidate; the first to answer wins, the other
   t.end()
 })
 
+test('an OPEN that nothing answers is repeated several times within the first second', (t) => {
+  const { client } = several(1)
+  client.tun(0, SYN_PACKET)
+  const times = [0]
+  client.takeSent()
+  for (let now = 1; now < 1_000; now++) {
+    client.engine.handleTimeout(now)
+    if (client.takeSent().some(({ kind }) => kind === Kind.open)) times.push(now)
+  }
+  t.same(times, [0, 60, 60 + 120, 60 + 120 + 240])
+  t.end()
+})
+
 test('an answer that comes after another won is refused, and its server reset', (t) => {
   const { client, servers, hosts } = several(2)
   client.tun(0, SYN_PACKET)

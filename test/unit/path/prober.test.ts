@@ -6,7 +6,7 @@ import { hostId } from '../../../lib/wire/ids.js'
 
 const OLD = '10.0.0.1:7474'
 const NEW = '10.0.0.2:7474'
-const { activeIntervalMs, idleIntervalMs, deadAfterMs, doubtfulAfterMs } = proberDefaults
+const { activeIntervalMs, idleIntervalMs, quietMs, deadAfterMs, doubtfulAfterMs } = proberDefaults
 
 function record(place: string): Uint8Array {
   const [address, port] = place.split(':')
@@ -51,8 +51,8 @@ class World {
     return slot < 0 ? undefined : this.place(slot)
   }
 
-  hear(from: string): void {
-    this.prober.heard(this.peer, record(from), 0, this.now)
+  hear(from: string, traffic = true): void {
+    this.prober.heard(this.peer, record(from), 0, this.now, traffic)
   }
   echo(from: string, token: Uint8Array): void {
     this.prober.echoed(this.peer, token, record(from), 0, this.now)
@@ -67,7 +67,7 @@ class World {
       const due = this.#echoes.filter(({ at }) => at <= this.now)
       this.#echoes = this.#echoes.filter(({ at }) => at > this.now)
       for (const { from, token } of due) {
-        this.hear(from)
+        this.hear(from, false)
         this.echo(from, token)
       }
       if (this.prober.nextTimeout() <= this.now) this.prober.handleTimeout(this.now)
@@ -163,11 +163,72 @@ test('silence of an active peer: doubtful, then dead', (t) => {
     ['doubtful', 'dead'],
   )
   const [doubtful, dead] = w.events.map((text) => Number(text.split(' ')[1]) - since)
+  const roundTrips = 2 * w.delay
   t.ok(
-    doubtful! >= doubtfulAfterMs && doubtful! <= doubtfulAfterMs + 2 * activeIntervalMs + 20,
+    doubtful! >= doubtfulAfterMs && doubtful! <= doubtfulAfterMs + activeIntervalMs + roundTrips,
     `doubtful after ${doubtful}`,
   )
-  t.ok(dead! >= deadAfterMs && dead! <= deadAfterMs + 2 * activeIntervalMs + 20, `dead after ${dead}`)
+  t.ok(dead! >= deadAfterMs && dead! <= deadAfterMs + activeIntervalMs + roundTrips, `dead after ${dead}`)
+  t.ok(dead! <= 1_000)
+  t.end()
+})
+
+test('a peer whose frames stop is probed without waiting for the next regular probe', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(activeIntervalMs * 5 + 10)
+  w.probes.length = 0
+  for (let i = 0; i < 60; i++) {
+    w.hear(OLD)
+    w.runFor(20)
+  }
+  t.ok(w.probes.length <= 6, `${w.probes.length} while they come`)
+  const stopped = w.now
+  w.probes.length = 0
+  w.hear(OLD)
+  w.runFor(activeIntervalMs)
+  t.ok(w.probes[0]!.at <= stopped + quietMs + w.delay, `${w.probes[0]!.at - stopped} ms after the last one`)
+  t.ok(w.probes.length <= 2, 'and once')
+  t.end()
+})
+
+test('no answer to a probe: others follow once it is overdue, fewer later, and on all paths', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.prober.candidate(w.peer, record(NEW), w.now)
+  w.runFor(300)
+  w.home = undefined
+  w.probes.length = 0
+  w.runFor(activeIntervalMs + 2 * w.delay + 100)
+  const times = (to: string) => w.probes.filter((probe) => probe.to === to).map(({ at }) => at)
+  const [first, second] = times(OLD)
+  t.equal(second! - first!, 40)
+  t.equal(times(NEW)[0], second, 'the other path with the second')
+  w.runFor(5_000)
+  t.equal(w.prober.liveness(w.peer), 'dead')
+  t.ok(times(OLD).length <= 10 + 5_000 / activeIntervalMs, `${times(OLD).length} probes`)
+  w.home = NEW
+  w.runFor(activeIntervalMs + w.delay)
+  t.equal(w.current, NEW)
+  t.end()
+})
+
+test('what this host slept through is not held against its peers', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.events.length = 0
+  w.home = undefined
+  w.prober.handleTimeout((w.now = w.prober.nextTimeout()))
+  w.now += 3_000
+  w.prober.handleTimeout(w.now)
+  t.strictSame(w.events, [])
+  w.runFor(deadAfterMs + 2 * w.delay)
+  t.equal(w.prober.liveness(w.peer), 'dead', 'what comes after is')
   t.end()
 })
 
@@ -242,6 +303,48 @@ test('a challenge is no lever: one probe, however many frames come', (t) => {
   w.probes.length = 0
   for (let i = 0; i < 1_000; i++) w.hear(NEW)
   t.equal(w.probes.length, 1)
+  t.end()
+})
+
+test('a challenge that is lost is repeated once, and the peer followed', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.home = NEW
+  const challenges = () => w.probes.filter(({ to }) => to === NEW).length
+  w.lose = () => challenges() === 1
+  w.hear(NEW)
+  w.runFor(20 + w.delay)
+  t.equal(w.current, NEW)
+  t.end()
+})
+
+test('challenges that nothing answers are two, however long the peer lives elsewhere', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.probes.length = 0
+  w.hear(NEW)
+  w.runFor(10_000)
+  t.equal(w.probes.filter(({ to }) => to === NEW).length, 2)
+  t.equal(w.current, OLD)
+  t.end()
+})
+
+test('two hosts that probe each other on a path that neither prefers come to rest', (t) => {
+  const w = new World()
+  w.delay = 300
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(5_000)
+  w.probes.length = 0
+  for (let i = 0; i < 50; i++) {
+    w.hear(NEW, false)
+    w.runFor(w.delay)
+  }
+  t.equal(w.probes.filter(({ to }) => to === NEW).length, 1)
   t.end()
 })
 
