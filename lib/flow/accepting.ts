@@ -17,7 +17,9 @@ import { takeSegment } from './segment.js'
 import { trackOut } from './tcp-track.js'
 
 const PORT_TRIES = 64
-const PORT_FIRST = 1024
+/** A server may ask whether a client's port is one that only root may use. */
+const PRIVILEGED = 1024
+const PRIVILEGED_FIRST = 512
 
 export class Accepting {
   readonly #core: FlowCore
@@ -150,25 +152,33 @@ export class Accepting {
   /**
    * The port by which the server sees the client: its own, or when that is taken by another flow to the same server port, a free one. The served address is left out of
    * the comparison, because a UDP server may answer from another one than it was asked at. -1: none found.
+   *
+   * A port is taken for as long as its last connection is remembered: the server's kernel keeps that one in TIME-WAIT and takes a SYN for its continuation by timestamps and
+   * numbers that only make sense when both came from the same address and port of one kernel, which the two need not have (two names of the service, or two families).
    */
   #clientPort(endpoint: LocalEndpoint, remote: Uint8Array, protocol: number, wanted: number): number {
     const { table, counters } = this.#core
     const view = new DataView(remote.buffer, remote.byteOffset, remote.byteLength)
+    let over = -1
     let port = wanted
     for (let i = 0; i < PORT_TRIES; i++) {
-      const ports = (endpoint.port << 16) | port
-      const other = table.findAnyLocal(view, 0, endpoint.family, protocol, ports)
+      const other = table.findAnyLocal(view, 0, endpoint.family, protocol, (endpoint.port << 16) | port)
       if (other < 0) return port
-      if (table.get(other, Row.state) === FlowState.closing) {
-        // It is over; what still comes for it comes by flow ID.
-        table.unlinkTuple(other)
-        continue
-      }
       if (i === 0) counters.clashes++
-      port = PORT_FIRST + ((table.newGeneration() >>> 0) % (65_536 - PORT_FIRST))
+      if (table.get(other, Row.state) === FlowState.closing) over = other
+      port = anyPort(wanted, table.newGeneration())
     }
-    return -1
+    if (over < 0) return -1
+    // What still comes for it comes by flow ID.
+    table.unlinkTuple(over)
+    return table.remotePort(over)
   }
+}
+
+/** A port of the same kind as `like`. */
+function anyPort(like: number, random: number): number {
+  const [first, end] = like < PRIVILEGED ? [PRIVILEGED_FIRST, PRIVILEGED] : [PRIVILEGED, 65_536]
+  return first + ((random >>> 0) % (end - first))
 }
 
 /** Whether the segment may be a flow's first: of TCP only a SYN. */
