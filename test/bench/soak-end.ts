@@ -21,7 +21,8 @@ export interface DriveOptions {
 export interface Driven {
   readonly seconds: number
   readonly streams: { readonly bytes: number; readonly done: number }
-  readonly short: { readonly done: number }
+  /** The slowest took so long, ms. */
+  readonly short: { readonly done: number; readonly slowestMs: number }
   readonly datagrams: {
     readonly sent: number
     readonly lost: number
@@ -36,6 +37,8 @@ const CHUNK = 65_536
 const DATAGRAM_MAX = 4_000
 const WINDOW = 32
 const LATE_MS = 2_000
+/** A connection on which nothing comes for so long has failed. */
+const STALLED_MS = 60_000
 const ERRORS_MAX = 20
 const zeros = Buffer.alloc(CHUNK)
 
@@ -113,6 +116,7 @@ async function exchange(address: string, port: number, seed: number, length: num
   const socket = connect({ host: address, port, noDelay: true })
   const back = new Stream(seed + 1)
   let left = length
+  socket.setTimeout(STALLED_MS, () => socket.destroy(new Error(`nothing came for ${STALLED_MS / 1_000} s`)))
   try {
     await once(socket, 'connect')
     socket.write(header(seed, length))
@@ -139,7 +143,7 @@ async function drive(options: DriveOptions): Promise<Driven> {
   const started = performance.now()
   const errors: string[] = []
   const streams = { bytes: 0, done: 0 }
-  const short = { done: 0 }
+  const short = { done: 0, slowestMs: 0 }
   const datagrams = { sent: 0, lost: 0, reordered: 0, changed: 0 }
   let seed = 1
   const over = () =>
@@ -149,13 +153,19 @@ async function drive(options: DriveOptions): Promise<Driven> {
   const failed = (what: string, error: unknown) => {
     if (errors.length < ERRORS_MAX) errors.push(`${what}: ${error instanceof Error ? error.message : String(error)}`)
   }
-  const connections = async (what: string, address: string, length: () => number, done: (bytes: number) => void) => {
+  const connections = async (
+    what: string,
+    address: string,
+    length: () => number,
+    done: (bytes: number, ms: number) => void,
+  ) => {
     while (!over()) {
       const bytes = length()
       seed += 2
       try {
+        const began = performance.now()
         await exchange(address, port, seed, bytes)
-        done(2 * bytes)
+        done(2 * bytes, performance.now() - began)
       } catch (error) {
         failed(what, error)
       }
@@ -180,7 +190,10 @@ async function drive(options: DriveOptions): Promise<Driven> {
       `short connection to ${address}`,
       address,
       () => 1 + (seed % 3_000),
-      () => short.done++,
+      (_bytes, ms) => {
+        short.done++
+        short.slowestMs = Math.max(short.slowestMs, ms)
+      },
     )
   const content = new Stream(0).take(CHUNK)
   const udp = async (family: 4 | 6, address: string) => {

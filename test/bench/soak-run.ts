@@ -1,21 +1,47 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { z } from 'zod'
 import { statusShape } from '../../daemon/control/shapes.js'
 import { collect, type Lab } from '../../cli/lab/lab.js'
 import type { Driven, DriveOptions } from './soak-end.js'
+
+export interface SoakOptions extends Pick<DriveOptions, 'bytes' | 'seconds'> {
+  /** So many ports for the client's connections, which are then used again the sooner; otherwise the kernel's own range. */
+  readonly ports?: number
+}
 
 export interface SoakReport extends Driven {
   /** Resident bytes of the daemons, client's first. */
   readonly memory: { readonly start: readonly number[]; readonly end: readonly number[] }
   readonly drops: readonly Readonly<Record<string, number>>[]
+  /** What the programs' kernels counted meanwhile: TCP segments sent, sent again and why, resets, SYNs that met an older connection, packets that found the TUN's queue full. */
+  readonly kernel: readonly Readonly<Record<string, number>>[]
 }
+
+const KERNEL_COUNTERS = [
+  'Tcp:OutSegs',
+  'Tcp:RetransSegs',
+  'Tcp:OutRsts',
+  'TcpExt:TCPTimeouts',
+  'TcpExt:TCPSynRetrans',
+  'TcpExt:TCPLossProbes',
+  'TcpExt:TCPLossProbeRecovery',
+  'TcpExt:TCPFastRetrans',
+  'TcpExt:TCPLostRetransmit',
+  'TcpExt:TCPDSACKRecv',
+  'TcpExt:TCPSYNChallenge',
+  'TcpExt:PAWSTimewait',
+  'TcpExt:PruneCalled',
+] as const
+const PORT_FIRST = 32_768
+const linkShape = z.array(z.object({ stats64: z.object({ tx: z.object({ dropped: z.number() }) }) })).min(1)
 
 const PORT = 9_100
 export const SOAK_HOSTS = ['h1', 'h2'] as const
 const end = fileURLToPath(new URL('soak-end.js', import.meta.url))
 
 /** Everything at once between two hosts of a lab: streams, short connections and datagrams of both families. */
-export async function soak(lab: Lab, options: Pick<DriveOptions, 'bytes' | 'seconds'>): Promise<SoakReport> {
+export async function soak(lab: Lab, { ports, ...options }: SoakOptions): Promise<SoakReport> {
   const status = async (host: string) => statusShape.parse(JSON.parse(await lab.caracal(host, 'status', '--json')))
   const resident = async (host: string) => {
     const text = readFileSync(`/proc/${(await status(host)).pid}/status`, 'utf8')
@@ -33,7 +59,10 @@ export async function soak(lab: Lab, options: Pick<DriveOptions, 'bytes' | 'seco
     await lab.caracal('h2', 'expose', 'soak', '--tcp', String(PORT), '--udp', String(PORT))
     while (!(await lab.caracal('h1', 'services', '--json')).includes('"up"'))
       await new Promise((resolve) => setTimeout(resolve, 100))
+    if (ports !== undefined)
+      lab.script('h1', `sysctl -qw net.ipv4.ip_local_port_range='${PORT_FIRST} ${PORT_FIRST + ports - 1}'`)
     const start = await both(resident)
+    const counted = SOAK_HOSTS.map((host) => kernelCounters(lab, host))
     const zone = lab.host('h1').zone ?? 'svc.internal'
     const drive: DriveOptions = { ...options, name: `soak.${zone}`, port: PORT, streamBytes: 16_000_000 }
     const client = lab.spawn('h1', [process.execPath, end, 'drive', JSON.stringify(drive)], {
@@ -46,8 +75,26 @@ export async function soak(lab: Lab, options: Pick<DriveOptions, 'bytes' | 'seco
     const drops = (await both(status)).map((one) =>
       Object.fromEntries(Object.entries(one.drops).filter(([, count]) => count > 0)),
     )
-    return { ...driven, memory: { start, end: await both(resident) }, drops }
+    const kernel = SOAK_HOSTS.map((host, i) => {
+      const now = kernelCounters(lab, host)
+      return Object.fromEntries(Object.entries(now).map(([name, count]) => [name, count - (counted[i]![name] ?? 0)]))
+    })
+    return { ...driven, memory: { start, end: await both(resident) }, drops, kernel }
   } finally {
     server.kill('SIGKILL')
   }
+}
+
+/** Of the host's network namespace, by name. */
+function kernelCounters(lab: Lab, host: string): Record<string, number> {
+  const all = new Map<string, number>()
+  const lines = lab.script(host, 'cat /proc/net/snmp /proc/net/netstat').trimEnd().split('\n')
+  for (let i = 0; i + 1 < lines.length; i += 2) {
+    const [group, ...names] = lines[i]!.split(' ')
+    const values = lines[i + 1]!.split(' ').slice(1)
+    names.forEach((name, j) => all.set(group! + name, Number(values[j])))
+  }
+  const link: unknown = JSON.parse(lab.script(host, 'ip -j -s link show caracal0'))
+  const dropped = linkShape.parse(link)[0]!.stats64.tx.dropped
+  return { ...Object.fromEntries(KERNEL_COUNTERS.map((name) => [name, all.get(name) ?? 0])), 'TUN:tx_dropped': dropped }
 }
