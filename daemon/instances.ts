@@ -48,14 +48,18 @@ export interface InstancesComponents {
 
 const FILE = 'services'
 const NOT_PROBED = 'not probed yet'
+/** Between looks while clients come or servers come and go, and otherwise: a client that comes in between to a server that is gone is refused by the kernel, and goes elsewhere. */
 const SCAN_MS = 200
+const QUIET_SCAN_MS = 1_000
+/** Quiet is what nothing has happened to for so long. */
+const QUIET_AFTER_MS = 10_000
 const PROBE_MS = 2_000
 /** Between looks that a packet asks for. */
 const LOOK_AGAIN_MS = 10
 const saved = z.array(exposeRequestShape)
 
 /**
- * The services of this host: what is exposed, where each server listens and whether it is well. What listens is read from the kernel several times a second without contacting
+ * The services of this host: what is exposed, where each server listens and whether it is well. What listens is read from the kernel once to several times a second without contacting
  * anybody; a TCP or HTTP probe comes on top where it was asked for.
  */
 export class Instances implements LocalEndpoints {
@@ -64,6 +68,10 @@ export class Instances implements LocalEndpoints {
   readonly #restored = new Map<string, ExposeRequest>()
   #listeners: readonly Listener[] = []
   #timer: NodeJS.Timeout | undefined
+  #started = false
+  /** The timer is the one of quiet times. */
+  #quiet = false
+  #busyAt = -Infinity
   #lookedAt = -Infinity
 
   constructor(private readonly components: InstancesComponents) {}
@@ -77,11 +85,36 @@ export class Instances implements LocalEndpoints {
   }
 
   start(): void {
-    this.#timer = setInterval(() => this.scan(), SCAN_MS)
-    this.#timer.unref()
+    this.#started = true
+    this.#arm()
   }
   stop(): void {
-    clearInterval(this.#timer)
+    this.#started = false
+    clearTimeout(this.#timer)
+  }
+
+  #arm(): void {
+    if (!this.#started || this.#timer !== undefined || this.#instances.size === 0) return
+    this.#quiet = this.components.now() - this.#busyAt >= QUIET_AFTER_MS
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = undefined
+        this.scan()
+        this.#arm()
+      },
+      this.#quiet ? QUIET_SCAN_MS : SCAN_MS,
+    )
+    this.#timer.unref()
+  }
+
+  /** Something happens: looks follow each other more closely for a while. */
+  #busy(): void {
+    this.#busyAt = this.components.now()
+    if (this.#quiet) {
+      clearTimeout(this.#timer)
+      this.#timer = undefined
+    }
+    this.#arm()
   }
 
   all(): IterableIterator<Instance> {
@@ -107,9 +140,10 @@ export class Instances implements LocalEndpoints {
       probedAt: -Infinity,
       generation: 0,
     }
-    this.#locate(instance, this.#look())
+    this.#locate(instance, this.#look(instance))
     if (this.#isToBeProbed(instance)) await this.#probe(instance)
     this.#instances.set(service, instance)
+    this.#busy()
     this.#restored.delete(request.name)
     return instance
   }
@@ -128,6 +162,7 @@ export class Instances implements LocalEndpoints {
   find(service: ServiceId, protocol: number, port: number): LocalEndpoint | DropReason {
     const instance = this.#instances.get(service)
     if (instance === undefined) return 'no-instance'
+    this.#busy()
     if (protocol === Protocol.icmp) return { family: 4, address: this.components.served(service, 4), port: 0 }
     const key = `${protocol === Protocol.tcp ? 'tcp' : 'udp'}/${port}`
     if (!instance.request.ports.some((spec) => keyOf(spec) === key)) return 'refused'
@@ -153,11 +188,13 @@ export class Instances implements LocalEndpoints {
     }
   }
 
-  /** What listens now; what did before where that cannot be read, as when the process has no descriptors left. */
-  #look(): readonly Listener[] {
+  /** What listens now, of the protocols that the instances have; what did before where that cannot be read, as when the process has no descriptors left. */
+  #look(added?: Instance): readonly Listener[] {
     this.#lookedAt = this.components.now()
+    const all = [...this.#instances.values(), ...(added === undefined ? [] : [added])]
+    const wanted = new Set(all.flatMap(({ request }) => request.ports.map(({ protocol }) => protocol)))
     try {
-      this.#listeners = readListeners(this.components.listenersFrom)
+      this.#listeners = readListeners(wanted, this.components.listenersFrom)
     } catch {
       // The next look will do.
     }
@@ -172,7 +209,9 @@ export class Instances implements LocalEndpoints {
     instance.health = instance.listens && failing === '' ? 'up' : 'unhealthy'
     instance.detail = problems.join('; ')
     if (this.#instances.get(instance.service) !== instance) return
-    if (instance.health !== health || instance.detail !== detail) this.components.changed(instance)
+    if (instance.health === health && instance.detail === detail) return
+    this.#busy()
+    this.components.changed(instance)
   }
 
   /** Finds the server of each port among what listens. One of them makes the instance well: a connection to another port is refused, and goes elsewhere. */

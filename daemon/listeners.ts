@@ -29,12 +29,14 @@ const records = new Uint8Array(4_096 * RECORD)
 /**
  * What listens on this host, in this network namespace. Nothing is contacted, so servers see no probes. Throws what the system says when it cannot be told.
  *
+ * @param protocols that are looked for; the kernel walks all sockets of each
  * @param folder of the kernel's tables; left out, the kernel is asked directly, which is faster by far, and the tables are for what it does not answer
  */
-export function readListeners(folder?: string): Listener[] {
+export function readListeners(protocols: ReadonlySet<Listener['protocol']>, folder?: string): Listener[] {
   const listeners: Listener[] = []
   for (const [name, family] of tables) {
     const protocol = name.startsWith('tcp') ? 'tcp' : 'udp'
+    if (!protocols.has(protocol)) continue
     if (folder === undefined && askKernel(protocol, family, listeners)) continue
     readTable(`${folder ?? '/proc/self/net'}/${name}`, protocol, family, listeners)
   }

@@ -7,12 +7,13 @@ import { PATH_MTU, PATH_MTU_MIN } from '../lib/wire/constants.js'
 /** Where others can reach sockets bound to `locals`: a wildcard stands for every address of its family but those of the own TUN, of loopback and of a single link. */
 export function ownLocators(locals: readonly Locator[], tun: string): Locator[] {
   const found: Locator[] = []
+  let interfaces: ReturnType<typeof networkInterfaces> | undefined
   for (const { address: bound, port } of locals) {
     if (bound !== '0.0.0.0' && bound !== '::') {
       found.push({ address: bound, port })
       continue
     }
-    for (const [name, addresses] of Object.entries(networkInterfaces())) {
+    for (const [name, addresses] of Object.entries((interfaces ??= networkInterfaces()))) {
       if (name === tun) continue
       for (const { address, family, internal } of addresses ?? []) {
         const mine = (family === 'IPv6') === bound.includes(':')

@@ -20,6 +20,9 @@ let config: Config | undefined
 let daemon: Daemon | undefined
 let requests: Requests | undefined
 let resolver: DnsResolver | undefined
+/** Hosts that were found while the daemon was starting. */
+const foundEarly: Parameters<Implementation<PacketMethods>['found']>[0][] = []
+const FOUND_EARLY_MAX = 1_024
 
 function there<T>(part: T | undefined): T {
   if (part === undefined) throw new Error('the daemon is not up')
@@ -35,6 +38,7 @@ const own: Implementation<PacketMethods> = {
   start: async () => {
     const options = { ...request, config: there(config) }
     daemon = await Daemon.start(options, log, withNodeCrypto(await loadSodium()), servers)
+    for (const { host, locator } of foundEarly.splice(0)) daemon.hint(host, locator)
     void daemon.stopRequested.then((reason) => main.tell('stopRequested', reason))
     return daemon.summary
   },
@@ -46,7 +50,10 @@ const own: Implementation<PacketMethods> = {
   },
   answer: async ({ name, type }) => there(resolver)(name, type),
   sample: () => metricsSample(there(daemon)),
-  found: ({ host, locator }) => daemon?.hint(host, locator),
+  found: (found) => {
+    if (daemon !== undefined) daemon.hint(found.host, found.locator)
+    else if (foundEarly.length < FOUND_EARLY_MAX) foundEarly.push(found)
+  },
   request: ({ operation, args }) => there(requests).call(operation, args),
   watch: (args) => there(requests).watch(args),
   flowPage: ({ args, from, left }) => there(requests).flowPage(args, from, left),

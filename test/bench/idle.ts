@@ -1,4 +1,4 @@
-// What a host costs that has nothing to do: `npm run bench:idle`, or by hand: node dist/test/bench/idle.js [HOSTS] [MINUTES]
+// What a host costs that has nothing to do: `npm run bench:idle`, or by hand: node dist/test/bench/idle.js [HOSTS] [MINUTES]; with --real [SECONDS], see idle-real.ts.
 //
 // So many hosts in virtual time, each with a service, with real cryptography and the native codec. Counted is the processor time inside one host's handlers, asking the clock
 // subtracted; sockets, the kernel and the process around the host come on top.
@@ -8,7 +8,12 @@ import { withNodeCrypto } from '../../daemon/node-primitives.js'
 import { loadSodium } from '../../lib/crypto/sodium.js'
 import type { Host } from '../../lib/host/host.js'
 import { HostWorld } from '../sim/host-world.js'
+import { idleReal } from './idle-real.js'
 
+if (process.argv[2] === '--real') {
+  await idleReal(Number(process.argv[3] ?? 300))
+  process.exit()
+}
 const HOSTS = Number(process.argv[2] ?? 100)
 const MINUTES = Number(process.argv[3] ?? 10)
 

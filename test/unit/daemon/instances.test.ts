@@ -2,6 +2,7 @@ import { createServer, type RequestListener } from 'node:http'
 import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { mock } from 'node:test'
 import { test, type Test } from 'tap'
 import { exposeRequestShape, type ExposeRequest } from '../../../daemon/control/protocol.js'
 import { Instances, type Instance } from '../../../daemon/instances.js'
@@ -337,4 +338,37 @@ test('it looks by itself once started, until it is stopped', async (t) => {
   listening({ tcp: [row('0.0.0.0', 80)] })
   await told
   t.strictSame(changes, ['web up'])
+})
+
+test('it looks more seldom in quiet times, and often again as soon as a client comes', async (t) => {
+  const { instances, clock, listening, sockets } = await rig(t)
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => mock.timers.reset())
+  listening({ tcp: [row('0.0.0.0', 80)] })
+  await instances.add(WEB, request('web', 'tcp/80'), false)
+  instances.start()
+  t.teardown(() => instances.stop())
+  const scan = instances.scan.bind(instances)
+  let looks = 0
+  instances.scan = () => {
+    looks++
+    scan()
+  }
+  const looksOf = (ms: number) => {
+    looks = 0
+    for (let i = 0; i < ms; i += 100) {
+      clock.now += 100
+      mock.timers.tick(100)
+    }
+    return looks
+  }
+  t.equal(looksOf(2_000), 10, 'a service that was just exposed')
+  looksOf(10_000)
+  t.equal(looksOf(5_000), 5)
+  where(instances, WEB, Protocol.tcp, 80)
+  t.equal(looksOf(2_000), 10)
+  looksOf(10_000)
+  rmSync(join(sockets, 'tcp'))
+  looksOf(1_000)
+  t.equal(looksOf(2_000), 10, 'a server has gone')
 })

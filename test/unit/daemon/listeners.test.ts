@@ -11,6 +11,8 @@ import { row, table } from './socket-tables.js'
 
 type Tables = Partial<Record<'tcp' | 'tcp6' | 'udp' | 'udp6', string>>
 
+const BOTH = new Set(['tcp', 'udp'] as const)
+
 function folder(t: Test, tables: Tables): string {
   const path = mkdtempSync(join(tmpdir(), 'caracal-net-'))
   t.teardown(() => rmSync(path, { recursive: true, force: true }))
@@ -20,7 +22,7 @@ function folder(t: Test, tables: Tables): string {
 
 /** As people would write them: protocol, address, port, whom it hears. */
 function shown(t: Test, tables: Tables): string[] {
-  return readListeners(folder(t, tables)).map(
+  return readListeners(BOTH, folder(t, tables)).map(
     (one) => `${one.protocol}${one.family} ${formatAddress(one.address)} ${one.port} ${reachOf(one)}`,
   )
 }
@@ -106,9 +108,9 @@ test('a line that is cut, or is none, is left out', async (t) => {
 
 test('a table of many blocks is read whole, up to a limit', async (t) => {
   const rows = Array.from({ length: 20_000 }, (_, i) => row('10.1.2.3', i + 1))
-  t.equal(readListeners(folder(t, { udp: table(...rows) })).length, 20_000)
+  t.equal(readListeners(BOTH, folder(t, { udp: table(...rows) })).length, 20_000)
   const flood = `${row('10.1.2.3', 7)}\n`.repeat(60_000)
-  const read = readListeners(folder(t, { udp: flood }))
+  const read = readListeners(BOTH, folder(t, { udp: flood }))
   t.ok(read.length > 20_000 && read.length < 60_000, 'the rest of a flood is not looked at')
   t.ok(read.every(({ port }) => port === 7))
 })
@@ -116,7 +118,7 @@ test('a table of many blocks is read whole, up to a limit', async (t) => {
 test('a table that is there and cannot be read is told of', async (t) => {
   const path = folder(t, {})
   mkdirSync(join(path, 'udp'))
-  t.throws(() => readListeners(path), { code: 'EISDIR' })
+  t.throws(() => readListeners(BOTH, path), { code: 'EISDIR' })
 })
 
 test("this process's own server is found", async (t) => {
@@ -126,7 +128,7 @@ test("this process's own server is found", async (t) => {
   t.teardown(() => void server.close())
   const address = server.address()
   if (address === null || typeof address === 'string') throw new Error('not listening')
-  const found = readListeners().find(({ protocol, port }) => protocol === 'tcp' && port === address.port)
+  const found = readListeners(BOTH).find(({ protocol, port }) => protocol === 'tcp' && port === address.port)
   t.match(found && [...found.address], [127, 0, 0, 1])
 })
 
@@ -164,6 +166,14 @@ test('the kernel tells the same when it is asked and in its tables', async (t) =
     `tcp4 127.0.0.1 ${own[1]} loopback`,
     `udp4 127.0.0.2 ${own[2]} loopback`,
   ]
-  t.strictSame(ours(readListeners()), [...expected].sort())
-  t.strictSame(ours(readListeners('/proc/self/net')), [...expected].sort())
+  t.strictSame(ours(readListeners(BOTH)), [...expected].sort())
+  t.strictSame(ours(readListeners(BOTH, '/proc/self/net')), [...expected].sort())
+})
+
+test('only the protocols that are asked for are read', (t) => {
+  const tables = { tcp: table(row('0.0.0.0', 80)), udp: table(row('0.0.0.0', 53)) }
+  const read = (...protocols: ('tcp' | 'udp')[]) =>
+    readListeners(new Set(protocols), folder(t, tables)).map((l) => l.port)
+  t.strictSame([read('tcp'), read('udp'), read()], [[80], [53], []])
+  t.end()
 })
