@@ -47,6 +47,7 @@ import type { DaemonSummary, RunningDaemon } from './running.js'
 import type { Servers } from './servers.js'
 import { StateDirectory } from './state-files.js'
 import { NativeTun } from './tun.js'
+import { tableMemory } from './table-memory.js'
 import { Underlay } from './underlay.js'
 
 const MAPPINGS_FILE = 'addresses'
@@ -292,7 +293,7 @@ export class Daemon implements RunningDaemon {
         io,
         events,
         endpoints: instances,
-        flowMemory: new ArrayBuffer(FlowTable.bytesFor(config.limits.flows)),
+        flowMemory: tableMemory(FlowTable.bytesFor(config.limits.flows)),
         wallNow,
         random: Math.random,
         nextStamp: () => BigInt(stamps.next()),

@@ -88,6 +88,8 @@ export interface Native {
 
   /** Gives memory that all threads have freed back to the system. */
   trimMemory(): void
+  /** Asks for large pages behind the array, which are given when it is first touched: fewer misses where it is read at random. */
+  adviseHugePages(bytes: Uint8Array): void
 }
 
 const functions = [
@@ -112,6 +114,7 @@ const functions = [
   'eventClear',
   'notify',
   'trimMemory',
+  'adviseHugePages',
   'listeningSockets',
 ] as const satisfies readonly (keyof Native)[]
 

@@ -37,7 +37,7 @@ export interface FlowOptions {
   /** Candidates that hints may lead to one after the other, and in all for one flow. */
   readonly hopsMax: number
   readonly followedMax: number
-  /** After both FINs; after a reset. */
+  /** After both FINs: longer than Linux keeps a port in TIME-WAIT, 60 s and an eighth for its timers' grain, because its port is taken meanwhile. After a reset. */
   readonly lingerFin: number
   readonly lingerReset: number
   readonly udpIdle: number
@@ -77,7 +77,7 @@ export const defaultFlowOptions: FlowOptions = {
   againMax: 800,
   hopsMax: 8,
   followedMax: 16,
-  lingerFin: 60_000,
+  lingerFin: 70_000,
   lingerReset: 5_000,
   udpIdle: 300_000,
   echoIdle: 30_000,

@@ -2,6 +2,7 @@
 // clock is subtracted.
 
 import { codecAddon, NativeCodec } from '../../daemon/native-codec.js'
+import { tableMemory } from '../../daemon/table-memory.js'
 import { HostKey } from '../../lib/crypto/host-key.js'
 import { FlowTable } from '../../lib/flow/flow-table.js'
 import { Host } from '../../lib/host/host.js'
@@ -108,7 +109,7 @@ export class MemoryHost {
               ? { family: 4, address: this.host.addresses.served(service, 4), port }
               : 'refused',
         },
-        flowMemory: new ArrayBuffer(FlowTable.bytesFor(options.flowCapacity)),
+        flowMemory: tableMemory(FlowTable.bytesFor(options.flowCapacity)),
         wallNow: () => world.wallNow,
         random: world.random,
         nextStamp: () => ++this.#stamp,

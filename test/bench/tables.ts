@@ -1,8 +1,10 @@
-// What the two large tables cost at a million entries. Run by hand: node --expose-gc dist/test/bench/tables.js [ENTRIES]
+// What the two large tables cost at a million entries. Run by hand: node --expose-gc dist/test/bench/tables.js [ENTRIES] [plain]
+// `plain`: the flow table without large pages.
 //
 // Every operation of the service table is timed by itself, and in tens; the clock's own time (median of an empty measurement) is subtracted. The percentiles are
 // those of the median round. "cpu" is processor time of the process, garbage collection included, and is the steadier figure on a machine that others use too.
 
+import { tableMemory } from '../../daemon/table-memory.js'
 import { FlowState, FlowTable, Row } from '../../lib/flow/flow-table.js'
 import { Generations } from '../../lib/flow/flow-id.js'
 import { ServiceTable, type Rule } from '../../lib/service/service-table.js'
@@ -11,6 +13,7 @@ import { hostId, serviceId, type ServiceId } from '../../lib/wire/ids.js'
 import { seededRandom } from '../sim/host-world.js'
 
 const ENTRIES = Number(process.argv[2] ?? 1_000_000)
+const memoryFor = process.argv[3] === 'plain' ? (bytes: number) => new ArrayBuffer(bytes) : tableMemory
 const LOOKUPS = 100_000
 const ROUNDS = 7
 const random = seededRandom(1)
@@ -193,7 +196,7 @@ const PACKET = 40
 
 function flows(): void {
   const generations = new Generations((length) => Uint8Array.from({ length }, () => word() & 255))
-  const table = new FlowTable(new ArrayBuffer(FlowTable.bytesFor(ENTRIES)), ENTRIES, generations)
+  const table = new FlowTable(memoryFor(FlowTable.bytesFor(ENTRIES)), ENTRIES, generations)
   const packets = new Uint8Array(PACKET * LOOKUPS)
   const view = new DataView(packets.buffer)
   const local = Uint8Array.of(198, 18, 0, 1)

@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads'
 import { test } from 'tap'
 import { NativeEvent } from '../../../daemon/event.js'
 import { native } from '../../../daemon/native.js'
+import { tableMemory } from '../../../daemon/table-memory.js'
 import { NativeUdp } from '../../../daemon/udp.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
 import { datagramBatch, frameRuns } from '../../../lib/wire/batch.js'
@@ -128,4 +129,19 @@ test('a watch on hold says nothing, and what has come meanwhile afterwards', asy
   await arrived
   t.equal(come, 1)
   socket.close()
+})
+
+test('memory of any size may be asked to lie on large pages', (t) => {
+  const addon = native()
+  for (const size of [0, 1, 4_096, 6 << 20]) {
+    const bytes = new Uint8Array(size).fill(7)
+    addon.adviseHugePages(bytes)
+    t.ok(bytes.every((byte) => byte === 7))
+  }
+  t.equal(
+    new Uint8Array(tableMemory(5 << 20)).findIndex((byte) => byte !== 0),
+    -1,
+    'zeroed',
+  )
+  t.end()
 })
