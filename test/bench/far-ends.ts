@@ -117,10 +117,10 @@ export class FarEnds {
   /** µs of processor time at the host, the median of so many rounds: a packet to the peers, and a frame from them. */
   run(packets: number, rounds: number, payload: number): { readonly out: number; readonly in: number } {
     const middle = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1]!
-    this.#outward(packets, payload)
+    this.outward({ packets, payload, batch: BATCH })
     this.#inwards(packets, payload)
     return {
-      out: middle(Array.from({ length: rounds }, () => this.#outward(packets, payload))),
+      out: middle(Array.from({ length: rounds }, () => this.outward({ packets, payload, batch: BATCH }))),
       in: middle(Array.from({ length: rounds }, () => this.#inwards(packets, payload))),
     }
   }
@@ -238,17 +238,24 @@ export class FarEnds {
 
   // ---- Traffic ----
 
-  #outward(packets: number, payload: number): number {
+  /** Packets of the host's server to all flows in turn, `gsoSize` bytes a segment where they are super-packets. µs of processor time each. */
+  outward(load: {
+    readonly packets: number
+    readonly payload: number
+    readonly gsoSize?: number
+    readonly batch: number
+  }): number {
     const { link } = this
+    const { packets, payload, gsoSize, batch } = load
     const host = this.#host
-    const program = new Program(host, this.#template(ACK | PSH, payload))
+    const program = new Program(host, this.#template(ACK | PSH, payload, gsoSize))
     const { tunIn } = host.host.dataPath
     const before = host.framesSent
     let next = 0
     link.spent = 0
-    for (let sent = 0; sent < packets; sent += BATCH) {
+    for (let sent = 0; sent < packets; sent += batch) {
       program.begin()
-      for (let i = 0; i < BATCH; i++) {
+      for (let i = 0; i < batch; i++) {
         next = (next + 619) % FLOWS
         const { client, clientPort } = this.#flows[next]!
         const at = program.add()
@@ -257,7 +264,7 @@ export class FarEnds {
       }
       program.send()
     }
-    const sent = Math.ceil(packets / BATCH) * BATCH
+    const sent = Math.ceil(packets / batch) * batch
     if (host.framesSent - before < sent) throw new Error(`${host.framesSent - before} of ${sent} packets were sent`)
     return link.spent / sent
   }
@@ -284,9 +291,10 @@ export class FarEnds {
     return link.spent / sent
   }
 
-  #template(flags: number, payload: number): Uint8Array {
+  #template(flags: number, payload: number, gsoSize?: number): Uint8Array {
     const ends = { source: this.#served, destination: nowhere, ports: [PORT, 0] as const }
-    return tcpPacket({ family: 4, ...ends, flags, partial: true, payload: new Array<number>(payload).fill(7) })
+    const packet = { family: 4 as const, ...ends, flags, partial: true, payload: new Array<number>(payload).fill(7) }
+    return tcpPacket(gsoSize === undefined ? packet : { ...packet, gsoSize })
   }
 
   #data(flow: Flow, payload: number, flags: number): void {

@@ -31,6 +31,8 @@ export class Queue {
   readonly desc = new Int32Array(QUEUE * QUEUE_WORDS)
   count = 0
   used = 0
+  /** Bytes since it was cleared. */
+  bytesAdded = 0
 
   add(data: Uint8Array, offset: number, length: number, stride: number, from: number): void {
     if (this.count >= QUEUE || this.used + length > QUEUE_BYTES) throw new Error('queue full')
@@ -41,11 +43,13 @@ export class Queue {
     this.desc[base + 2] = stride
     this.desc[base + 3] = from
     this.used = (this.used + length + 3) & ~3
+    this.bytesAdded += length
   }
 
   clear(): void {
     this.count = 0
     this.used = 0
+    this.bytesAdded = 0
   }
 }
 

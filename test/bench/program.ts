@@ -7,6 +7,8 @@ import type { MemoryHost } from './memory-link.js'
 
 /** Packets that a TUN hands over at a time. */
 export const BATCH = 64
+/** Super-packets of 64 KB. */
+export const BULK_BATCH = 8
 /** Positions in a packet of IPv4, from its virtio_net_hdr on. */
 export const IP = VNET_HEADER
 export const TCP = IP + 20
