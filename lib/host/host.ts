@@ -518,7 +518,13 @@ export class Host implements SessionSink {
   // ---- DataPathDecisions ----
 
   fromTun(batch: PacketBatch, seal: SealBatch, now: number): void {
-    this.#turns.inside(() => this.flows.fromTun(batch, seal, now))
+    this.#turns.enter()
+    try {
+      this.flows.fromTun(batch, seal, now)
+    } finally {
+      this.#turns.leave()
+    }
+    this.#turns.rest()
     let last = -1
     for (let i = 0; i < seal.count; i++) {
       const slot = seal.desc[i * SEAL_WORDS + Seal.sealSlot]!
@@ -561,7 +567,13 @@ export class Host implements SessionSink {
         if (reason !== undefined && this.wantsDrops) this.#c.events.dropped(reason, undefined)
       }
     }
-    this.#turns.inside(() => this.flows.fromPeers(open, datagrams, this.sessions.lanePeer, tunOut, now))
+    this.#turns.enter()
+    try {
+      this.flows.fromPeers(open, datagrams, this.sessions.lanePeer, tunOut, now)
+    } finally {
+      this.#turns.leave()
+    }
+    this.#turns.rest()
     this.#datagrams = undefined
   }
 

@@ -5,12 +5,23 @@ export class Turns {
 
   /** Does the engine's work, then what was put off. */
   inside(work: () => void): void {
-    this.#depth++
+    this.enter()
     try {
       work()
     } finally {
-      this.#depth--
+      this.leave()
     }
+    this.rest()
+  }
+
+  /** The three parts of {@link inside}, for what is done for every packet: the engine's work begins, has ended whatever came of it, and what was put off. */
+  enter(): void {
+    this.#depth++
+  }
+  leave(): void {
+    this.#depth--
+  }
+  rest(): void {
     while (this.#depth === 0 && this.#later.length > 0) {
       const waiting = this.#later
       this.#later = []
