@@ -45,6 +45,8 @@ export interface LabOptions {
   readonly daemons?: boolean
   /** A default route by the switch, as on most networks; a LAN without one where false. */
   readonly defaultRoute?: boolean
+  /** Gives the hosts what joins them, and their addresses, in place of the virtual switch; called before the daemons start. */
+  readonly join?: (lab: Lab) => Promise<void>
   readonly progress?: (line: string) => void
 }
 
@@ -213,19 +215,24 @@ export class Lab {
       const holder = await startHolder(this.switchHolder)
       this.hosts.push({ name, address, holder })
       runInside(
+        holder,
+        `ip link set lo up
+         mount --bind ${quote(resolv)} /etc/resolv.conf`,
+      )
+      if (this.options.join !== undefined) continue
+      runInside(
         this.switchHolder,
         `ip link add p${i + 1} mtu ${mtu} type veth peer name eth0 mtu ${mtu} netns ${holder.pid}
          ip link set p${i + 1} master br0 up`,
       )
       runInside(
         holder,
-        `ip link set lo up
-         ip addr add ${address}/24 dev eth0
+        `ip addr add ${address}/24 dev eth0
          ip link set eth0 up
-         ${defaultRoute ? `ip route add default via ${subnet}.254` : ''}
-         mount --bind ${quote(resolv)} /etc/resolv.conf`,
+         ${defaultRoute ? `ip route add default via ${subnet}.254` : ''}`,
       )
     }
+    await this.options.join?.(this)
     this.#save()
     if (daemons) await this.#startDaemons(names, progress)
   }

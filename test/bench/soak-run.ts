@@ -2,7 +2,9 @@ import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { statusShape } from '../../daemon/control/shapes.js'
-import { collect, type Lab } from '../../cli/lab/lab.js'
+import { collect, Lab } from '../../cli/lab/lab.js'
+import { joinByLinks } from '../net/emulator/lab-links.js'
+import type { EmulatedLink, LinkOptions } from '../net/emulator/link.js'
 import type { Driven, DriveOptions } from './soak-end.js'
 
 export interface SoakOptions extends Pick<DriveOptions, 'bytes' | 'seconds'> {
@@ -39,6 +41,14 @@ const linkShape = z.array(z.object({ stats64: z.object({ tx: z.object({ dropped:
 const PORT = 9_100
 export const SOAK_HOSTS = ['h1', 'h2'] as const
 const end = fileURLToPath(new URL('soak-end.js', import.meta.url))
+
+/** Two hosts that are joined by an emulated link. Take the lab down first, then close the link. */
+export async function linkedLab(directory: string, options: LinkOptions): Promise<{ lab: Lab; link: EmulatedLink }> {
+  const links: EmulatedLink[] = []
+  const join = async (lab: Lab) => void links.push(...(await joinByLinks(lab, options)))
+  const lab = await Lab.up(SOAK_HOSTS, { directory, subnet: '10.78.0', join })
+  return { lab, link: links[0]! }
+}
 
 /** Everything at once between two hosts of a lab: streams, short connections and datagrams of both families. */
 export async function soak(lab: Lab, { ports, ...options }: SoakOptions): Promise<SoakReport> {

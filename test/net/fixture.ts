@@ -6,6 +6,8 @@ import { fileURLToPath } from 'node:url'
 import tap, { type Test } from 'tap'
 import { z } from 'zod'
 import { collect, Lab, type LabOptions } from '../../cli/lab/lab.js'
+import { joinByLinks } from './emulator/lab-links.js'
+import type { EmulatedLink, LinkOptions } from './emulator/link.js'
 
 // Hosts take seconds to build, and servers to start: tap's 30 s a file are too few.
 tap.setTimeout(400_000)
@@ -25,6 +27,11 @@ const servicesShape = z.object({
   ),
 })
 
+export interface FixtureOptions extends Partial<LabOptions> {
+  /** Each two hosts are joined by an emulated link of these settings, instead of all by a switch. */
+  readonly link?: LinkOptions
+}
+
 /** A lab for one test file: real daemons in namespaces, every process ended and every namespace gone at its end, failed or not. */
 export class Fixture {
   readonly #children = new Set<ChildProcess>()
@@ -32,12 +39,21 @@ export class Fixture {
   private constructor(
     readonly lab: Lab,
     readonly folder: string,
+    /** In the order of the pairs: the first host's, the second one's with those behind it… */
+    readonly links: readonly EmulatedLink[],
   ) {}
 
-  static async up(t: Test, names: readonly string[], options: Partial<LabOptions> = {}): Promise<Fixture> {
+  static async up(t: Test, names: readonly string[], options: FixtureOptions = {}): Promise<Fixture> {
     const folder = mkdtempSync(join(tmpdir(), 'caracal-net-'))
-    const lab = await Lab.up(names, { ...options, directory: join(folder, 'lab') })
-    const fixture = new Fixture(lab, folder)
+    const { link, ...labOptions } = options
+    const links: EmulatedLink[] = []
+    const lab = await Lab.up(names, {
+      ...labOptions,
+      ...(link === undefined ? {} : { join: async (lab) => void links.push(...(await joinByLinks(lab, link))) }),
+      directory: join(folder, 'lab'),
+    })
+    for (const { seed } of links) t.comment(`emulated link of seed ${seed}`)
+    const fixture = new Fixture(lab, folder, links)
     t.teardown(() => fixture.down())
     return fixture
   }
@@ -50,6 +66,7 @@ export class Fixture {
       child.stderr?.destroy()
     }
     await this.lab.down()
+    await Promise.all(this.links.map((link) => link.close()))
     rmSync(this.folder, { recursive: true, force: true })
   }
 

@@ -1,6 +1,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import type { Test } from 'tap'
 import { systemEnvironment } from '../../daemon/command.js'
+import { EmulatedLink, type LinkEnd, type LinkOptions } from './emulator/link.js'
 
 export interface Finished {
   readonly status: number | null
@@ -14,6 +15,7 @@ let made = 0
 export class Namespaces {
   readonly #names: string[] = []
   readonly #children = new Set<ChildProcess>()
+  readonly #links: EmulatedLink[] = []
 
   constructor(t: Test) {
     t.teardown(() => this.close())
@@ -43,6 +45,25 @@ export class Namespaces {
     }
   }
 
+  /** An emulated link between two namespaces, called `wire` at both ends, with addresses (and prefix lengths) at each end. */
+  async link(
+    a: string,
+    b: string,
+    addressesA: readonly string[],
+    addressesB: readonly string[],
+    options: LinkOptions = {},
+  ): Promise<EmulatedLink> {
+    const end = (netns: string, addresses: readonly string[]): LinkEnd => ({
+      enter: ['ip', 'netns', 'exec', netns],
+      netns,
+      device: 'wire',
+      addresses: addresses.map((address) => (address.includes(':') ? `${address} nodad` : address)),
+    })
+    const link = await EmulatedLink.between(end(a, addressesA), end(b, addressesB), options)
+    this.#links.push(link)
+    return link
+  }
+
   /** Runs a shell command to its end; throws when its status is not 0. Returns its stdout. */
   run(namespace: string, command: string, input = ''): string {
     const args = ['netns', 'exec', namespace, 'sh', '-c', command]
@@ -65,7 +86,7 @@ export class Namespaces {
   async close(): Promise<void> {
     const ends = [...this.#children].map((child) => new Promise((resolve) => child.once('exit', resolve)))
     for (const child of this.#children) child.kill('SIGKILL')
-    await Promise.all(ends)
+    await Promise.all([...ends, ...this.#links.map((link) => link.close())])
     for (const name of this.#names.splice(0)) spawnSync('ip', ['netns', 'delete', name], { env: systemEnvironment() })
   }
 
