@@ -26,6 +26,10 @@ export interface Driven {
   readonly datagrams: {
     readonly sent: number
     readonly lost: number
+    /** Of those, what came after it had been given up. */
+    readonly late: number
+    /** Came again. */
+    readonly twice: number
     readonly reordered: number
     readonly changed: number
   }
@@ -144,7 +148,7 @@ async function drive(options: DriveOptions): Promise<Driven> {
   const errors: string[] = []
   const streams = { bytes: 0, done: 0 }
   const short = { done: 0, slowestMs: 0 }
-  const datagrams = { sent: 0, lost: 0, reordered: 0, changed: 0 }
+  const datagrams = { sent: 0, lost: 0, late: 0, twice: 0, reordered: 0, changed: 0 }
   let seed = 1
   const over = () =>
     streams.bytes >= options.bytes ||
@@ -202,6 +206,7 @@ async function drive(options: DriveOptions): Promise<Driven> {
     await once(socket, 'connect')
     socket.on('error', (error) => failed(`datagrams to ${address}`, error))
     const sentAt = new Map<number, number>()
+    const givenUp = new Set<number>()
     let [number, highest] = [0, -1]
     const datagram = (n: number) => {
       const bytes = Buffer.alloc(4 + (n % 10 === 9 ? n % DATAGRAM_MAX : n % 1_300))
@@ -216,13 +221,15 @@ async function drive(options: DriveOptions): Promise<Driven> {
       else if (sentAt.delete(n)) {
         if (n < highest) datagrams.reordered++
         highest = Math.max(highest, n)
-      }
+      } else if (givenUp.delete(n)) datagrams.late++
+      else datagrams.twice++
       awake()
     })
     const expire = (all: boolean) => {
       for (const [n, at] of sentAt) {
         if (!all && performance.now() - at < LATE_MS) break
         sentAt.delete(n)
+        givenUp.add(n)
         datagrams.lost++
       }
     }

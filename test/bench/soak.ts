@@ -58,6 +58,8 @@ try {
     ['  the slowest, ms', short.slowestMs.toFixed(0)],
     ['datagrams', String(datagrams.sent)],
     ['  lost', String(datagrams.lost)],
+    ['    late', String(datagrams.late)],
+    ['  twice', String(datagrams.twice)],
     ['  reordered', String(datagrams.reordered)],
     ['  changed', String(datagrams.changed)],
     ['errors', String(errors.length)],
@@ -76,7 +78,7 @@ try {
   for (const direction of emulated === undefined ? [] : (['ab', 'ba'] as const))
     console.log(`link, ${direction}: ${JSON.stringify(emulated?.[direction])}`)
   console.log(JSON.stringify({ ...report, link: emulated }))
-  if (errors.length > 0 || datagrams.changed > 0) process.exitCode = 1
+  if (errors.length > 0 || datagrams.changed > 0 || datagrams.twice > 0) process.exitCode = 1
 } finally {
   await lab.down()
   await link?.close()
