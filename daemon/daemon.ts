@@ -29,6 +29,7 @@ import { metricsSample } from './views.js'
 import { applyResolverSettings, type ResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError, messageOf } from './errors.js'
 import { openIdentity, rejoin, stateFile, type Identity } from './identity.js'
+import type { HostLinks } from './host-links.js'
 import { Instances, type Instance } from './instances.js'
 import { joinNetwork } from './joining.js'
 import { KnownHosts } from './known-hosts.js'
@@ -38,6 +39,7 @@ import type { Log } from './log.js'
 import { Names, zoneResolver, zoneSources } from './names.js'
 import { codecAddon, NativeCodec } from './native-codec.js'
 import { native } from './native.js'
+import { NetworkWatcher } from './netlink.js'
 import { linkMtu, ownLocators } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
@@ -382,11 +384,8 @@ export class Daemon implements RunningDaemon {
     loop.start()
     this.lanes.start(host, loop, log)
     await this.#restorePeers()
-    this.#lookForLocators()
-    const look = setInterval(() => {
-      this.#lookForLocators()
-      this.rules.look()
-    }, LOOK_MS)
+    this.#watchNetwork()
+    const look = setInterval(() => this.rules.look(), LOOK_MS)
     this.#undo.push(() => clearInterval(look))
     const restored = await instances.restored()
     for (const request of restored) {
@@ -598,10 +597,25 @@ export class Daemon implements RunningDaemon {
     this.loop.wake()
   }
 
-  /** This host's underlay addresses, published when they change. */
-  #lookForLocators(): void {
-    this.host.resizePaths()
-    const locators = ownLocators(this.underlay.locals, this.config.tun.name)
+  #watchNetwork(): void {
+    const watcher = new NetworkWatcher(this.tun.name, {
+      changed: () => this.#networkChanged(watcher.links),
+      failed: (error) => {
+        this.log.error({ error }, 'changes of the network are not heard of any more')
+        this.failed = true
+        this.requestStop(messageOf(error))
+      },
+    })
+    this.#undo.push(() => watcher.close())
+    this.#networkChanged(watcher.links)
+  }
+
+  /** Paths are looked at again, and this host's underlay addresses published when they are others. */
+  #networkChanged(links: HostLinks): void {
+    this.host.linksChanged(monotonicNow())
+    this.loop.wake()
+    const { plan } = this.host.addresses
+    const locators = ownLocators(this.underlay.locals, links, this.tun.name, [plan.pool, plan.v6])
     const text = (list: readonly Locator[]) => list.map(({ address, port }) => `${address} ${port}`).join()
     if (text(locators) === text(this.#locators)) return
     this.#locators = locators

@@ -36,6 +36,7 @@ export const errorCodes = [
   'CARACAL_E_DNS',
   'CARACAL_E_DISCOVERY',
   'CARACAL_E_NATIVE',
+  'CARACAL_E_NETLINK',
   // trust
   'CARACAL_E_TOKEN',
   'CARACAL_E_TOKEN_EXPIRED',

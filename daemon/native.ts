@@ -1,7 +1,7 @@
 // The addon, typed. It is built by daemon/native/build.sh and loaded once. Its functions check every argument and throw an Error whose `code` is
 // CARACAL_E_ARGUMENT (wrong type), CARACAL_E_RANGE (outside what is allowed or there), CARACAL_E_CLOSED (handle not open), CARACAL_E_GONE (the
 // device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP, CARACAL_E_POLL,
-// CARACAL_E_SOCKETS or CARACAL_E_NOTIFY (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
+// CARACAL_E_SOCKETS, CARACAL_E_NETLINK or CARACAL_E_NOTIFY (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
 
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -60,6 +60,13 @@ export interface Native {
     result: Int32Array,
   ): void
 
+  /** A socket that hears of changes of links, addresses and routes in this network namespace. */
+  netlinkOpen(): NativeHandle
+  /** Asks for everything of a kind (NetlinkAsk in netlink-messages.ts); the answer's last message has the sequence number (32 bits). One at a time. */
+  netlinkAsk(handle: NativeHandle, type: number, sequence: number): void
+  /** Bytes of the next datagram, at most 32,768; 0: nothing waits; -1: messages were lost. Never waits. */
+  netlinkRead(handle: NativeHandle, data: Uint8Array): number
+
   /** Calls back from the event loop whenever the descriptor is readable or broken; one watch a descriptor. */
   watch(handle: NativeHandle, callback: () => void): void
   unwatch(handle: NativeHandle): void
@@ -103,6 +110,9 @@ const functions = [
   'udpReceive',
   'udpRouteMtu',
   'udpSend',
+  'netlinkOpen',
+  'netlinkAsk',
+  'netlinkRead',
   'watch',
   'unwatch',
   'pause',

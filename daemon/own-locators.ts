@@ -1,27 +1,50 @@
-import { networkInterfaces } from 'node:os'
 import ipaddr from 'ipaddr.js'
 import type { Locator } from '../lib/path/locator.js'
 import { LOCATORS_MAX } from '../lib/service/registration.js'
 import { PATH_MTU, PATH_MTU_MIN } from '../lib/wire/constants.js'
+import type { HostLinks } from './host-links.js'
+import type { AddressMessage } from './netlink-messages.js'
 
-/** Where others can reach sockets bound to `locals`: a wildcard stands for every address of its family but those of the own TUN, of loopback and of a single link. */
-export function ownLocators(locals: readonly Locator[], tun: string): Locator[] {
-  const found: Locator[] = []
-  let interfaces: ReturnType<typeof networkInterfaces> | undefined
+type Pool = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
+
+/**
+ * Where others can reach sockets bound to `locals`: a wildcard stands for every address of its family that is on a running link, but those of the own TUN (by its name), of the overlay's
+ * pools (prefixes), of loopback and of a single link, and those that the kernel does not use yet or takes out of use. What lasts comes first.
+ */
+export function ownLocators(
+  locals: readonly Locator[],
+  host: HostLinks,
+  tun: string,
+  pools: readonly string[],
+): Locator[] {
+  const parsed = pools.map((pool): Pool => ipaddr.parseCIDR(pool))
+  const usable = [...host.addresses].filter((address) => {
+    const link = host.links.get(address.link)
+    if (link === undefined || !link.running || link.loopback || link.name === tun) return false
+    return !address.tentative && !address.deprecated && isForOthers(address, parsed)
+  })
+  usable.sort((a, b) => Number(a.temporary) - Number(b.temporary))
+  const found = new Map<string, Locator>()
   for (const { address: bound, port } of locals) {
-    if (bound !== '0.0.0.0' && bound !== '::') {
-      found.push({ address: bound, port })
-      continue
-    }
-    for (const [name, addresses] of Object.entries((interfaces ??= networkInterfaces()))) {
-      if (name === tun) continue
-      for (const { address, family, internal } of addresses ?? []) {
-        const mine = (family === 'IPv6') === bound.includes(':')
-        if (!internal && mine && !isOfLink(address)) found.push({ address, port })
-      }
-    }
+    const family = bound.includes(':') ? 6 : 4
+    const wildcard = bound === '0.0.0.0' || bound === '::'
+    const addresses = wildcard
+      ? usable.filter((one) => one.family === family).map(({ address }) => parsedAddress(address).toString())
+      : [bound]
+    for (const address of addresses) found.set(`${address} ${port}`, { address, port })
   }
-  return found.slice(0, LOCATORS_MAX)
+  return [...found.values()].slice(0, LOCATORS_MAX)
+}
+
+function parsedAddress(hex: string): ipaddr.IPv4 | ipaddr.IPv6 {
+  return ipaddr.fromByteArray([...Buffer.from(hex, 'hex')])
+}
+
+/** Link-local addresses are of no use to others without the interface, and loopback's to nobody else. */
+function isForOthers(address: AddressMessage, pools: readonly Pool[]): boolean {
+  const ip = parsedAddress(address.address)
+  if (['linkLocal', 'loopback', 'unspecified', 'multicast', 'ipv4Mapped'].includes(ip.range())) return false
+  return !pools.some(([prefix, length]) => prefix.kind() === ip.kind() && ip.match(prefix, length))
 }
 
 /** More than a packet of the TUN's MTU grows on its way. */
@@ -34,9 +57,4 @@ const GROWTH_MAX = 80
 export function linkMtu(route: number, tun: number): number {
   if (route === 0) return 0
   return Math.max(PATH_MTU_MIN, Math.min(route, Math.max(PATH_MTU, tun + GROWTH_MAX)))
-}
-
-/** Link-local addresses are of no use to others without the interface. */
-function isOfLink(address: string): boolean {
-  return ipaddr.parse(address.replace(/%.*$/, '')).range() === 'linkLocal'
 }

@@ -8,6 +8,7 @@
 
 void TunInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
+void NetlinkInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void PollInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void NotifyInit(napi_env env, napi_value exports);
 void MemoryInit(napi_env env, napi_value exports);
@@ -21,6 +22,7 @@ NAPI_MODULE_INIT() {
     auto* descriptors = new caracal::Descriptors(env);
     TunInit(env, exports, descriptors);
     UdpInit(env, exports, descriptors);
+    NetlinkInit(env, exports, descriptors);
     PollInit(env, exports, descriptors);
     NotifyInit(env, exports);
     MemoryInit(env, exports);

@@ -19,7 +19,7 @@ class Descriptors;
 /** One file descriptor with the watch that the event loop has on it. Closing ends the watch first. */
 class Descriptor {
  public:
-  enum class Kind { tun, udp, event };
+  enum class Kind { tun, udp, event, netlink };
 
   Descriptor(Kind kind, int fd) : kind(kind), fd(fd) {}
   virtual ~Descriptor();

@@ -50,6 +50,7 @@ const char* kindName(Descriptor::Kind kind) {
   switch (kind) {
     case Descriptor::Kind::tun: return "a TUN's";
     case Descriptor::Kind::udp: return "a UDP socket's";
+    case Descriptor::Kind::netlink: return "a netlink socket's";
     default: return "an event's";
   }
 }

@@ -462,8 +462,10 @@ export class Host implements SessionSink {
     this.dataPath.flush(now)
   }
 
-  /** The host's links may have changed: so may what its paths carry. */
-  resizePaths(): void {
+  /** The host's links have changed: so may what its paths carry, and which of them work. */
+  linksChanged(now: number): void {
+    this.#now = now
+    this.prober.linksChanged(now)
     for (let peer = 1; peer < this.peers.size; peer++) this.#sizePath(peer)
   }
 

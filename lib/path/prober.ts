@@ -248,6 +248,16 @@ export class PathProber {
     this.#schedule(watch, now)
   }
 
+  /** The host's links have changed: all paths of the peers that matter now are probed at once. */
+  linksChanged(now: number): void {
+    for (const watch of this.#watches.values()) {
+      if (watch.activeUntil <= now) continue
+      watch.probedAt = -Infinity
+      for (const path of watch.paths) path.sentAt = -Infinity
+      this.#schedule(watch, now)
+    }
+  }
+
   liveness(peer: number): Liveness | undefined {
     return this.#watches.get(peer)?.state
   }

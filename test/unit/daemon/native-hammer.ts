@@ -121,6 +121,8 @@ export function hammer(native: Native, handles: readonly number[], runs: number)
     fc.tuple(fc.constant(native.tunConfigure), handle, fc.constantFrom(-1, 0, 67, 65_536, 'x', undefined), argument),
     fc.tuple(fc.constant(native.udpReceive), handle, data, desc, data),
     fc.tuple(fc.constant(native.udpSend), handle, data, desc, count, data, desc),
+    fc.tuple(fc.constant(native.netlinkRead), handle, data),
+    fc.tuple(fc.constant(native.netlinkAsk), handle, count, count),
     fc.tuple(fc.constant(native.watch), handle, fc.constantFrom(...odd.filter((v) => typeof v !== 'function'))),
     fc.tuple(fc.constant(native.unwatch), handle),
     fc.tuple(fc.constant(native.close), fc.constantFrom(...odd, -1, 1.5, 2 ** 31, 0x7fffffff)),

@@ -490,3 +490,24 @@ test('answers go to where a question came from, be it new', (t) => {
   t.equal(w.current, OLD)
   t.end()
 })
+
+test("when the host's links change, all paths of a peer that matters are probed at once", (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.candidate(w.peer, record(NEW), w.now)
+  w.runFor(2 * idleIntervalMs)
+  const idle = w.probes.length
+  w.prober.linksChanged(w.now)
+  w.runFor(1)
+  t.equal(w.probes.length, idle, 'of an idle one none')
+  w.prober.active(w.peer, w.now)
+  w.runFor(activeIntervalMs / 2)
+  const before = w.probes.length
+  w.prober.linksChanged(w.now)
+  w.runFor(0)
+  t.strictSame(
+    w.probes.slice(before).map(({ at, to }) => [at, to]),
+    [OLD, NEW].map((place) => [w.now, place]),
+  )
+  t.end()
+})

@@ -1,0 +1,127 @@
+import { CaracalError, messageOf } from './errors.js'
+import { HostLinks } from './host-links.js'
+import { NetlinkAsk, parseNetlink, type NetlinkMessage } from './netlink-messages.js'
+import { native, type NativeHandle } from './native.js'
+
+const DATAGRAM = 32_768
+/** Datagrams before the event loop goes on. */
+const ROUNDS = 64
+/** A dump during which something changed is asked for again, but not for ever: the changes themselves come as messages too. */
+const TRIES = 5
+/** Changes come in bursts: an interface that comes up tells of its link, addresses and routes one by one. */
+const TOGETHER_MS = 10
+/** Between two tellings, at the least, where changes do not end. */
+const PAUSE_MS = 50
+
+/** Keeps what the kernel tells of this network namespace's links, addresses and default routes, as it happens. Not to be used after `close`. */
+export class NetworkWatcher {
+  /** How often messages were lost, and everything was read anew. */
+  overruns = 0
+  #links = new HostLinks()
+  readonly #native = native()
+  readonly #handle: NativeHandle
+  readonly #data = new Uint8Array(DATAGRAM)
+  #sequence = 0
+  #toldAt = -Infinity
+  #timer: NodeJS.Timeout | undefined
+  #open = true
+
+  /** `except`: name of the link whose own state and addresses do not matter: the own TUN's. `failed`: nothing more will be heard. Throws CARACAL_E_NETLINK. */
+  constructor(
+    private readonly except: string,
+    private readonly components: { readonly changed: () => void; readonly failed: (error: unknown) => void },
+  ) {
+    try {
+      this.#handle = this.#native.netlinkOpen()
+    } catch (error) {
+      throw new CaracalError('CARACAL_E_NETLINK', messageOf(error), undefined, { cause: error })
+    }
+    try {
+      this.#readAll()
+      this.#native.watch(this.#handle, () => this.#guard(() => this.#readChanges()))
+    } catch (error) {
+      this.close()
+      throw new CaracalError('CARACAL_E_NETLINK', messageOf(error), undefined, { cause: error })
+    }
+  }
+
+  get links(): HostLinks {
+    return this.#links
+  }
+
+  close(): void {
+    if (!this.#open) return
+    this.#open = false
+    clearTimeout(this.#timer)
+    this.#native.close(this.#handle)
+  }
+
+  #guard(action: () => void): void {
+    try {
+      action()
+    } catch (error) {
+      this.close()
+      this.components.failed(error)
+    }
+  }
+
+  #readChanges(): void {
+    let matters = false
+    for (let i = 0; i < ROUNDS; i++) {
+      const messages = this.#next()
+      if (messages === undefined) break
+      if (messages === 'overrun') {
+        this.overruns++
+        this.#readAll()
+        matters = true
+        break
+      }
+      for (const message of messages) if (this.#links.apply(message, this.except)) matters = true
+    }
+    if (!matters || this.#timer !== undefined) return
+    const within = Math.max(TOGETHER_MS, this.#toldAt + PAUSE_MS - performance.now())
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      this.#toldAt = performance.now()
+      this.components.changed()
+    }, within)
+  }
+
+  /** Everything there is, in place of what is kept. The kernel makes each part of the answer while the one before it is fetched: there is nothing to wait for. */
+  #readAll(): void {
+    for (let attempt = 1; attempt <= TRIES; attempt++) {
+      const links = new HostLinks()
+      // Links first: the others are judged by them.
+      const whole = [NetlinkAsk.links, NetlinkAsk.addresses, NetlinkAsk.routes].every((type) => this.#read(type, links))
+      this.#links = links
+      if (whole) return
+    }
+  }
+
+  /** Asks for all objects of a kind; false: something may be missing. */
+  #read(type: number, links: HostLinks): boolean {
+    let whole = true
+    const sequence = ++this.#sequence % 2 ** 32
+    this.#native.netlinkAsk(this.#handle, type, sequence)
+    for (;;) {
+      const messages = this.#next()
+      if (messages === undefined) return false
+      if (messages === 'overrun') {
+        whole = false
+        continue
+      }
+      for (const message of messages) {
+        if (message.kind !== 'done') links.apply(message, this.except)
+        else if (message.sequence === sequence) return whole && message.error === 0 && !message.interrupted
+      }
+    }
+  }
+
+  #next(): readonly NetlinkMessage[] | 'overrun' | undefined {
+    const length = this.#native.netlinkRead(this.#handle, this.#data)
+    if (length === 0) return undefined
+    if (length < 0) return 'overrun'
+    const messages = parseNetlink(this.#data.subarray(0, length))
+    return messages.some(({ kind }) => kind === 'overrun') ? 'overrun' : messages
+  }
+}

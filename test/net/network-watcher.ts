@@ -1,0 +1,25 @@
+// Says each change of the network, for test/net/netlink.test.ts: `changed JSON` with when (ms since the epoch), how often messages were lost, and what others would be told. The own TUN is
+// called over0.
+
+import { NetworkWatcher } from '../../daemon/netlink.js'
+import { ownLocators } from '../../daemon/own-locators.js'
+
+const locals = [
+  { address: '0.0.0.0', port: 1 },
+  { address: '::', port: 1 },
+]
+const say = () => {
+  const locators = ownLocators(locals, watcher.links, 'over0', ['198.18.0.0/15'])
+  const routes = [...watcher.links.defaultRoutes].length
+  const at = performance.timeOrigin + performance.now()
+  const addresses = locators.map(({ address }) => address)
+  console.log(`changed ${JSON.stringify({ at, overruns: watcher.overruns, addresses, routes })}`)
+}
+const watcher = new NetworkWatcher('over0', {
+  changed: say,
+  failed: (error) => {
+    console.error(error)
+    process.exit(1)
+  },
+})
+say()
