@@ -90,6 +90,8 @@ export class NetworkWatcher {
   /** Everything there is, in place of what is kept. The kernel makes each part of the answer while the one before it is fetched: there is nothing to wait for. */
   #readAll(): void {
     for (let attempt = 1; attempt <= TRIES; attempt++) {
+      // What waits is older than the answer: with a gap in it, it would bring back what is gone.
+      while (this.#next() !== undefined);
       const links = new HostLinks()
       // Links first: the others are judged by them.
       const whole = [NetlinkAsk.links, NetlinkAsk.addresses, NetlinkAsk.routes].every((type) => this.#read(type, links))
