@@ -38,7 +38,7 @@ export class NetworkWatcher {
     }
     try {
       this.#readAll()
-      this.#native.watch(this.#handle, () => this.#guard(() => this.#readChanges()))
+      this.#watch()
     } catch (error) {
       this.close()
       throw new CaracalError('CARACAL_E_NETLINK', messageOf(error), undefined, { cause: error })
@@ -56,13 +56,15 @@ export class NetworkWatcher {
     this.#native.close(this.#handle)
   }
 
-  #guard(action: () => void): void {
-    try {
-      action()
-    } catch (error) {
-      this.close()
-      this.components.failed(error)
-    }
+  #watch(): void {
+    this.#native.watch(this.#handle, () => {
+      try {
+        this.#readChanges()
+      } catch (error) {
+        this.close()
+        this.components.failed(error)
+      }
+    })
   }
 
   #readChanges(): void {

@@ -162,7 +162,7 @@ void Descriptors::onReadable(uv_poll_t* handle, int status, int) {
   }
   napi_close_handle_scope(env, scope);
   // An error condition ends libuv's watch. A socket's passes once it has been read; a TUN's means that the device is gone.
-  if (status < 0 && watch->descriptor != nullptr && watch->descriptor->kind == Descriptor::Kind::udp)
+  if (status < 0 && watch->descriptor != nullptr && watch->descriptor->kind != Descriptor::Kind::tun)
     uv_poll_start(&watch->poll, UV_READABLE, onReadable);
 }
 
