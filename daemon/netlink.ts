@@ -34,14 +34,14 @@ export class NetworkWatcher {
     try {
       this.#handle = this.#native.netlinkOpen()
     } catch (error) {
-      throw new CaracalError('CARACAL_E_NETLINK', messageOf(error), undefined, { cause: error })
+      throw unheard(error)
     }
     try {
       this.#readAll()
       this.#watch()
     } catch (error) {
       this.close()
-      throw new CaracalError('CARACAL_E_NETLINK', messageOf(error), undefined, { cause: error })
+      throw unheard(error)
     }
   }
 
@@ -128,4 +128,11 @@ export class NetworkWatcher {
     const messages = parseNetlink(this.#data.subarray(0, length))
     return messages.some(({ kind }) => kind === 'overrun') ? 'overrun' : messages
   }
+}
+
+function unheard(error: unknown): CaracalError {
+  const what = `what the kernel says of links and addresses cannot be heard (${messageOf(error)})`
+  return new CaracalError('CARACAL_E_NETLINK', what, 'where a sandbox filters system calls, allow AF_NETLINK sockets', {
+    cause: error,
+  })
 }
