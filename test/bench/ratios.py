@@ -10,6 +10,7 @@ COLUMNS = [  # title, metric, more is better, format
     ("UDP 64 B recv pps", "udp64_pps", True, "{:.0f}"),
     ("ping p50 us", "rtt_p50_us", False, "{:.0f}"),
     ("ping p99 us", "rtt_p99_us", False, "{:.0f}"),
+    ("ping p50 us under TCP 4", "rtt4_p50_us", False, "{:.0f}"),
     ("TCP RR/s", "rr_tps", True, "{:.0f}"),
     ("daemon CPU s/GB", "daemon_cpu_s_per_gb", False, "{:.2f}"),
     ("machine CPU s/GB", "machine_cpu_s_per_gb", False, "{:.2f}"),
