@@ -166,11 +166,10 @@ export class Outbound {
     writeInnerHeader(view, at, slot, generation, Kind.data | flags, packet.trafficClass, hopLimit, packet.protocol)
 
     if (seal.lane > 0) {
-      const lane = peers.laneAt(peer, seal.lane)
-      if (peers.laneAddressSlot[lane]! >= 0 && peers.laneSealSlot[lane]! >= 0) {
+      const lane = peers.useLane(peer, seal.lane)
+      if (lane >= 0) {
         sealSlot = peers.laneSealSlot[lane]!
         addressSlot = peers.laneAddressSlot[lane]!
-        peers.laneUsed[lane] = 1
       } else seal.byFirst++
     }
     const { desc } = seal

@@ -225,11 +225,10 @@ export class DataPath {
     const at = this.#behind
     const full = (seal.count + 1) * SEAL_WORDS > seal.desc.length || at + plaintext.length > seal.data.length
     if (full) return this.frameTo(peer, addressSlot, plaintext, trafficClass)
-    const lane = peers.laneAt(peer, seal.lane)
-    if (peers.laneAddressSlot[lane]! >= 0 && peers.laneSealSlot[lane]! >= 0) {
+    const lane = peers.useLane(peer, seal.lane)
+    if (lane >= 0) {
       sealSlot = peers.laneSealSlot[lane]!
       addressSlot = peers.laneAddressSlot[lane]!
-      peers.laneUsed[lane] = 1
     } else seal.byFirst++
     seal.data.set(plaintext, at)
     this.#behind = at + plaintext.length

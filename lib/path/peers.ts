@@ -59,6 +59,14 @@ export class PeerTable {
     return peer * (this.lanes - 1) + lane - 1
   }
 
+  /** As {@link laneAt}, for a lane that frames can go by, which is noted as used; -1: they cannot. */
+  useLane(peer: number, lane: number): number {
+    const at = this.laneAt(peer, lane)
+    if (this.laneAddressSlot[at]! < 0 || this.laneSealSlot[at]! < 0) return -1
+    this.laneUsed[at] = 1
+    return at
+  }
+
   get size(): number {
     return this.#ids.length
   }

@@ -10,7 +10,7 @@ import { Generations } from '../../lib/flow/flow-id.js'
 import { ServiceTable, type Rule } from '../../lib/service/service-table.js'
 import type { ServicePrefix } from '../../lib/service/service-id.js'
 import { hostId, serviceId, type ServiceId } from '../../lib/wire/ids.js'
-import { seededRandom } from '../sim/host-world.js'
+import { seededRandom } from '../tools/seeded-random.js'
 
 const ENTRIES = Number(process.argv[2] ?? 1_000_000)
 const memoryFor = process.argv[3] === 'plain' ? (bytes: number) => new ArrayBuffer(bytes) : tableMemory

@@ -7,7 +7,8 @@ import { loadSodium } from '../../lib/crypto/sodium.js'
 import { Channel } from '../../lib/host/control-channel.js'
 import { FrameType } from '../../lib/wire/constants.js'
 import { fromHex } from '../../lib/wire/ids.js'
-import { HostWorld, seededRandom, type LinkOptions, type WorldHost, type WorldOptions } from './host-world.js'
+import { HostWorld, type LinkOptions, type WorldHost, type WorldOptions } from './host-world.js'
+import { seededRandom } from '../tools/seeded-random.js'
 import type { Family, TcpSocket } from './virtual-kernel.js'
 
 const ONLY = process.env['HOST_SEED']

@@ -25,6 +25,7 @@ import type { HostId, ServiceId } from '../../lib/wire/ids.js'
 import { EventQueue } from './event-queue.js'
 import { standInAead, standInPrimitives } from './stand-in-crypto.js'
 import { VirtualKernel, type Family, type TcpSocket, type UdpSocket } from './virtual-kernel.js'
+import { seededRandom } from '../tools/seeded-random.js'
 
 /** Wall time at virtual time 0, seconds since the epoch. */
 export const WALL_START = 1_800_000_000
@@ -36,18 +37,6 @@ const FLOW_CAPACITY = 512
 const STUCK = 100
 /** ms after which a daemon says what it has, restored or not. */
 const LOADING_MAX = 10_000
-
-/** mulberry32. */
-export function seededRandom(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-}
 
 export interface LinkOptions {
   readonly loss?: number

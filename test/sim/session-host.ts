@@ -27,21 +27,10 @@ import {
 import { FrameType, INNER_HEADER, INNER_KIND, Kind } from '../../lib/wire/constants.js'
 import { DropCounters, dropReasons } from '../../lib/wire/drop.js'
 import type { HostId } from '../../lib/wire/ids.js'
+import { seededRandom } from '../tools/seeded-random.js'
 
 /** Wall time at virtual time 0, seconds since the epoch. */
 export const WALL_START = 1_800_000_000
-
-/** mulberry32. */
-export function seededRandom(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-}
 
 export interface LinkOptions {
   readonly loss?: number

@@ -4,7 +4,7 @@ import { PeerTable } from '../../../lib/path/peers.js'
 import { decodeControl, encodeControl } from '../../../lib/wire/control.js'
 import type { DropReason } from '../../../lib/wire/drop.js'
 import { hostId } from '../../../lib/wire/ids.js'
-import { seededRandom } from '../../sim/host-world.js'
+import { seededRandom } from '../../tools/seeded-random.js'
 
 const PEER = 1
 const PATH = 1_280
