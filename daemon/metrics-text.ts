@@ -29,6 +29,8 @@ const explained: Readonly<Record<string, string>> = {
   clashes: 'Client ports that were translated because they were taken',
   notHereSent: 'Answers to frames whose flow is not on this host',
   notHereReceived: 'Answers of other hosts that a flow is not there',
+  wireAgainFrames: 'Frames sent again to the new address of a host, as the old one had fallen silent',
+  wireAgainOverruns: 'Moves after which some of what was to be sent again was not kept any more',
   piecesOut: 'Pieces of datagrams that were too large for their path',
   tooBig: 'Packets that were answered with "too big"',
 }

@@ -110,6 +110,8 @@ export function statusView(daemon: Viewed): StatusResponse {
       tunPacketsOut: dataPath.tunPacketsOut,
       wireFramesOut: dataPath.framesOut + lanes.framesOut,
       wireSingleFramesOut: dataPath.singleFramesOut,
+      wireAgainFrames: dataPath.replay.framesAgain,
+      wireAgainOverruns: dataPath.replay.overrun,
       wireFramesIn: dataPath.framesIn,
       wireClearFramesIn: host.clearFramesIn,
       wireBytesOut: dataPath.bytesOut + lanes.bytesOut,

@@ -217,10 +217,10 @@ napi_value seal(const Arguments& args) {
     size_t segment = 0;
     for (; segment < entry.segments(); segment++) {
       const size_t length = entry.length(segment);
-      uint8_t* const place = runs.place(length + kFrameOverhead, entry.addressSlot(), entry.trafficClass());
+      uint8_t* const place = runs.place(length + kFrameOverhead, entry);
       if (place == nullptr) break;
       sealFrame(*lane, entry.plaintext(segment), length, place);
-      runs.commit(length + kFrameOverhead, entry.addressSlot(), entry.trafficClass());
+      runs.commit(length + kFrameOverhead, entry);
     }
     if (segment < entry.segments()) {
       entry.keepRest(segment);

@@ -8,7 +8,7 @@ namespace caracal {
 namespace {
 
 enum SealWord { kOffset, kLength, kHeaderLength, kGsoSize, kGsoKindWord, kSealSlot, kAddressSlot, kTrafficClass };
-enum RunWord { kRunOffset, kRunLength, kRunStride, kRunAddress, kRunClass, kRunSpare };
+enum RunWord { kRunOffset, kRunLength, kRunStride, kRunAddress, kRunClass, kRunSealSlot };
 
 [[noreturn]] void reject(size_t index, const char* what) { outOfRange("seal entry " + std::to_string(index) + " " + what); }
 
@@ -88,14 +88,15 @@ uint8_t* SealEntry::writeHeader(size_t i, bool last, size_t payload) {
   return start;
 }
 
-uint8_t* RunWriter::place(size_t length, int32_t addressSlot, int32_t trafficClass) {
+uint8_t* RunWriter::place(size_t length, const SealEntry& entry) {
   if (length > data_.length - used_) return nullptr;
   joins_ = false;
   if (count_ > 0) {
     // A run that ends with a shorter frame is closed: its length is then no multiple of the stride.
     const int32_t* const run = desc_.data + (count_ - 1) * kRunWords;
     const int64_t offset = run[kRunOffset], bytes = run[kRunLength], stride = run[kRunStride];
-    joins_ = run[kRunAddress] == addressSlot && run[kRunClass] == trafficClass && offset >= 0 && bytes > 0 && stride > 0 &&
+    joins_ = run[kRunAddress] == entry.addressSlot() && run[kRunClass] == entry.trafficClass() &&
+             run[kRunSealSlot] == entry.sealSlot() && offset >= 0 && bytes > 0 && stride > 0 &&
              offset + bytes == static_cast<int64_t>(used_) && bytes % stride == 0 && static_cast<int64_t>(length) <= stride &&
              bytes / stride < static_cast<int64_t>(kGsoSegmentsMax) && static_cast<size_t>(bytes) + length <= kGsoBytesMax;
   }
@@ -103,7 +104,7 @@ uint8_t* RunWriter::place(size_t length, int32_t addressSlot, int32_t trafficCla
   return data_.data + used_;
 }
 
-void RunWriter::commit(size_t length, int32_t addressSlot, int32_t trafficClass) {
+void RunWriter::commit(size_t length, const SealEntry& entry) {
   if (joins_) {
     desc_.data[(count_ - 1) * kRunWords + kRunLength] += static_cast<int32_t>(length);
   } else {
@@ -111,9 +112,9 @@ void RunWriter::commit(size_t length, int32_t addressSlot, int32_t trafficClass)
     run[kRunOffset] = static_cast<int32_t>(used_);
     run[kRunLength] = static_cast<int32_t>(length);
     run[kRunStride] = static_cast<int32_t>(length);
-    run[kRunAddress] = addressSlot;
-    run[kRunClass] = trafficClass;
-    run[kRunSpare] = 0;
+    run[kRunAddress] = entry.addressSlot();
+    run[kRunClass] = entry.trafficClass();
+    run[kRunSealSlot] = entry.sealSlot();
   }
   used_ += length;
 }

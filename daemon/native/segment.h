@@ -42,7 +42,7 @@ class SealEntry {
   uint8_t header_[kSegmentHeaderMax];
 };
 
-/** Appends sealed frames to runs: consecutive ones of equal size, address and class share a run, only its last may be shorter. */
+/** Appends sealed frames to runs: consecutive ones of equal size, address, class and seal slot share a run, only its last may be shorter. */
 class RunWriter {
  public:
   /** count and used have been checked against the arrays. */
@@ -53,9 +53,9 @@ class RunWriter {
   size_t used() const { return used_; }
 
   /** Where the next frame is to be written; null when the runs are full. */
-  uint8_t* place(size_t length, int32_t addressSlot, int32_t trafficClass);
+  uint8_t* place(size_t length, const SealEntry& entry);
   /** The frame has been written where `place` said. */
-  void commit(size_t length, int32_t addressSlot, int32_t trafficClass);
+  void commit(size_t length, const SealEntry& entry);
 
  private:
   Span<uint8_t> data_;

@@ -110,13 +110,13 @@ export class PortableCodec implements FrameCodec {
       if (lane === undefined) continue
       for (let segment = 0; segment < entry.segments; segment++) {
         const length = entry.sealedLength(segment)
-        const place = writer.place(length, entry.addressSlot, entry.trafficClass)
+        const place = writer.place(length, entry)
         if (place === undefined) {
           entry.keepRest(segment)
           return i
         }
         this.#sealFrame(lane, entry.plaintext(segment), runs.data, place)
-        writer.commit(length, entry.addressSlot, entry.trafficClass)
+        writer.commit(length, entry)
       }
     }
     return batch.count

@@ -10,7 +10,7 @@ import {
   KindFlag,
   TAG_LENGTH,
 } from '../wire/constants.js'
-import { Gso, RUN_WORDS, SEAL_WORDS, Seal, type FrameRuns, type SealBatch } from '../wire/batch.js'
+import { Gso, Run, RUN_WORDS, SEAL_WORDS, Seal, type FrameRuns, type SealBatch } from '../wire/batch.js'
 import { CodecError, checkInteger } from './codec-error.js'
 import {
   TCP_FLAGS,
@@ -152,7 +152,7 @@ function checkSegmented(data: Uint8Array, offset: number, headerLength: number, 
     reject(i, 'has a wrong TCP header length')
 }
 
-/** Appends sealed frames to runs: consecutive ones of equal size, address and traffic class share a run, only its last may be shorter. */
+/** Appends sealed frames to runs: consecutive ones of equal size, address, traffic class and seal slot share a run, only its last may be shorter. */
 export class RunWriter {
   #runs: FrameRuns
   #row = 0
@@ -167,32 +167,33 @@ export class RunWriter {
   }
 
   /** Where the next frame is to be written; undefined when the runs are full. */
-  place(length: number, addressSlot: number, trafficClass: number): number | undefined {
+  place(length: number, entry: SealEntry): number | undefined {
     const { data, desc, count, used } = this.#runs
     if (length > data.length - used) return undefined
     const row = (count - 1) * RUN_WORDS
     this.#joins =
       count > 0 &&
-      desc[row + 3] === addressSlot &&
-      desc[row + 4] === trafficClass &&
-      hasRoom(desc[row]!, desc[row + 1]!, desc[row + 2]!, used, length)
+      desc[row + Run.addressSlot] === entry.addressSlot &&
+      desc[row + Run.trafficClass] === entry.trafficClass &&
+      desc[row + Run.sealSlot] === entry.sealSlot &&
+      hasRoom(desc[row]!, desc[row + Run.length]!, desc[row + Run.stride]!, used, length)
     if (this.#joins) this.#row = row
     else if ((count + 1) * RUN_WORDS > desc.length) return undefined
     return used
   }
 
   /** The frame has been written where `place` said. */
-  commit(length: number, addressSlot: number, trafficClass: number): void {
+  commit(length: number, entry: SealEntry): void {
     const runs = this.#runs
-    if (this.#joins) runs.desc[this.#row + 1]! += length
+    if (this.#joins) runs.desc[this.#row + Run.length]! += length
     else {
       const row = runs.count++ * RUN_WORDS
       runs.desc[row] = runs.used
-      runs.desc[row + 1] = length
-      runs.desc[row + 2] = length
-      runs.desc[row + 3] = addressSlot
-      runs.desc[row + 4] = trafficClass
-      runs.desc[row + 5] = 0
+      runs.desc[row + Run.length] = length
+      runs.desc[row + Run.stride] = length
+      runs.desc[row + Run.addressSlot] = entry.addressSlot
+      runs.desc[row + Run.trafficClass] = entry.trafficClass
+      runs.desc[row + Run.sealSlot] = entry.sealSlot
     }
     runs.used += length
   }

@@ -9,6 +9,7 @@ import {
   openBatch,
   packetBatch,
   PACKET_WORDS,
+  Run,
   RUN_WORDS,
   Seal,
   SEAL_WORDS,
@@ -20,7 +21,9 @@ import {
   type SealBatch,
 } from '../wire/batch.js'
 import { VNET_HEADER } from '../wire/constants.js'
+import { RECENT_RING } from '../wire/recent-ring.js'
 import type { LaneInward, LaneOutward } from './lane-buffers.js'
+import { Replay } from './replay.js'
 
 /** The two devices as the host drives them. Nothing is kept: batches are reused as soon as a call returns. */
 export interface HostIo {
@@ -92,7 +95,10 @@ export class DataPath {
     count: 0,
     used: 0,
   }
-  readonly #runs = frameRuns(RUN_BYTES, RUNS)
+  readonly #sendMemory = new Uint8Array(RUN_BYTES + RECENT_RING)
+  readonly #runs = frameRuns(RUN_BYTES, RUNS, this.#sendMemory.subarray(0, RUN_BYTES))
+  /** What was lately sent. */
+  readonly replay: Replay
   /** Entries of `#tunSeal` that have been sealed. */
   #sealedEntries = 0
   #now = 0
@@ -115,7 +121,9 @@ export class DataPath {
       readonly io: HostIo
       readonly decisions: DataPathDecisions
     },
-  ) {}
+  ) {
+    this.replay = new Replay(this.#sendMemory, components.peers, components.codec)
+  }
 
   /** The device has filled `tunIn`. */
   tunRead(now: number): void {
@@ -142,6 +150,7 @@ export class DataPath {
   /** The device has filled `wireIn`; `lane`: it was the socket of another lane. */
   wireRead(now: number, lane = 0): void {
     const { wireIn } = this
+    this.#now = now
     const codec = this.#codec(lane)
     this.#countIn(wireIn)
     if (this.tap === undefined) this.#receive(codec, wireIn, now)
@@ -155,6 +164,7 @@ export class DataPath {
    */
   decideOutward(lane: number, outward: LaneOutward, now: number): void {
     const { tunIn, seal } = outward
+    this.#now = now
     this.tunPacketsIn += tunIn.count
     this.tap?.tunRead(tunIn)
     seal.count = 0
@@ -178,6 +188,7 @@ export class DataPath {
   /** The thread of a lane has filled `wireIn` and opened it into `open`: decides. The packets of `tunOut` are that thread's to write. */
   decideInward(inward: LaneInward, now: number): void {
     const { wireIn, open, tunOut } = inward
+    this.#now = now
     this.#countIn(wireIn)
     tunOut.count = 0
     this.#inward = inward
@@ -306,7 +317,7 @@ export class DataPath {
   clear(bytes: Uint8Array, addressSlot: number): void {
     const runs = this.#runs
     runs.data.set(bytes)
-    runs.desc.set([0, bytes.length, bytes.length, addressSlot, 0, 0])
+    runs.desc.set([0, bytes.length, bytes.length, addressSlot, 0, -1])
     runs.count = 1
     runs.used = bytes.length
     this.singleFramesOut++
@@ -316,6 +327,8 @@ export class DataPath {
 
   /** Seals and sends, writes what was queued. Called after every input to the host. */
   flush(now: number): void {
+    this.#now = now
+    if (this.replay.due) this.#sendAgain()
     this.#flushFrames()
     this.#flushPackets()
     this.tap?.settle(now)
@@ -428,14 +441,27 @@ export class DataPath {
   }
 
   #send(runs: FrameRuns, lane = 0): void {
+    // What was sent first arrives first.
+    if (this.replay.due) this.#sendAgain()
+    if (lane === 0) this.replay.sent(runs, this.#now)
+    this.#transmit(runs, lane)
+    runs.used = 0
+  }
+
+  #sendAgain(): void {
+    const before = this.framesOut
+    this.replay.flush(this.#now, (runs) => this.#transmit(runs, 0))
+    this.singleFramesOut += this.framesOut - before
+  }
+
+  #transmit(runs: FrameRuns, lane: number): void {
     for (let i = 0; i < runs.count; i++) {
-      const length = runs.desc[i * RUN_WORDS + 1]!
+      const length = runs.desc[i * RUN_WORDS + Run.length]!
       this.bytesOut += length
-      this.framesOut += Math.ceil(length / Math.max(runs.desc[i * RUN_WORDS + 2]!, 1))
+      this.framesOut += Math.ceil(length / Math.max(runs.desc[i * RUN_WORDS + Run.stride]!, 1))
     }
     this.components.io.sendFrames(runs, this.components.peers.addresses.records, lane)
     runs.count = 0
-    runs.used = 0
   }
 }
 

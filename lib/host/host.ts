@@ -101,8 +101,6 @@ export class Host implements SessionSink {
   readonly #offers: Offers
   readonly #issuing: Issuing
   readonly #expulsions: Expulsions
-  /** Peer by codec seal slot, for the accounting of what was sent. */
-  readonly #sealPeer = new Int32Array(65_536).fill(-1)
   #datagrams: DatagramBatch | undefined
   #tickedAt = -Infinity
   /** Directory.hostsVersion at the last review. */
@@ -532,7 +530,7 @@ export class Host implements SessionSink {
       const slot = seal.desc[i * SEAL_WORDS + Seal.sealSlot]!
       if (slot === last) continue
       last = slot
-      const peer = this.#sealPeer[slot]!
+      const peer = this.peers.sealPeer[slot]!
       if (peer > 0) this.#sent(peer, now)
     }
   }
@@ -626,6 +624,7 @@ export class Host implements SessionSink {
     this.control.clear(peer)
     this.lanePaths.forget(peer)
     this.prober.forget(peer)
+    this.dataPath.replay.forget(peer)
     this.whereabouts.asking.forget(peer)
     this.neighbours.lost(peer, now)
     this.#idle.down(peer)
@@ -662,6 +661,7 @@ export class Host implements SessionSink {
   }
 
   moved(peer: number): void {
+    this.dataPath.replay.moved(peer, this.#now)
     this.#sizePath(peer)
     this.#offerLanes(peer, this.#now)
     const locator = decodeLocator(this.peers.addresses.record(this.peers.addressSlot[peer]!))
@@ -766,10 +766,10 @@ export class Host implements SessionSink {
   /** Whose session the codecs' seal slots are. */
   #learnSlots(peer: number): void {
     const { peers } = this
-    this.#sealPeer[peers.sealSlot[peer]!] = peer
+    peers.sealPeer[peers.sealSlot[peer]!] = peer
     for (let lane = 1; lane < peers.lanes; lane++) {
       const slot = peers.laneSealSlot[peers.laneAt(peer, lane)]!
-      if (slot >= 0) this.#sealPeer[slot] = peer
+      if (slot >= 0) peers.sealPeer[slot] = peer
     }
   }
 

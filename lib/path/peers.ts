@@ -21,6 +21,10 @@ export class PeerTable {
   readonly pathMtu: Int32Array
   /** Smoothed round trip, ms; 0: unknown. */
   readonly rttMs: Float64Array
+  /** When the peer was last heard by the path in use, ms. */
+  readonly heardAt: Float64Array
+  /** Whose sessions the codec's seal slots are or were last; -1: nobody's yet. */
+  readonly sealPeer = new Int32Array(65_536).fill(-1)
   /** Of a peer's lane above the first, at {@link laneAt}: codec seal slot in the current session; -1: none. The session layer writes it. */
   readonly laneSealSlot: Int32Array
   /** Where the lane's frames go; -1: it is not proven to work. */
@@ -46,6 +50,7 @@ export class PeerTable {
     this.addressSlot = new Int32Array(capacity).fill(-1)
     this.pathMtu = new Int32Array(capacity)
     this.rttMs = new Float64Array(capacity)
+    this.heardAt = new Float64Array(capacity).fill(-Infinity)
     this.add(self)
   }
 

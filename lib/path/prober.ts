@@ -157,7 +157,10 @@ export class PathProber {
     if (watch === undefined) return
     this.#alive(peer, watch, now, traffic)
     const current = peers.addressSlot[peer]!
-    if (current >= 0 && peers.addresses.matches(current, records, offset)) return
+    if (current >= 0 && peers.addresses.matches(current, records, offset)) {
+      peers.heardAt[peer] = now
+      return
+    }
     const path = this.#path(peer, watch, records, offset)
     if (path === undefined) return
     if (traffic) {

@@ -67,8 +67,8 @@ export const Seal = {
 export const Gso = { none: 0, tcp: 1, udp: 2 } as const
 
 /**
- * Sealed frames in runs, each one UDP_SEGMENT send: equal-sized frames, the last may be shorter, one destination, one class.
- * Descriptor: offset, length, stride, address slot, traffic class, (spare).
+ * Sealed frames in runs, each one UDP_SEGMENT send: equal-sized frames, the last may be shorter, one destination, one class, one key.
+ * Descriptor: RUN_WORDS words, see {@link Run}.
  */
 export interface FrameRuns {
   readonly data: Uint8Array
@@ -77,6 +77,17 @@ export interface FrameRuns {
   used: number
 }
 export const RUN_WORDS = 6
+/** Word positions of a FrameRuns descriptor. */
+export const Run = {
+  offset: 0,
+  length: 1,
+  /** Bytes of each frame but the last. */
+  stride: 2,
+  addressSlot: 3,
+  trafficClass: 4,
+  /** Seal slot of the codec that sealed it; -1: a datagram in the clear. */
+  sealSlot: 5,
+} as const
 
 /**
  * What the codec opened: plaintexts (inner header, transport header, payload), consecutive segments of a flow coalesced, each with
@@ -140,9 +151,9 @@ export function datagramBatch(datagrams: number, allocate = ownMemory): Datagram
 export function sealBatch(data: Uint8Array, entries: number, allocate = ownMemory): SealBatch {
   return { data, view: viewOf(data), desc: wordArray(entries * SEAL_WORDS, allocate), count: 0, lane: 0, byFirst: 0 }
 }
-/** Allocates FrameRuns. */
-export function frameRuns(bytes: number, runs: number): FrameRuns {
-  return { data: new Uint8Array(bytes), desc: new Int32Array(runs * RUN_WORDS), count: 0, used: 0 }
+/** Allocates FrameRuns; `data`: over these bytes. */
+export function frameRuns(bytes: number, runs: number, data: Uint8Array = new Uint8Array(bytes)): FrameRuns {
+  return { data, desc: new Int32Array(runs * RUN_WORDS), count: 0, used: 0 }
 }
 /** Allocates an OpenBatch. */
 export function openBatch(bytes: number, entries: number, allocate = ownMemory): OpenBatch {

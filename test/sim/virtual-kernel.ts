@@ -62,6 +62,8 @@ export class TcpSocket {
   receivedAt = -1
   /** Longest time between new bytes since the connection was there. */
   longestGap = 0
+  /** Retransmission time-outs of data. */
+  timeouts = 0
   readonly received = new Stream()
   readonly sent = new Stream()
   peerFinished = false
@@ -143,6 +145,7 @@ export class TcpSocket {
     if (this.state === 'syn-sent') this.#transmit(SYN, -1, undefined)
     else if (this.state === 'syn-received') this.#transmit(SYN | ACK, -1, undefined)
     else {
+      this.timeouts++
       this.#next = this.#acked
       this.#push()
       return

@@ -1,0 +1,152 @@
+import type { FrameCodec } from '../crypto/codec.js'
+import type { PeerTable } from '../path/peers.js'
+import { frameRuns, Run, RUN_WORDS, type FrameRuns } from '../wire/batch.js'
+import { REPLAY_WINDOW } from '../wire/constants.js'
+import { Recent, RECENT_RING, RECENT_RUN_MAX, RecentRing } from '../wire/recent-ring.js'
+
+/** What was sent longer ago is of no use to anybody, ms. */
+const AGE_MAX = 1_000
+/** On top of a round trip, ms: what the other end takes to answer, and what the round trip varies by. */
+const SLACK_MS = 10
+/** Runs that one call sends. */
+const RUNS = 256
+/** The receiver remembers so many frames before the newest, less what is on its way. */
+const WINDOW = REPLAY_WINDOW - 64
+/** Of a frame's clear header. */
+const COUNTER = 8
+
+/**
+ * What was lately sent, exactly as it went out, and what of it is sent again when a peer's frames go another way because the old one was silent or gone: a way that dies takes
+ * with it what was sent until that is noticed. The receiver's replay window drops what had arrived, so no program sees a datagram twice. Bulk is not kept: what its sender sends
+ * to find out what is missing is small.
+ *
+ *   send ──▶ [ ring of runs, all peers ] ──▶ moved: those to the old address, since the peer was last heard there less a round trip ──▶ the new address
+ */
+export class Replay {
+  readonly ring: RecentRing
+  /** Frames that were sent again. */
+  framesAgain = 0
+  /** Moves after which some of what was to be sent again was not there any more. */
+  overrun = 0
+  /** Somebody's frames are to be sent again. */
+  due = false
+  readonly #peers: PeerTable
+  readonly #codec: FrameCodec
+  /** By peer: where its frames went before and go now, -1: nowhere; and from when on they are to be sent again, Infinity: not. */
+  readonly #from: Int32Array
+  readonly #to: Int32Array
+  readonly #since: Float64Array
+  readonly #wanted: number[] = []
+  readonly #runs: FrameRuns
+
+  /** @param memory the runs to be sent are made in it; the ring takes its last RECENT_RING bytes */
+  constructor(memory: Uint8Array, peers: PeerTable, codec: FrameCodec) {
+    this.ring = new RecentRing(memory, memory.length - RECENT_RING)
+    this.#peers = peers
+    this.#codec = codec
+    this.#runs = frameRuns(0, RUNS, memory)
+    this.#from = new Int32Array(peers.capacity).fill(-1)
+    this.#to = new Int32Array(peers.capacity).fill(-1)
+    this.#since = new Float64Array(peers.capacity).fill(Infinity)
+  }
+
+  /** These runs are being sent. */
+  sent(runs: FrameRuns, now: number): void {
+    const { desc } = runs
+    for (let i = 0; i < runs.count; i++) {
+      const base = i * RUN_WORDS
+      if (desc[base + Run.length]! <= RECENT_RUN_MAX && desc[base + Run.sealSlot]! >= 0)
+        this.ring.append(desc, base, now)
+    }
+  }
+
+  /**
+   * The peer's frames go where `peers.addressSlot` says from now on. `again`: what was sent to where they went before, since the peer was last heard from there less a
+   * round trip, is to be sent again; false: that way is as good as ever.
+   */
+  moved(peer: number, now: number, again = true): void {
+    const { addressSlot, heardAt, rttMs } = this.#peers
+    const before = this.#to[peer]!
+    const to = addressSlot[peer]!
+    if (to < 0) return
+    this.#to[peer] = to
+    const since = Math.max(heardAt[peer]! - rttMs[peer]! - SLACK_MS, now - AGE_MAX)
+    heardAt[peer] = now
+    if (before < 0 || !again) return
+    if (this.#since[peer] === Infinity) {
+      this.#wanted.push(peer)
+      this.#from[peer] = before
+    }
+    this.#since[peer] = Math.min(this.#since[peer]!, since)
+    this.due = true
+  }
+
+  /** The peer's paths are gone, and its addresses may be others' soon. */
+  forget(peer: number): void {
+    this.#to[peer] = -1
+    this.#since[peer] = Infinity
+  }
+
+  /** Sends again what is to be, in the order in which it was sent first. The runs are lent. */
+  flush(now: number, send: (runs: FrameRuns) => void): void {
+    this.due = false
+    const { ring } = this
+    const runs = this.#runs
+    for (let n = ring.oldest; n < ring.next; n++) {
+      const sealSlot = ring.word(n, Recent.sealSlot)
+      const peer = this.#peers.sealPeer[sealSlot]!
+      if (peer <= 0 || this.#since[peer]! > ring.sentAt(n)) continue
+      if (ring.word(n, Recent.addressSlot) !== this.#from[peer]) continue
+      const offset = ring.offset(n)
+      if (offset < 0 || this.#isTooOld(peer, sealSlot, offset)) continue
+      this.#add(n, offset, this.#to[peer]!)
+      ring.moved(n, this.#to[peer]!, now)
+      if (runs.count === RUNS) this.#send(send)
+    }
+    this.#send(send)
+    const first = this.#firstSentAt()
+    for (const peer of this.#wanted) {
+      if (this.#since[peer]! < first) this.overrun++
+      this.#since[peer] = Infinity
+    }
+    this.#wanted.length = 0
+  }
+
+  /** When the oldest run was sent that has not been overwritten, if any has been. */
+  #firstSentAt(): number {
+    const { ring } = this
+    if (ring.oldest > 0) return ring.sentAt(ring.oldest)
+    let n = 0
+    while (n < ring.next && ring.offset(n) < 0) n++
+    return n > 0 && n < ring.next ? ring.sentAt(n) : -Infinity
+  }
+
+  /** Whether the receiver does not remember any more if it has had the frame. */
+  #isTooOld(peer: number, sealSlot: number, offset: number): boolean {
+    if (sealSlot !== this.#peers.sealSlot[peer]) return false
+    const { memory } = this.ring
+    let counter = 0
+    for (let i = 7; i >= 0; i--) counter = counter * 256 + memory[offset + COUNTER + i]!
+    return counter + WINDOW < this.#codec.sealed(sealSlot)
+  }
+
+  #add(n: number, offset: number, addressSlot: number): void {
+    const { ring } = this
+    const { desc } = this.#runs
+    const base = this.#runs.count++ * RUN_WORDS
+    const length = ring.word(n, Recent.length)
+    const stride = ring.word(n, Recent.stride)
+    desc[base + Run.offset] = offset
+    desc[base + Run.length] = length
+    desc[base + Run.stride] = stride
+    desc[base + Run.addressSlot] = addressSlot
+    desc[base + Run.trafficClass] = ring.word(n, Recent.trafficClass)
+    desc[base + Run.sealSlot] = ring.word(n, Recent.sealSlot)
+    this.framesAgain += Math.ceil(length / stride)
+  }
+
+  #send(send: (runs: FrameRuns) => void): void {
+    if (this.#runs.count > 0) send(this.#runs)
+    this.#runs.count = 0
+  }
+}

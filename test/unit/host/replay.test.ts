@@ -1,0 +1,156 @@
+import { test, type Test } from 'tap'
+import { PortableCodec, portableAeads } from '../../../lib/crypto/portable-codec.js'
+import { loadSodium } from '../../../lib/crypto/sodium.js'
+import { Replay } from '../../../lib/host/replay.js'
+import { PeerTable } from '../../../lib/path/peers.js'
+import { frameRuns, Run, RUN_WORDS } from '../../../lib/wire/batch.js'
+import { hostId } from '../../../lib/wire/ids.js'
+import { RECENT_BYTES, RECENT_RING, RECENT_ROWS, RECENT_RUN_MAX } from '../../../lib/wire/recent-ring.js'
+
+const primitives = await loadSodium()
+const RUN_SPACE = 65_536
+const SLOT = 3
+const [OLD, NEW, NEWEST] = [1, 2, 4]
+
+/** One peer whose frames go to the address OLD, and what is sent of it again. */
+class Rig {
+  readonly peers = new PeerTable(hostId('00'.repeat(32)), 4)
+  readonly peer = this.peers.add(hostId('01'.repeat(32)))
+  readonly codec = new PortableCodec(portableAeads(primitives))
+  readonly memory = new Uint8Array(RUN_SPACE + RECENT_RING)
+  readonly replay = new Replay(this.memory, this.peers, this.codec)
+  readonly #runs = frameRuns(0, 1, this.memory)
+  readonly again: { readonly mark: number; readonly length: number; readonly stride: number; readonly to: number }[] =
+    []
+
+  constructor() {
+    this.peers.sealPeer[SLOT] = this.peer
+    this.peers.sealSlot[this.peer] = SLOT
+    this.to(OLD, 0)
+  }
+
+  /** A run of one key and one address goes out; `mark` is its first byte after the clear header. */
+  send(mark: number, now: number, length = 100, addressSlot = OLD, sealSlot = SLOT, counter = mark): void {
+    this.memory.fill(0, 0, length)
+    new DataView(this.memory.buffer).setUint32(8, counter, true)
+    new DataView(this.memory.buffer).setUint32(16, mark, true)
+    this.#runs.desc.set([0, length, Math.min(length, 1_000), addressSlot, 0, sealSlot])
+    this.#runs.count = 1
+    this.replay.sent(this.#runs, now)
+  }
+
+  to(addressSlot: number, now: number, again = true): void {
+    this.peers.addressSlot[this.peer] = addressSlot
+    this.replay.moved(this.peer, now, again)
+  }
+
+  /** Marks of what is sent again now. */
+  flush(now: number): number[] {
+    this.again.length = 0
+    this.replay.flush(now, ({ data, desc, count }) => {
+      for (let i = 0; i < count; i++) {
+        const base = i * RUN_WORDS
+        const at = desc[base + Run.offset]!
+        this.again.push({
+          mark: new DataView(data.buffer).getUint32(at + 16, true),
+          length: desc[base + Run.length]!,
+          stride: desc[base + Run.stride]!,
+          to: desc[base + Run.addressSlot]!,
+        })
+      }
+    })
+    return this.again.map(({ mark }) => mark)
+  }
+}
+
+const check = (name: string, work: (t: Test, rig: Rig) => void) =>
+  test(name, (t) => {
+    work(t, new Rig())
+    t.end()
+  })
+
+check('what was sent since the old way last gave a sign is sent again, in order, to the new one', (t, rig) => {
+  rig.send(1, 10)
+  rig.send(2, 90)
+  rig.send(3, 150, 2_500)
+  rig.peers.heardAt[rig.peer] = 120
+  rig.peers.rttMs[rig.peer] = 20
+  rig.to(NEW, 200)
+  t.ok(rig.replay.due)
+  t.strictSame(rig.flush(200), [2, 3], 'a round trip and a little before the last sign')
+  t.strictSame(rig.again[1], { mark: 3, length: 2_500, stride: 1_000, to: NEW })
+  t.equal(rig.replay.framesAgain, 4)
+  t.notOk(rig.replay.due)
+  t.strictSame(rig.flush(201), [], 'once')
+})
+
+check('what went by the new way, for another peer or in the clear stays', (t, rig) => {
+  rig.peers.heardAt[rig.peer] = 0
+  rig.send(1, 10, 100, NEW)
+  rig.send(2, 10, 100, OLD, SLOT + 1)
+  rig.send(3, 10, 100, OLD, -1)
+  rig.send(4, 10)
+  rig.to(NEW, 20)
+  t.strictSame(rig.flush(20), [4])
+})
+
+check('a way that is as good as ever, and one of a forgotten peer, cost nothing', (t, rig) => {
+  rig.send(1, 10)
+  rig.to(NEW, 20, false)
+  t.notOk(rig.replay.due)
+  rig.send(2, 30, 100, NEW)
+  rig.replay.forget(rig.peer)
+  rig.to(NEWEST, 40)
+  t.strictSame(rig.flush(40), [])
+})
+
+check('what is older than a second, or than the receiver remembers, stays', (t, rig) => {
+  rig.send(1, 1_000)
+  rig.send(2, 2_500)
+  rig.to(NEW, 2_600)
+  t.strictSame(rig.flush(2_600), [2])
+  rig.codec.sealed = () => 20_000
+  rig.send(3, 2_700, 100, NEW, SLOT, 11_000)
+  rig.send(4, 2_700, 100, NEW, SLOT, 19_000)
+  rig.to(NEWEST, 2_800)
+  t.strictSame(rig.flush(2_800), [4])
+})
+
+check('what was sent again in vain is sent again once more', (t, rig) => {
+  rig.send(1, 10)
+  rig.to(NEW, 100)
+  t.strictSame(rig.flush(100), [1])
+  rig.to(NEWEST, 300)
+  t.strictSame(rig.flush(300), [1])
+  t.equal(rig.again[0]?.to, NEWEST)
+})
+
+check('bulk is not kept', (t, rig) => {
+  rig.send(1, 10, RECENT_RUN_MAX + 1)
+  rig.send(2, 10, RECENT_RUN_MAX)
+  rig.to(NEW, 20)
+  t.strictSame(rig.flush(20), [2])
+})
+
+check('the ring holds so many bytes: the oldest go first, and that is counted', (t, rig) => {
+  const length = 3_000
+  const room = Math.floor(RECENT_BYTES / length)
+  for (let i = 0; i < 3 * room; i++) rig.send(i, 10 + i / 1_000, length)
+  rig.to(NEW, 20)
+  const marks = rig.flush(20)
+  t.ok(marks.length >= room - 1 && marks.length <= room, `${marks.length} of ${room}`)
+  t.equal(marks.at(-1), 3 * room - 1)
+  t.ok(
+    marks.every((mark, i) => i === 0 || mark === marks[i - 1]! + 1),
+    'whole and in order',
+  )
+  t.equal(rig.replay.overrun, 1)
+})
+
+check('the ring holds so many runs', (t, rig) => {
+  for (let i = 0; i < RECENT_ROWS + 5; i++) rig.send(i, 10, 40)
+  rig.to(NEW, 20)
+  const marks = rig.flush(20)
+  t.equal(marks.length, RECENT_ROWS)
+  t.equal(marks[0], 5)
+})
