@@ -113,7 +113,7 @@ export function statusView(daemon: Viewed): StatusResponse {
       wireAgainFrames: dataPath.replay.framesAgain,
       wireAgainOverruns: dataPath.replay.overrun,
       wireFramesIn: dataPath.framesIn,
-      wireClearFramesIn: host.clearFramesIn,
+      wireClearFramesIn: host.peering.clearFramesIn,
       wireBytesOut: dataPath.bytesOut + lanes.bytesOut,
       wireDatagramsIn: dataPath.datagramsIn,
       wireBytesIn: dataPath.bytesIn,

@@ -1,6 +1,5 @@
 import type { TrustStore } from '../crypto/trust.js'
 import { SKEW_SECONDS, wallText } from '../crypto/validity.js'
-import type { FlowEngine } from '../flow/flow-engine.js'
 import { SELF, type PeerTable } from '../path/peers.js'
 import type { MemberTrust } from '../service/trust.js'
 import type { LostReason } from '../session/session-sink.js'
@@ -17,11 +16,12 @@ export interface ExpulsionsComponents {
   readonly trust: TrustStore
   readonly members: MemberTrust
   readonly sessions: SessionTable
-  readonly flows: FlowEngine
   readonly control: ControlChannel
   readonly neighbours: Neighbours
   /** Seconds since the epoch. */
   readonly wallNow: () => number
+  /** The flows with the peer end. */
+  readonly peerLost: (peer: number, now: number) => void
   /** Sends what waits to be sent, acknowledgements included. */
   readonly flush: (now: number) => void
   /** This host is a member no more, or its membership has run out (a clock may be wrong: it may come back). One sentence without a full stop. */
@@ -49,10 +49,10 @@ export class Expulsions {
 
   /** The revocation list has grown, and the peers have been told. */
   revoked(now: number): void {
-    const { peers, members, flows, self } = this.#c
+    const { peers, members, peerLost, self } = this.#c
     for (let peer = 1; peer < peers.size; peer++) {
       if (!members.isRevoked(peers.hostId(peer))) continue
-      flows.peerLost(peer, now)
+      peerLost(peer, now)
       if (peers.sealSlot[peer]! >= 0) this.#partings.begin(peer, now)
       else this.#cut(peer, 'revoked', now)
     }
@@ -79,7 +79,7 @@ export class Expulsions {
   }
 
   #lookForExpired(now: number): void {
-    const { peers, members, sessions, flows, trust, self } = this.#c
+    const { peers, members, sessions, peerLost, trust, self } = this.#c
     const wall = trust.observe(this.#c.wallNow())
     const end = (notAfter: number) => notAfter + SKEW_SECONDS + this.#options.graceSeconds
     const own = members.member(self)
@@ -96,17 +96,17 @@ export class Expulsions {
       if (peers.sealSlot[peer]! < 0 || members.member(host) !== undefined) continue
       const last = Math.max(members.lastKnown(host)?.notAfter ?? 0, sessions.membershipOf(peer)?.notAfter ?? 0)
       if (wall <= end(last)) continue
-      flows.peerLost(peer, now)
+      peerLost(peer, now)
       this.#cut(peer, 'expired', now)
     }
   }
 
   #cutAll(reason: LostReason, now: number): void {
-    const { peers, flows, flush } = this.#c
+    const { peers, peerLost, flush } = this.#c
     // What comes in with this is acknowledged.
     flush(now)
     for (let peer = SELF + 1; peer < peers.size; peer++) {
-      flows.peerLost(peer, now)
+      peerLost(peer, now)
       this.#cut(peer, reason, now)
     }
   }

@@ -1,0 +1,586 @@
+// The peers of a host: whom it has sessions with, by which paths, and whether they answer.
+//
+//   handshakes ──▶ SessionTable ──▶ established, lost ──┬▶ PathProber, LanePaths: by which ways their frames go
+//   Neighbours ──▶ whom to have a session with          ├▶ ControlChannel: messages, acknowledged
+//   IdleSessions, Expulsions, Farewells ──▶ its end     └▶ FailureDetector: who is alive, as others say too
+//
+// What this means for flows and services goes to PeeringSink.
+
+import type { Membership } from '../crypto/membership.js'
+import { decodeLocator, locatorRecord } from '../path/locator.js'
+import { LanePaths } from '../path/lane-paths.js'
+import type { PeerTable } from '../path/peers.js'
+import { PathProber, type Liveness, type ProberSink } from '../path/prober.js'
+import type { Directory } from '../service/directory.js'
+import type { MemberTrust } from '../service/trust.js'
+import type { Established, FailReason, LostReason, SessionSink } from '../session/session-sink.js'
+import { SessionTable } from '../session/session-table.js'
+import {
+  ADDRESS_RECORD,
+  CLEAR,
+  Open,
+  OPEN_WORDS,
+  OPENED,
+  Seal,
+  SEAL_WORDS,
+  type DatagramBatch,
+  type OpenBatch,
+  type SealBatch,
+} from '../wire/batch.js'
+import { INNER_HEADER, Kind, PROBE_TOKEN } from '../wire/constants.js'
+import type { DropCounters, DropReason } from '../wire/drop.js'
+import type { HostId } from '../wire/ids.js'
+import { innerKind } from '../wire/inner.js'
+import { Channel, ControlChannel, type ControlSink } from './control-channel.js'
+import type { DataPath } from './data-path.js'
+import { Expulsions } from './expulsions.js'
+import { Farewells } from './farewells.js'
+import { FailureDetector, type Look } from './failure-detector.js'
+import type { HostClock } from './host-clock.js'
+import type { HostComponents, HostOptions } from './host-options.js'
+import { IdleSessions } from './idle-sessions.js'
+import { issuingDefaults } from './issuing-options.js'
+import { Neighbours } from './neighbours.js'
+import { CONTROL_CLASS, ownFrame, prefersItsWay, probeFrame } from './own-frames.js'
+import { Pings } from './pings.js'
+import type { Turns } from './turns.js'
+
+/** Between reviews of what has changed about other hosts: there may be many changes at once. */
+const REVIEW_MS = 100
+const NO_BYTES = new Uint8Array(0)
+/** Frames that need no keepalive in answer: they are answers themselves, or an echo or an acknowledgement answers them at once. */
+const SELF_ANSWERED: ReadonlySet<number> = new Set([Kind.empty, Kind.probe, Kind.probeEcho, Kind.control])
+
+/** What happens with peers that flows and services are to know. */
+export interface PeeringSink {
+  /** A session is up; `rekey`: it takes the place of another one. */
+  sessionUp(peer: number, rekey: boolean, now: number): void
+  /** The peer has the current session too. */
+  confirmed(peer: number, now: number): void
+  /** There is no session any more; flows to the peer may wait for the next one. */
+  sessionLost(peer: number): void
+  /** No session could be had. */
+  sessionFailed(peer: number, now: number): void
+  /** The peer is gone for good, or as good as: its flows end. */
+  peerLost(peer: number, now: number): void
+  /** Peers that flows are bound to. */
+  peersInUse(): ReadonlySet<number>
+  /** A message on one of the channels that are not about peers. */
+  message(peer: number, channel: number, body: Uint8Array, now: number): void
+  /** This host is a member no more; as {@link HostEvents.expelled}. */
+  expelled(what: 'revoked' | 'expired', detail: string, now: number): void
+  drop(reason: DropReason): void
+  /** A clear frame was dropped, which the session layer has counted. */
+  refused(reason: DropReason): void
+}
+
+export interface PeeringComponents {
+  readonly host: HostComponents
+  readonly clock: HostClock
+  readonly turns: Turns
+  readonly peers: PeerTable
+  readonly members: MemberTrust
+  readonly directory: Directory
+  readonly dataPath: DataPath
+  readonly drops: DropCounters
+  readonly sink: PeeringSink
+}
+
+export class Peering implements SessionSink, ProberSink, ControlSink {
+  readonly id: HostId
+  readonly peers: PeerTable
+  readonly sessions: SessionTable
+  readonly prober: PathProber
+  readonly lanePaths: LanePaths
+  readonly control: ControlChannel
+  readonly neighbours: Neighbours
+  readonly detector: FailureDetector
+  /** Frames of handshakes that came, whatever became of them. */
+  clearFramesIn = 0
+  readonly #c: PeeringComponents
+  readonly #clock: HostClock
+  readonly #dataPath: DataPath
+  readonly #directory: Directory
+  readonly #expulsions: Expulsions
+  readonly #farewells: Farewells
+  readonly #idle: IdleSessions
+  readonly #pings = new Pings()
+  /** Where the frames came from that were heard last. */
+  #datagrams: DatagramBatch | undefined
+  #reviewedAt = -Infinity
+  /** Directory.hostsVersion at the last review. */
+  #hostsVersion = -1
+
+  constructor(components: PeeringComponents, options: HostOptions) {
+    const { host, peers, members, directory, dataPath, sink } = components
+    const { primitives, hostKey, trust, random, wallNow } = host
+    this.#c = components
+    this.#clock = components.clock
+    this.#dataPath = dataPath
+    this.#directory = directory
+    this.id = hostKey.id
+    this.peers = peers
+    const issuing = { ...issuingDefaults, ...options.issuing }
+    const randomBytes = (length: number) => primitives.randomBytes(length)
+    this.sessions = new SessionTable(
+      {
+        ...{ primitives, codec: host.codec, hostKey, peers, drops: components.drops, sink: this },
+        laneCodecs: host.lanes?.codecs ?? [],
+        lanePorts: host.lanes?.ports ?? [],
+        network: trust.network,
+        membership: trust.membership ?? NO_BYTES,
+        // An expired member keeps its sessions for the grace, and may begin nothing.
+        trust: { verify: (bytes, wall) => trust.verify(bytes, wall, issuing.graceSeconds) },
+        nextStamp: host.nextStamp,
+        ...(host.issuer === undefined ? {} : { issuer: host.issuer }),
+      },
+      options.session,
+    )
+    this.prober = new PathProber({ peers, randomBytes, sink: this }, options.prober)
+    this.lanePaths = new LanePaths({
+      peers,
+      randomBytes,
+      sendProbe: (peer, lane, slot, token) => {
+        dataPath.laneFrame(peer, lane, slot, ownFrame(Kind.probe, token), CONTROL_CLASS)
+      },
+    })
+    const epoch = new DataView(primitives.randomBytes(4).buffer).getUint32(0) | 1
+    this.control = new ControlChannel({ peers, epoch: epoch >>> 0, sink: this })
+    this.#farewells = new Farewells(peers, this.control)
+    this.neighbours = new Neighbours(
+      {
+        ...{ self: this.id, peers, random },
+        connect: (peer, addresses, now) => this.sessions.connect(peer, addresses, now),
+        locatorsOf: (id) => directory.locatorsOf(id),
+        excluded: (id) => members.isRevoked(id) || this.revocation !== undefined,
+      },
+      options.neighbours,
+    )
+    const { sessions, control, neighbours } = this
+    this.#expulsions = new Expulsions(
+      {
+        ...{ self: this.id, trust, wallNow, peers, members, control, sessions, neighbours },
+        peerLost: (peer, now) => sink.peerLost(peer, now),
+        flush: (now) => {
+          control.flush(now)
+          dataPath.flush(now)
+        },
+        ended: (what, detail, now) => sink.expelled(what, detail, now),
+      },
+      issuing,
+    )
+    this.detector = new FailureDetector(
+      {
+        self: this.id,
+        sign: (label, body) => members.sign(label, body),
+        verify: (label, blob, id) => members.membership(id) !== undefined && members.verify(label, blob, id),
+        look: (id) => this.#look(id),
+        lookNow: (id, now) => this.prober.suspect(peers.indexOf(id), now),
+        peers: () => this.#livingPeers(),
+        adjacent: (a, b) => neighbours.adjacent(a, b),
+        send: (to, message, now) => control.send(peers.indexOf(to), Channel.liveness, message, now),
+        heartbeatOf: (id) => directory.heartbeatOf(id),
+        learn: (from, id, heartbeat, age, now) => directory.learn(from, { host: id, heartbeat, age }, now),
+        refute: (sequence, now) => directory.refute(sequence, now),
+        random,
+      },
+      options.detector,
+    )
+    this.#idle = new IdleSessions(
+      {
+        wanted: (peer) => neighbours.wants(peers.hostId(peer)),
+        inUse: () => sink.peersInUse(),
+        send: (peer, body, now) => control.send(peer, Channel.sessions, body, now),
+        pending: (peer) => control.pendingFor(peer),
+        end: (peer, now) => this.#end(peer, 'idle', now),
+      },
+      options.idleSessions,
+    )
+  }
+
+  // ---- A batch of frames ----
+
+  /** What has come shows who lives, and by which way; handshakes are answered. Before the frames themselves are decided upon. */
+  heard(open: OpenBatch, datagrams: DatagramBatch, now: number): void {
+    this.#datagrams = datagrams
+    const { desc } = open
+    for (let i = 0; i < open.count; i++) {
+      const base = i * OPEN_WORDS
+      const status = desc[base + Open.status]!
+      const record = desc[base + Open.datagram]! * ADDRESS_RECORD
+      if (status === OPENED) {
+        const peer = this.sessions.transportSeen(desc[base + Open.lane]!, now)
+        if (peer < 0) continue
+        const at = desc[base + Open.offset]!
+        const kind = innerKind(open.data, at)
+        const prefers = prefersItsWay(kind, open.data, at, desc[base + Open.length]!)
+        if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0)
+          this.prober.heardAside(peer, now, prefers)
+        else this.prober.heard(peer, datagrams.addresses, record, now, prefers)
+        if (!SELF_ANSWERED.has(kind)) this.sessions.dataReceived(peer, now)
+      } else if (status === CLEAR) {
+        this.clearFramesIn++
+        const address = datagrams.addresses.slice(record, record + ADDRESS_RECORD)
+        const reason = this.sessions.receive(
+          datagrams.data,
+          desc[base + Open.offset]!,
+          desc[base + Open.length]!,
+          address,
+          now,
+          this.#c.host.wallNow(),
+        )
+        if (reason !== undefined) this.#c.sink.refused(reason)
+      }
+    }
+  }
+
+  /** A frame out of the batch that was heard last, which is not the flow layer's. */
+  other(batch: OpenBatch, entry: number, peer: number, now: number): void {
+    const base = entry * OPEN_WORDS
+    const offset = batch.desc[base + Open.offset]!
+    const body = batch.data.slice(offset + INNER_HEADER, offset + batch.desc[base + Open.length]!)
+    const record = batch.desc[base + Open.datagram]! * ADDRESS_RECORD
+    const records = this.#datagrams?.addresses
+    const lane = this.peers.lanes > 1 ? this.sessions.laneNumber(batch.desc[base + Open.lane]!) : 0
+    switch (innerKind(batch.data, offset)) {
+      case Kind.empty:
+        return
+      case Kind.control:
+        return this.#c.turns.afterwards(() => {
+          if (!this.control.receive(peer, body, now)) this.sessions.dataReceived(peer, now)
+        })
+      case Kind.probe:
+        if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
+        this.#echo(peer, lane, body.subarray(0, PROBE_TOKEN), records, record)
+        this.sessions.answerSent(peer)
+        return
+      case Kind.probeEcho:
+        if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
+        if (lane > 0) this.lanePaths.echoed(peer, lane, body, now)
+        else if (!this.#pings.answered(peer, body.subarray(0, PROBE_TOKEN), now))
+          this.prober.echoed(peer, body, records, record, now)
+        return
+      default:
+        this.drop('bad-frame')
+    }
+  }
+
+  /** These entries are about to be sealed and sent. */
+  sent(seal: SealBatch, now: number): void {
+    let last = -1
+    for (let i = 0; i < seal.count; i++) {
+      const slot = seal.desc[i * SEAL_WORDS + Seal.sealSlot]!
+      if (slot === last) continue
+      last = slot
+      const peer = this.peers.sealPeer[slot]!
+      if (peer <= 0) continue
+      this.sessions.dataSent(peer, now)
+      this.needed(peer, now)
+    }
+  }
+
+  /** A flow or bind concerns the peer. */
+  needed(peer: number, now: number): void {
+    this.prober.active(peer, now)
+    this.#idle.used(peer, now)
+  }
+
+  /** A batch has been decided upon: what waited for the messages in it. */
+  afterFrames(now: number): void {
+    this.control.flush(now)
+    if (this.#farewells.dueAt < Infinity) this.#farewells.say(now)
+    this.#expulsions.heard(now)
+    this.#idle.flush(now)
+  }
+
+  // ---- Time ----
+
+  nextTimeout(): number {
+    return Math.min(
+      this.sessions.nextTimeout(),
+      this.prober.nextTimeout(),
+      this.lanePaths.nextTimeout(),
+      this.control.nextTimeout(),
+      this.neighbours.nextTimeout(),
+      this.#expulsions.nextTimeout(),
+      this.#idle.nextTimeout(),
+      this.detector.nextTimeout(),
+      this.#reviewDue ? this.#reviewedAt + REVIEW_MS : Infinity,
+      this.#farewells.dueAt,
+    )
+  }
+
+  /** Whether peers answer. */
+  handleTimeout(now: number): void {
+    this.sessions.handleTimeout(now)
+    this.prober.handleTimeout(now)
+    this.lanePaths.handleTimeout(now)
+    this.detector.handleTimeout(now)
+    this.control.handleTimeout(now)
+  }
+
+  /** Who is a member no more, and whom to have sessions with. */
+  review(now: number): void {
+    this.#expulsions.handleTimeout(now)
+    if (!this.#reviewDue || now < this.#reviewedAt + REVIEW_MS) return
+    this.#reviewedAt = now
+    this.#hostsVersion = this.#directory.hostsVersion
+    this.neighbours.known(this.#directory.hosts(), now)
+  }
+
+  /** Sessions that are wanted, and those that are not; after all that may want one. */
+  keepSessions(now: number): void {
+    this.neighbours.handleTimeout(now)
+    this.#idle.handleTimeout(now)
+    if (now >= this.#farewells.dueAt) this.#farewells.say(now)
+  }
+
+  get #reviewDue(): boolean {
+    return this.neighbours.reviewDue || this.#directory.hostsVersion !== this.#hostsVersion
+  }
+
+  // ---- What is asked of the peers ----
+
+  /** When and by whom this host was revoked, for people; undefined: it is a member. */
+  get revocation(): string | undefined {
+    return this.#expulsions.own
+  }
+
+  /** The revocation list has grown, and the peers have been told. */
+  revoked(now: number): void {
+    this.#expulsions.revoked(now)
+    this.neighbours.reviewDue = true
+  }
+
+  /** One message of the directory. */
+  say(to: HostId, message: Uint8Array): void {
+    const peer = this.peers.indexOf(to)
+    if (peer > 0) this.control.send(peer, Channel.directory, message, this.#clock.now)
+  }
+
+  /** One round trip, outside the regular probes; as {@link Host.ping}. */
+  ping(peer: number, now: number, answered: (rttMs: number) => void): { cancel(): void } | undefined {
+    if (this.peers.sealSlot[peer]! < 0) return undefined
+    const token = this.#c.host.primitives.randomBytes(PROBE_TOKEN)
+    const ping = this.#pings.add(peer, token, now, answered)
+    if (ping === undefined) return undefined
+    this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
+    this.#dataPath.flush(now)
+    return ping
+  }
+
+  /** A frame of a flow. False: there is no session, which is counted. */
+  sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
+    return this.#accounted(peer, this.#dataPath.flowFrameTo(peer, plaintext, trafficClass))
+  }
+
+  /** What the peer's records say about where it is are paths to fall back to. */
+  offerPaths(peer: number): void {
+    if (peer <= 0) return
+    for (const locator of this.#directory.locatorsOf(this.peers.hostId(peer))) {
+      const record = locatorRecord(locator)
+      if (record !== undefined) this.prober.candidate(peer, record, this.#clock.now)
+    }
+  }
+
+  /** The host's links have changed: so may what its paths carry, and which of them work. */
+  linksChanged(now: number): void {
+    this.prober.linksChanged(now)
+    for (let peer = 1; peer < this.peers.size; peer++) this.#sizePath(peer)
+  }
+
+  membershipRenewed({ bytes }: Membership): void {
+    this.#c.members.learn(bytes, this.id)
+    this.sessions.setMembership(bytes)
+  }
+
+  /** This host leaves: all peers are told, as soon as they have what else was said. */
+  leave(now: number): void {
+    this.#farewells.begin(now)
+  }
+
+  // ---- SessionSink ----
+
+  sendDatagram(bytes: Uint8Array, address: Uint8Array): void {
+    const { addresses } = this.peers
+    const slot = addresses.acquire(address)
+    if (slot < 0) return this.drop('send-failed')
+    this.#dataPath.clear(bytes, slot)
+    addresses.release(slot)
+  }
+
+  established(peer: number, session: Established, now: number): void {
+    const { events } = this.#c.host
+    const host = this.peers.hostId(peer)
+    this.#learnSlots(peer)
+    this.#c.members.learn(session.membership.bytes, host)
+    if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
+    const known = this.prober.liveness(peer) === undefined
+    if (known || !session.rekey || this.peers.addressSlot[peer]! < 0)
+      this.prober.established(peer, session.address, now)
+    this.#sizePath(peer)
+    this.#offerLanes(peer, now)
+    this.neighbours.established(peer, decodeLocator(session.address), now)
+    if (!session.rekey) this.#idle.up(peer, now)
+    this.offerPaths(peer)
+    if (session.rekey) this.#directory.peerRenewed(host)
+    else {
+      this.#directory.peerUp(host, now)
+      events.peer(host, 'up', session.membership.name)
+      events.remember()
+    }
+    this.control.sessionUp(peer, now)
+    this.#c.sink.sessionUp(peer, session.rekey, now)
+  }
+
+  confirmed(peer: number, now: number): void {
+    this.#learnSlots(peer)
+    this.#c.sink.confirmed(peer, now)
+  }
+
+  lost(peer: number, reason: LostReason, now: number): void {
+    const host = this.peers.hostId(peer)
+    this.#directory.peerDown(host)
+    this.control.clear(peer)
+    this.lanePaths.forget(peer)
+    this.prober.forget(peer)
+    this.#dataPath.replay.forget(peer)
+    this.#c.sink.sessionLost(peer)
+    this.neighbours.lost(peer, now)
+    this.#idle.down(peer)
+    this.detector.peerDown(host)
+    this.#c.host.events.peer(host, 'lost', reason)
+  }
+
+  failed(peer: number, reason: FailReason, now: number): void {
+    this.neighbours.failed(peer, now)
+    this.#c.sink.sessionFailed(peer, now)
+    this.#c.host.events.peer(this.peers.hostId(peer), 'failed', reason)
+  }
+
+  proveAlive(peer: number): void {
+    this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
+  }
+
+  // ---- ProberSink ----
+
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void {
+    const inUse = addressSlot === this.peers.addressSlot[peer]
+    this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse), CONTROL_CLASS)
+    this.sessions.dataSent(peer, this.#clock.now)
+  }
+
+  liveness(peer: number, state: Liveness, now: number): void {
+    const host = this.peers.hostId(peer)
+    this.#c.host.events.peer(host, state, '')
+    this.detector.looked(host, state, now)
+  }
+
+  moved(peer: number): void {
+    const { events } = this.#c.host
+    this.#dataPath.replay.moved(peer, this.#clock.now)
+    this.#sizePath(peer)
+    this.#offerLanes(peer, this.#clock.now)
+    const locator = decodeLocator(this.peers.addresses.record(this.peers.addressSlot[peer]!))
+    if (locator === undefined) return
+    this.neighbours.hint(this.peers.hostId(peer), locator, this.#clock.now)
+    events.peer(this.peers.hostId(peer), 'moved', `${locator.address}:${locator.port}`)
+    events.remember()
+  }
+
+  // ---- ControlSink ----
+
+  sendControl(peer: number, message: Uint8Array, wantsAnswer: boolean): boolean {
+    const frame = ownFrame(Kind.control, message)
+    const sent = this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, frame, CONTROL_CLASS)
+    if (wantsAnswer) return this.#accounted(peer, sent)
+    if (sent) this.sessions.answerSent(peer)
+    else this.drop('no-session')
+    return sent
+  }
+
+  message(peer: number, channel: number, body: Uint8Array, now: number): void {
+    switch (channel) {
+      case Channel.directory:
+        return this.#directory.receive(this.peers.hostId(peer), body, now)
+      case Channel.liveness:
+        if (!this.detector.receive(this.peers.hostId(peer), body, now)) this.drop('bad-control')
+        return
+      case Channel.farewell:
+        this.#c.sink.peerLost(peer, now)
+        this.#end(peer, 'expired', now)
+        return this.neighbours.left(peer, now)
+      case Channel.sessions:
+        if (!this.#idle.receive(peer, body, now)) this.drop('bad-control')
+        return
+      default:
+        this.#c.sink.message(peer, channel, body, now)
+    }
+  }
+
+  drop(reason: DropReason): void {
+    this.#c.sink.drop(reason)
+  }
+
+  // ---- Inside ----
+
+  #look(host: HostId): Look | undefined {
+    const peer = this.peers.indexOf(host)
+    const state = peer > 0 ? this.prober.liveness(peer) : undefined
+    return state && { state, heardAt: this.prober.heardAt(peer) ?? -Infinity }
+  }
+
+  #livingPeers(): HostId[] {
+    const living: HostId[] = []
+    for (let peer = 1; peer < this.peers.size; peer++)
+      if (this.prober.liveness(peer) === 'alive') living.push(this.peers.hostId(peer))
+    return living
+  }
+
+  #accounted(peer: number, sent: boolean): boolean {
+    if (sent) this.sessions.dataSent(peer, this.#clock.now)
+    else this.drop('no-session')
+    return sent
+  }
+
+  /** Ends the session with the peer. The last that goes by it is the acknowledgement of what it has said, which it waits for. */
+  #end(peer: number, reason: LostReason, now: number): void {
+    this.control.flush(now)
+    this.#dataPath.flush(now)
+    this.sessions.dropPeer(peer, reason, now)
+  }
+
+  /** A probe is answered by the lane that it came by, to where it came from. */
+  #echo(peer: number, lane: number, token: Uint8Array, records: Uint8Array, record: number): void {
+    const frame = ownFrame(Kind.probeEcho, token)
+    if (lane === 0) {
+      this.#dataPath.frameTo(peer, this.prober.slotOf(peer, records, record), frame, CONTROL_CLASS)
+      return
+    }
+    const { addresses } = this.peers
+    const slot = addresses.acquire(records, record)
+    if (slot < 0) return this.drop('send-failed')
+    this.#dataPath.laneFrame(peer, lane, slot, frame, CONTROL_CLASS)
+    addresses.release(slot)
+  }
+
+  /** Whose session the codecs' seal slots are. */
+  #learnSlots(peer: number): void {
+    const { peers } = this
+    peers.sealPeer[peers.sealSlot[peer]!] = peer
+    for (let lane = 1; lane < peers.lanes; lane++) {
+      const slot = peers.laneSealSlot[peers.laneAt(peer, lane)]!
+      if (slot >= 0) peers.sealPeer[slot] = peer
+    }
+  }
+
+  #offerLanes(peer: number, now: number): void {
+    if (this.peers.lanes > 1) this.lanePaths.offer(peer, this.sessions.lanePorts(peer), now)
+  }
+
+  #sizePath(peer: number): void {
+    const { addressSlot, addresses, pathMtu } = this.peers
+    const slot = addressSlot[peer]!
+    pathMtu[peer] = slot < 0 ? 0 : (this.#c.host.pathMtu?.(addresses.record(slot)) ?? 0)
+  }
+}
