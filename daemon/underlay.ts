@@ -1,5 +1,6 @@
-import type { Locator } from '../lib/path/locator.js'
+import { encodeLocator, type Locator } from '../lib/path/locator.js'
 import {
+  ADDRESS_LOCAL,
   ADDRESS_RECORD,
   DATAGRAM_WORDS,
   frameRuns,
@@ -12,11 +13,15 @@ import { NativeUdp, type BufferSizes, type SocketSettings, type UdpSocket } from
 
 const RUNS_MAX = 1024
 const ADDRESS_SLOT = 3
+/** Position in an address record. */
+const ADDRESS = 8
 
-/** All UDP sockets of the daemon; each run goes out on the first socket of its destination's family. */
+/** All UDP sockets of the daemon; each run goes out on the socket that is bound to its own address, or on the first one of its destination's family. */
 export class Underlay {
   framesFailed = 0
-  readonly #byFamily = new Map<number, UdpSocket>()
+  readonly #byFamily = new Map<number, UdpSocket[]>()
+  /** Of the sockets that are bound to one address: the address as records have it. */
+  readonly #bound = new Map<UdpSocket, Uint8Array>()
   /** Runs of one family, over the bytes of the batch being sent. */
   readonly #rows = new Int32Array(RUNS_MAX * RUN_WORDS)
   readonly #single = frameRuns(2048, 1)
@@ -24,8 +29,10 @@ export class Underlay {
 
   constructor(readonly sockets: readonly UdpSocket[]) {
     for (const socket of sockets) {
-      const family = socket.local.address.includes(':') ? 6 : 4
-      if (!this.#byFamily.has(family)) this.#byFamily.set(family, socket)
+      const record = encodeLocator(socket.local)
+      const address = record.subarray(ADDRESS, ADDRESS_LOCAL)
+      this.#byFamily.set(record[0]!, [...(this.#byFamily.get(record[0]!) ?? []), socket])
+      if (address.some((byte) => byte !== 0)) this.#bound.set(socket, address)
     }
   }
 
@@ -56,11 +63,11 @@ export class Underlay {
 
   send(runs: FrameRuns, records: Uint8Array): void {
     let taken = 0
-    for (const [family, socket] of this.#byFamily) {
+    for (const socket of this.sockets) {
       let count = 0
       for (let i = 0; i < runs.count; i++) {
         const base = i * RUN_WORDS
-        if (records[runs.desc[base + ADDRESS_SLOT]! * ADDRESS_RECORD] !== family) continue
+        if (this.#socketFor(records, runs.desc[base + ADDRESS_SLOT]! * ADDRESS_RECORD) !== socket) continue
         for (let w = 0; w < RUN_WORDS; w++) this.#rows[count * RUN_WORDS + w] = runs.desc[base + w]!
         count++
       }
@@ -71,8 +78,15 @@ export class Underlay {
           ? socket.sendBatch(runs, records)
           : socket.sendBatch({ data: runs.data, desc: this.#rows, count, used: runs.used }, records)
       this.framesFailed += result.failed
+      if (taken === runs.count) return
     }
-    if (taken < runs.count) this.#countHomeless(runs, records)
+    this.#countHomeless(runs, records)
+  }
+
+  #socketFor(records: Uint8Array, at: number): UdpSocket | undefined {
+    const sockets = this.#byFamily.get(records[at]!)
+    if (sockets === undefined || sockets.length === 1) return sockets?.[0]
+    return sockets.find((socket) => isLocal(this.#bound.get(socket), records, at)) ?? sockets[0]
   }
 
   /** Frames to addresses of a family that this host has no socket of. */
@@ -111,6 +125,10 @@ export class Underlay {
   close(): void {
     for (const socket of this.sockets) socket.close()
   }
+}
+
+function isLocal(address: Uint8Array | undefined, records: Uint8Array, at: number): boolean {
+  return address?.every((byte, i) => byte === records[at + ADDRESS_LOCAL + i]) === true
 }
 
 /** The kernel has no such family, or none of its addresses. */

@@ -56,7 +56,7 @@ constexpr size_t kIcmpHeader = 8;
 constexpr size_t kGsoBytesMax = 65507;
 constexpr size_t kGsoSegmentsMax = 64;
 constexpr size_t kHeadroom = 64;
-constexpr size_t kAddressRecord = 24;
+constexpr size_t kAddressRecord = 40;
 constexpr uint64_t kReplayWindow = 8192;
 
 enum GsoKind : int32_t { kGsoNone = 0, kGsoTcp = 1, kGsoUdp = 2 };

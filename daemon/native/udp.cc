@@ -1,5 +1,6 @@
 // UDP sockets of the underlay: batches of datagrams in one call, with GRO on receive (one buffer holds up to 64 KB of equal segments) and
-// GSO on send (one run of equal frames is one message). Addresses are the 24-byte records of lib/wire/batch.ts.
+// GSO on send (one run of equal frames is one message). Addresses are the 40-byte records of lib/wire/batch.ts: on receive with the own address
+// that was asked, on send with the one to send from, if it matters.
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 
 #include "descriptor.h"
 
@@ -25,7 +27,9 @@ namespace caracal {
 namespace {
 
 constexpr const char* kCode = "CARACAL_E_UDP";
-constexpr size_t kRecord = 24;          // ADDRESS_RECORD
+constexpr size_t kRecord = 40;          // ADDRESS_RECORD
+constexpr size_t kLocal = 24;           // ADDRESS_LOCAL
+constexpr uint8_t kAnyLocal[16] = {};
 constexpr size_t kDatagramWords = 4;    // DATAGRAM_WORDS
 constexpr size_t kRunWords = 6;         // RUN_WORDS
 constexpr size_t kBuffer = 65536;
@@ -166,9 +170,11 @@ napi_value udpOpen(const Arguments& args) {
   if (v6) {
     setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
     setOption(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS");
+    setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO");
     setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, whole ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_DONT, "IPV6_MTU_DISCOVER");
   } else {
     setOption(fd, IPPROTO_IP, IP_RECVTOS, 1, "IP_RECVTOS");
+    setOption(fd, IPPROTO_IP, IP_PKTINFO, 1, "IP_PKTINFO");
     setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, whole ? IP_PMTUDISC_PROBE : IP_PMTUDISC_DONT, "IP_MTU_DISCOVER");
   }
   const int receive = setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, buffer), send = setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, buffer);
@@ -217,8 +223,8 @@ napi_value udpRouteMtu(const Arguments& args) {
   return integer(args.env(), mtu);
 }
 
-/** Segment size and traffic class from a received message's control data. */
-void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass) {
+/** Segment size, traffic class and own address (into the last part of `record`) from a received message's control data. */
+void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass, uint8_t* record) {
   segment = 0;
   trafficClass = 0;
   for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
@@ -228,6 +234,10 @@ void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass) {
       trafficClass = *CMSG_DATA(c);
     } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS && c->cmsg_len >= CMSG_LEN(sizeof(int))) {
       memcpy(&trafficClass, CMSG_DATA(c), sizeof trafficClass);
+    } else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO && c->cmsg_len >= CMSG_LEN(sizeof(in_pktinfo))) {
+      memcpy(record + kLocal, CMSG_DATA(c) + offsetof(in_pktinfo, ipi_spec_dst), sizeof(in_addr));
+    } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO && c->cmsg_len >= CMSG_LEN(sizeof(in6_pktinfo))) {
+      memcpy(record + kLocal, CMSG_DATA(c) + offsetof(in6_pktinfo, ipi6_addr), sizeof(in6_addr));
     }
   }
 }
@@ -262,17 +272,19 @@ napi_value udpReceive(const Arguments& args) {
     int32_t* words = desc.data + static_cast<size_t>(count) * kDatagramWords;
     words[0] = i * static_cast<int32_t>(kBuffer);
     words[1] = static_cast<int32_t>(udp.messages[i].msg_len);
-    readControl(header, words[2], words[3]);
+    uint8_t* const record = addresses.data + static_cast<size_t>(count) * kRecord;
+    toRecord(udp.addresses[i], record);
+    readControl(header, words[2], words[3], record);
     // A lone segment is one datagram.
     if (words[2] >= words[1] || words[2] < 0) words[2] = 0;
-    toRecord(udp.addresses[i], addresses.data + static_cast<size_t>(count) * kRecord);
     count++;
   }
   return integer(args.env(), count);
 }
 
-/** Prepares message `m`: `length` bytes at `at` to the address in slot `m` of the scratch, in segments of `segment` unless 0. */
-void prepare(Udp& udp, size_t m, uint8_t* at, int32_t length, socklen_t addressLength, int32_t segment, int32_t trafficClass) {
+/** Prepares message `m`: `length` bytes at `at` to the address in slot `m` of the scratch, in segments of `segment` unless 0, from the own address `local` unless that is null. */
+void prepare(Udp& udp, size_t m, uint8_t* at, int32_t length, socklen_t addressLength, int32_t segment, int32_t trafficClass,
+             const uint8_t* local) {
   udp.parts[m] = {at, static_cast<size_t>(length)};
   msghdr& header = udp.messages[m].msg_hdr;
   header = {};
@@ -280,7 +292,7 @@ void prepare(Udp& udp, size_t m, uint8_t* at, int32_t length, socklen_t addressL
   header.msg_namelen = addressLength;
   header.msg_iov = &udp.parts[m];
   header.msg_iovlen = 1;
-  if (segment == 0 && trafficClass == 0) return;
+  if (segment == 0 && trafficClass == 0 && local == nullptr) return;
   memset(&udp.controls[m], 0, sizeof udp.controls[m]);
   header.msg_control = &udp.controls[m];
   header.msg_controllen = sizeof udp.controls[m];
@@ -299,6 +311,24 @@ void prepare(Udp& udp, size_t m, uint8_t* at, int32_t length, socklen_t addressL
     const int value = trafficClass;
     c->cmsg_level = udp.v6 ? IPPROTO_IPV6 : IPPROTO_IP;
     c->cmsg_type = udp.v6 ? IPV6_TCLASS : IP_TOS;
+    c->cmsg_len = CMSG_LEN(sizeof value);
+    memcpy(CMSG_DATA(c), &value, sizeof value);
+    used += CMSG_SPACE(sizeof value);
+    c = CMSG_NXTHDR(&header, c);
+  }
+  if (local != nullptr && udp.v6) {
+    in6_pktinfo value = {};
+    memcpy(&value.ipi6_addr, local, sizeof value.ipi6_addr);
+    c->cmsg_level = IPPROTO_IPV6;
+    c->cmsg_type = IPV6_PKTINFO;
+    c->cmsg_len = CMSG_LEN(sizeof value);
+    memcpy(CMSG_DATA(c), &value, sizeof value);
+    used += CMSG_SPACE(sizeof value);
+  } else if (local != nullptr) {
+    in_pktinfo value = {};
+    memcpy(&value.ipi_spec_dst, local, sizeof value.ipi_spec_dst);
+    c->cmsg_level = IPPROTO_IP;
+    c->cmsg_type = IP_PKTINFO;
     c->cmsg_len = CMSG_LEN(sizeof value);
     memcpy(CMSG_DATA(c), &value, sizeof value);
     used += CMSG_SPACE(sizeof value);
@@ -321,6 +351,8 @@ struct Run {
   int32_t stride;
   int32_t trafficClass;
   const uint8_t* record;
+  /** The own address it is to go from; null: the kernel chooses. */
+  const uint8_t* local;
   int32_t frames() const { return length == 0 ? 0 : (length + stride - 1) / stride; }
 };
 
@@ -333,9 +365,16 @@ Run runAt(const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8
   if (w[1] > 0 && (w[2] <= 0 || w[2] > kBytesMax)) bad("stride out of range");
   if (w[3] < 0 || static_cast<size_t>(w[3]) >= records.length / kRecord) bad("no such address");
   if (w[4] < 0 || w[4] > 255) bad("traffic class out of range");
-  const Run run{data.data + w[0], w[1], w[2], w[4], records.data + static_cast<size_t>(w[3]) * kRecord};
+  const uint8_t* const record = records.data + static_cast<size_t>(w[3]) * kRecord;
+  const uint8_t* const local = record + kLocal;
+  const Run run{data.data + w[0], w[1], w[2], w[4], record, memcmp(local, kAnyLocal, sizeof kAnyLocal) == 0 ? nullptr : local};
   if (run.frames() > kSegmentsMax) bad("too many frames");
   return run;
+}
+
+/** Whether an error may come of the own address that was named, or of the link it is on. */
+bool blamesLocal(int error) {
+  return error == EINVAL || error == EADDRNOTAVAIL || error == ENETUNREACH || error == EHOSTUNREACH || error == ENETDOWN;
 }
 
 /** One message a frame. */
@@ -343,17 +382,24 @@ void sendFrames(Udp& udp, const Run& run, Outcome& outcome) {
   Address to;
   const socklen_t addressLength = fromRecord(run.record, udp.v6, to);
   const auto frames = static_cast<size_t>(run.frames());
-  for (size_t i = 0; i < frames; i++) {
+  const uint8_t* local = run.local;
+  const auto prepareFrame = [&](size_t i) {
     const int32_t at = static_cast<int32_t>(i) * run.stride;
     udp.addresses[i] = to;
-    prepare(udp, i, run.at + at, std::min(run.stride, run.length - at), addressLength, 0, run.trafficClass);
-  }
+    prepare(udp, i, run.at + at, std::min(run.stride, run.length - at), addressLength, 0, run.trafficClass, local);
+  };
+  for (size_t i = 0; i < frames; i++) prepareFrame(i);
   for (size_t from = 0; from < frames;) {
     int error;
     const int done = sendSome(udp, from, frames - from, error);
     outcome.sent += done;
     from += static_cast<size_t>(done);
     if (error == 0) continue;
+    if (local != nullptr && blamesLocal(error)) {
+      local = nullptr;
+      for (size_t i = from; i < frames; i++) prepareFrame(i);
+      continue;
+    }
     // A full buffer is full for the rest too.
     const size_t lost = error == EAGAIN ? frames - from : 1;
     outcome.failed += static_cast<int32_t>(lost);
@@ -365,6 +411,18 @@ void sendFrames(Udp& udp, const Run& run, Outcome& outcome) {
 /** A run that did not go as one message: GSO refused for this route, this size or altogether, or the message failed. */
 void sendRefused(Udp& udp, const Run& run, int error, Outcome& outcome) {
   const bool segmented = run.frames() > 1;
+  if (run.local != nullptr && blamesLocal(error)) {
+    // The own address is gone, and we are to be told: meanwhile the kernel chooses.
+    Run free = run;
+    free.local = nullptr;
+    const socklen_t addressLength = fromRecord(run.record, udp.v6, udp.addresses[0]);
+    prepare(udp, 0, run.at, run.length, addressLength, segmented ? run.stride : 0, run.trafficClass, nullptr);
+    if (sendSome(udp, 0, 1, error) == 1) {
+      outcome.sent += run.frames();
+      return;
+    }
+    return sendRefused(udp, free, error, outcome);
+  }
   if (segmented && (error == EIO || error == EOPNOTSUPP || (error == EINVAL && run.stride <= kSureStride))) udp.gso = false;
   if (segmented && (error == EIO || error == EOPNOTSUPP || error == EINVAL || error == EMSGSIZE)) return sendFrames(udp, run, outcome);
   outcome.failed += run.frames();
@@ -394,7 +452,7 @@ napi_value udpSend(const Arguments& args) {
       const socklen_t addressLength = fromRecord(run.record, udp.v6, udp.addresses[prepared]);
       const bool segmented = run.frames() > 1;
       if (run.length == 0 || addressLength == 0 || (segmented && !udp.gso)) break;
-      prepare(udp, prepared, run.at, run.length, addressLength, segmented ? run.stride : 0, run.trafficClass);
+      prepare(udp, prepared, run.at, run.length, addressLength, segmented ? run.stride : 0, run.trafficClass, run.local);
     }
     if (prepared == 0) {
       // The next one goes another way.

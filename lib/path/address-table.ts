@@ -1,4 +1,4 @@
-import { ADDRESS_RECORD } from '../wire/batch.js'
+import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 
 /** Underlay addresses by slot, as the address records that a send run refers to. Slots are counted: one `acquire`, one `release`. */
 export class AddressTable {
@@ -48,11 +48,18 @@ export class AddressTable {
     return this.records.slice(slot * ADDRESS_RECORD, (slot + 1) * ADDRESS_RECORD)
   }
 
-  /** Whether the record at `offset` is the slot's; no allocation. */
+  /** Whether what the record at `offset` says is where the slot's frames go: the own address counts only where the slot names one. No allocation. */
   matches(slot: number, bytes: Uint8Array, offset: number): boolean {
     const base = slot * ADDRESS_RECORD
-    for (let i = 0; i < ADDRESS_RECORD; i++) if (this.records[base + i] !== bytes[offset + i]) return false
-    return true
+    for (let i = 0; i < ADDRESS_LOCAL; i++) if (this.records[base + i] !== bytes[offset + i]) return false
+    let pinned = 0
+    let differs = 0
+    for (let i = ADDRESS_LOCAL; i < ADDRESS_RECORD; i++) {
+      const byte = this.records[base + i]!
+      pinned |= byte
+      differs |= byte ^ bytes[offset + i]!
+    }
+    return pinned === 0 || differs === 0
   }
 }
 

@@ -29,8 +29,13 @@ export interface DatagramBatch {
 }
 export const DATAGRAM_WORDS = 4
 
-/** Address record: family 1 (4 or 6), 0 1, port 2 (BE), scope 4 (LE), address 16 (IPv4 in the first four, rest 0). */
-export const ADDRESS_RECORD = 24
+/**
+ * Address record: family 1 (4 or 6), 0 1, port 2 (BE), scope 4 (LE), address 16 (IPv4 in the first four, rest 0), own address 16 (likewise): where a datagram came to, and
+ * where one goes from; all 0: not known, and as the kernel chooses.
+ */
+export const ADDRESS_RECORD = 40
+/** Where the own address begins. */
+export const ADDRESS_LOCAL = 24
 
 /**
  * What the codec is to seal. An entry's bytes are: inner header, transport header without ports, payload. It is consumed (overwritten).

@@ -8,6 +8,7 @@ import { NativeUdp } from '../../../daemon/udp.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
 import { datagramBatch, frameRuns } from '../../../lib/wire/batch.js'
 import { hammer } from './native-hammer.js'
+import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
 
 test('wrong arguments throw coded errors and nothing worse', async (t) => {
   const addon = native()
@@ -21,7 +22,7 @@ test('each kind of mistake has its code', async (t) => {
   const { handle } = addon.udpOpen('127.0.0.1', 0, 1 << 16, 0)
   const data = new Uint8Array(65_536)
   const desc = new Int32Array(6)
-  const records = new Uint8Array(24)
+  const records = new Uint8Array(ADDRESS_RECORD)
   const result = new Int32Array(4)
   t.throws(() => addon.udpSend(handle, data, desc, 2, records, result), { code: 'CARACAL_E_RANGE' }, 'count')
   t.throws(() => addon.udpSend(handle, data, Int32Array.of(65_000, 1000, 1000, 0, 0, 0), 1, records, result), {

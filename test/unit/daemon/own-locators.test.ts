@@ -2,6 +2,7 @@ import { test } from 'tap'
 import { native } from '../../../daemon/native.js'
 import { linkMtu } from '../../../daemon/own-locators.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
+import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
 
 test('what a path is taken to carry until it is probed', (t) => {
   t.equal(linkMtu(0, 1420), 0, 'no route')
@@ -16,7 +17,7 @@ test('what a path is taken to carry until it is probed', (t) => {
 
 test('the kernel says by which MTU it reaches an address', (t) => {
   t.ok(native().udpRouteMtu(encodeLocator({ address: '127.0.0.1', port: 9 })) >= 16_384, 'loopback')
-  t.equal(native().udpRouteMtu(new Uint8Array(24)), 0, 'an empty record')
+  t.equal(native().udpRouteMtu(new Uint8Array(ADDRESS_RECORD)), 0, 'an empty record')
   t.throws(() => native().udpRouteMtu(new Uint8Array(4)), { code: 'CARACAL_E_RANGE' })
   t.end()
 })

@@ -3,7 +3,14 @@ import { FakeNetwork } from '../../../daemon/fake-devices.js'
 import { Underlay } from '../../../daemon/underlay.js'
 import { NativeUdp } from '../../../daemon/udp.js'
 import { encodeLocator, type Locator } from '../../../lib/path/locator.js'
-import { ADDRESS_RECORD, datagramBatch, frameRuns, RUN_WORDS, type FrameRuns } from '../../../lib/wire/batch.js'
+import {
+  ADDRESS_LOCAL,
+  ADDRESS_RECORD,
+  datagramBatch,
+  frameRuns,
+  RUN_WORDS,
+  type FrameRuns,
+} from '../../../lib/wire/batch.js'
 
 const A4 = { address: '192.0.2.1', port: 7474 }
 const A6 = { address: '2001:db8::1', port: 7474 }
@@ -65,6 +72,56 @@ test('the first socket of a family has all its runs', async (t) => {
   delivered(network, B4)
   t.strictSame(from, ['192.0.2.1'])
 })
+
+test('a run that names its own address goes out by the socket bound to it', async (t) => {
+  const network = new FakeNetwork()
+  const underlay = new Underlay([network.open(A4), network.open({ address: '192.0.2.9', port: 1 })])
+  const from: string[] = []
+  network.filter = (datagram) => {
+    from.push(datagram.from.address)
+    return [datagram]
+  }
+  const table = records(B4, B4, B4)
+  table.set([192, 0, 2, 9], ADDRESS_LOCAL)
+  table.set([192, 0, 2, 200], ADDRESS_RECORD + ADDRESS_LOCAL)
+  underlay.send(runsOf([[1], 1, 0], [[2], 1, 1], [[3], 1, 2]), table)
+  delivered(network, B4)
+  t.strictSame(from.sort(), ['192.0.2.1', '192.0.2.1', '192.0.2.9'], 'the first for one that no socket has')
+})
+
+for (const [family, wildcard, other, own, foreign] of [
+  [4, '0.0.0.0', [127, 0, 0, 5], [127, 0, 0, 9], [192, 0, 2, 77]],
+  [
+    6,
+    '::',
+    [...new Array<number>(15).fill(0), 1],
+    [...new Array<number>(15).fill(0), 1],
+    [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7],
+  ],
+] as const) {
+  test(`IPv${family}: what comes says to which own address; what goes may say from which`, async (t) => {
+    const here = new NativeUdp({ address: wildcard, port: 0 })
+    const there = new NativeUdp({ address: wildcard, port: 0 })
+    t.teardown(() => {
+      here.close()
+      there.close()
+    })
+    const batch = datagramBatch(8)
+    const heard = new Promise<void>((resolve) => there.onReadable(() => there.recvBatch(batch) > 0 && resolve()))
+    const table = new Uint8Array(ADDRESS_RECORD)
+    table.set([family, 0, there.local.port >> 8, there.local.port & 255])
+    table.set(other, 8)
+    table.set(own, ADDRESS_LOCAL)
+    t.match(here.sendBatch(runsOf([[1, 1, 2, 2, 3], 2, 0]), table), { sent: 3, failed: 0 })
+    await heard
+    t.strictSame([...batch.addresses.subarray(8, 8 + own.length)], [...own], 'from where')
+    t.strictSame([...batch.addresses.subarray(ADDRESS_LOCAL, ADDRESS_LOCAL + other.length)], [...other], 'to where')
+    const { gso } = here
+    table.set(foreign, ADDRESS_LOCAL)
+    t.match(here.sendBatch(runsOf([[1, 1, 2, 2, 3], 2, 0]), table), { sent: 3, failed: 0 }, 'an address that is gone')
+    t.equal(here.gso, gso)
+  })
+}
 
 test('frames to a family without a socket are counted as failed', async (t) => {
   const network = new FakeNetwork()

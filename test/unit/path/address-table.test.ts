@@ -1,7 +1,7 @@
 import { test } from 'tap'
 import { AddressTable } from '../../../lib/path/address-table.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
-import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
+import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../../../lib/wire/batch.js'
 
 const record = (n: number, port = 7474) => encodeLocator({ address: `10.0.${n >> 8}.${n & 255}`, port })
 
@@ -63,5 +63,24 @@ test('filled and emptied many times, no slot is lost', (t) => {
     t.equal(table.acquire(record(60_000)), -1)
     slots.forEach((slot) => table.release(slot))
   }
+  t.end()
+})
+
+test('the own address counts where the slot names one', (t) => {
+  const table = new AddressTable(4)
+  const from = (own: number) => {
+    const bytes = record(1)
+    bytes.set([10, 9, 0, own], ADDRESS_LOCAL)
+    return bytes
+  }
+  const free = table.acquire(record(1))
+  const pinned = table.acquire(from(1))
+  t.not(pinned, free)
+  t.ok(table.matches(free, record(1), 0))
+  t.ok(table.matches(free, from(1), 0), 'the kernel may have chosen that')
+  t.ok(table.matches(pinned, from(1), 0))
+  t.notOk(table.matches(pinned, from(2), 0))
+  t.notOk(table.matches(pinned, record(1), 0))
+  t.notOk(table.matches(free, record(2), 0))
   t.end()
 })

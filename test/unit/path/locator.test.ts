@@ -22,9 +22,28 @@ test('a locator survives its record and its text', (t) => {
 
 test('records are as the socket wants them', (t) => {
   const v4 = encodeLocator({ address: '10.1.2.3', port: 0x1234 })
-  t.strictSame([...v4], [4, 0, 0x12, 0x34, 0, 0, 0, 0, 10, 1, 2, 3, ...new Array<number>(12).fill(0)])
+  t.strictSame([...v4], [4, 0, 0x12, 0x34, 0, 0, 0, 0, 10, 1, 2, 3, ...new Array<number>(28).fill(0)])
   const v6 = encodeLocator({ address: '2001:db8::7', port: 80 })
-  t.strictSame([...v6], [6, 0, 0, 80, 0, 0, 0, 0, 0x20, 1, 0xd, 0xb8, ...new Array<number>(11).fill(0), 7])
+  t.strictSame(
+    [...v6],
+    [
+      6,
+      0,
+      0,
+      80,
+      0,
+      0,
+      0,
+      0,
+      0x20,
+      1,
+      0xd,
+      0xb8,
+      ...new Array<number>(11).fill(0),
+      7,
+      ...new Array<number>(16).fill(0),
+    ],
+  )
   t.end()
 })
 
