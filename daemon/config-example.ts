@@ -56,6 +56,8 @@ offload:
 loop:
   thread: own
   lanes: auto
+  # Packets of open connections that come alone pass at once by native code. false: everything goes the long way, as while a dump is open.
+  express: true
 
 limits:
   # Flows at the same time, of this host's programs and to its services. Each takes about 200 bytes of memory once it has been there, so ${Math.round((FLOWS * 200) / 1e6)} MB when all are in use.

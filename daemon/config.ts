@@ -59,6 +59,8 @@ export interface LoopSetting {
   readonly thread: 'own' | 'main'
   /** Of a session, each with a thread of its own, a queue of the TUN device and a UDP port. */
   readonly lanes: number | 'auto'
+  /** Packets of open connections that come alone pass by native code. */
+  readonly express: boolean
 }
 
 /** What the daemon may take of this host. */
@@ -275,6 +277,7 @@ const offloadShape = z.strictObject({
 const loopShape = z.strictObject({
   thread: z.enum(['own', 'main']).default('own'),
   lanes: z.union([z.literal('auto'), z.number().int().min(1).max(LANES_MAX)]).default('auto'),
+  express: z.boolean().default(true),
 })
 const limitsShape = z.strictObject({ flows: z.number().int().min(FLOWS_MIN).max(FLOWS_MAX).default(FLOWS) })
 const discoveryShape = z.strictObject({

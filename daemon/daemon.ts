@@ -25,6 +25,7 @@ import type { ExposeRequest } from './control/protocol.js'
 import { CheckedRequests } from './control/requests.js'
 import { CounterFile } from './counter-file.js'
 import { EventLoopDelay } from './event-loop.js'
+import { NativeExpress } from './express.js'
 import { metricsSample } from './views.js'
 import { applyResolverSettings, type ResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError, messageOf } from './errors.js'
@@ -122,7 +123,7 @@ export class Daemon implements RunningDaemon {
       switched: (on) => {
         // Once a dump: the wall clock's own steps would bring packets out of order.
         clockOffset = Date.now() - monotonicNow()
-        host.dataPath.tap = on ? this.tap : undefined
+        host.setTap(on ? this.tap : undefined)
         lanes.work(!on)
         host.wantsDrops = on
       },
@@ -350,6 +351,11 @@ export class Daemon implements RunningDaemon {
       },
     })
     undo.push(() => loop.stop())
+    if (config.loop.express) {
+      const settle = () => loop.run((now) => host.settle(now))
+      const express = new NativeExpress({ host, codec, tun, underlay, settle })
+      undo.push(() => express.close())
+    }
     const daemon = new Daemon(
       options,
       config,

@@ -21,6 +21,7 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
   return runDoctor({
     nodeVersion: process.version,
     loopDelay: daemon.loopDelay.read(),
+    express: host.express.on,
     readSetting: (path) => readFile(`/proc/sys/${path}`, 'utf8').catch(() => undefined),
     run: runCommand,
     tun,

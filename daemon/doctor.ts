@@ -6,6 +6,7 @@ import type { CommandRunner } from './command.js'
 import type { Config } from './config.js'
 import type { DoctorCheck } from './control/shapes.js'
 import {
+  checkExpress,
   checkOffloads,
   checkSealing,
   checkTun,
@@ -47,6 +48,8 @@ export interface DoctorInputs {
   /** `process.version` */
   readonly nodeVersion: string
   readonly loopDelay: LoopDelay
+  /** Packets that come alone pass by native code. */
+  readonly express: boolean
   readonly readSetting: SettingReader
   /** Programs of the system; only asks. */
   readonly run: CommandRunner
@@ -57,7 +60,7 @@ export interface DoctorInputs {
   /** What does AES-256-GCM in it. */
   readonly aes: AeadChoice
   /** What has been chosen to be done without is told as such. */
-  readonly settings: Pick<Config, 'offload' | 'aead'>
+  readonly settings: Pick<Config, 'offload' | 'aead' | 'loop'>
   /** Without its `tun`, which is the device above. */
   readonly link: Omit<LinkInputs, 'tun'>
   readonly dns: DnsInputs
@@ -103,6 +106,7 @@ export async function runDoctor(inputs: DoctorInputs, limitMs = LIMIT_MS): Promi
     ['address claims', () => checkClaims(inputs.unsettledClaims)],
     ['services', () => checkInstances(inputs.instances)],
     ['drops', () => checkDrops(inputs.drops)],
+    ['express', () => checkExpress(inputs.settings.loop.express, inputs.express)],
     ['event loop', () => checkEventLoop(inputs.loopDelay)],
   ]
   return Promise.all(checks.map(([name, check]) => attempt(name, check, limitMs)))

@@ -31,6 +31,8 @@ const explained: Readonly<Record<string, string>> = {
   notHereReceived: 'Answers of other hosts that a flow is not there',
   wireAgainFrames: 'Frames sent again to the new address of a host, as the old one had fallen silent',
   wireAgainOverruns: 'Moves after which some of what was to be sent again was not kept any more',
+  expressPacketsOut: 'Packets of own programs that came alone and passed without the event loop',
+  expressPacketsIn: 'Packets to own programs that came alone and passed without the event loop',
   piecesOut: 'Pieces of datagrams that were too large for their path',
   tooBig: 'Packets that were answered with "too big"',
 }

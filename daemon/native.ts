@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import type { ExpressMemory } from '../lib/host/express.js'
 import { CaracalError, messageOf } from './errors.js'
 
 /** Names an open queue or socket of this environment. */
@@ -60,6 +61,34 @@ export interface Native {
     result: Int32Array,
   ): void
 
+  /**
+   * Lets packets of established flows that come alone pass without JavaScript, from devices given by tunExpress and udpExpress on, and as long as it is open. Readable when `memory` is to be settled.
+   * `codec`: a token of NativeCodec.share; `now`: ms of {@link monotonicNow}.
+   */
+  expressOpen(codec: number, memory: ExpressMemory, now: number): NativeHandle
+  /** A PacketBatch's arrays, into which it is read from now on: tunRead must be called with them. */
+  tunExpress(handle: NativeHandle, express: NativeHandle, data: Uint8Array, desc: Int32Array): void
+  /** A DatagramBatch's arrays, as for tunExpress. `local`: the socket's own address record. */
+  udpExpress(
+    handle: NativeHandle,
+    express: NativeHandle,
+    local: Uint8Array,
+    data: Uint8Array,
+    desc: Int32Array,
+    addresses: Uint8Array,
+  ): void
+  /** Tries one packet or datagram, which is in `data`, at `now` and without a device; returns the bytes that would have gone out, put into `out`; 0: it does not pass. For tests. */
+  expressTry(
+    express: NativeHandle,
+    outward: boolean,
+    data: Uint8Array,
+    length: number,
+    record: Uint8Array,
+    trafficClass: number,
+    out: Uint8Array,
+    now: number,
+  ): number
+
   /** A socket that hears of changes of links, addresses and routes in this network namespace. */
   netlinkOpen(): NativeHandle
   /** Asks for everything of a kind (NetlinkAsk in netlink-messages.ts); the answer's last message has the sequence number (32 bits). One at a time. */
@@ -110,6 +139,10 @@ const functions = [
   'udpReceive',
   'udpRouteMtu',
   'udpSend',
+  'expressOpen',
+  'tunExpress',
+  'udpExpress',
+  'expressTry',
   'netlinkOpen',
   'netlinkAsk',
   'netlinkRead',

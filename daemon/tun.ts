@@ -117,6 +117,11 @@ export class NativeTun implements TunDevice {
     this.#native.watch(this.#handle, callback)
   }
 
+  /** What comes alone is tried by this express first. The batch is the one that is read into. */
+  express(express: NativeHandle, batch: PacketBatch): void {
+    this.#native.tunExpress(this.#handle, express, batch.data, batch.desc)
+  }
+
   /** On hold, nobody is called back. */
   pause(on: boolean): void {
     this.#native.pause(this.#handle, on)

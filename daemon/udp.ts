@@ -1,6 +1,6 @@
 // A UDP socket of the underlay as the data path sees it, and the real one.
 
-import { decodeLocator, type Locator } from '../lib/path/locator.js'
+import { decodeLocator, encodeLocator, type Locator } from '../lib/path/locator.js'
 import type { DatagramBatch, FrameRuns } from '../lib/wire/batch.js'
 import { CaracalError, messageOf } from './errors.js'
 import { native, nativeReason, UdpFlag, type NativeHandle } from './native.js'
@@ -129,6 +129,12 @@ export class NativeUdp implements UdpSocket {
 
   onReadable(callback: () => void): void {
     this.#native.watch(this.#handle, callback)
+  }
+
+  /** What comes alone is tried by this express first, which sends by this socket too. The batch is the one that is received into. */
+  express(express: NativeHandle, batch: DatagramBatch): void {
+    const { data, desc, addresses } = batch
+    this.#native.udpExpress(this.#handle, express, encodeLocator(this.local), data, desc, addresses)
   }
 
   /** On hold, nobody is called back. */

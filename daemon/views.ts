@@ -69,11 +69,14 @@ const pair = (v4: Uint8Array | undefined, v6: Uint8Array | undefined): AddressPa
 
 export function statusView(daemon: Viewed): StatusResponse {
   const { host, identity, config, underlay, instances, lanes } = daemon
+  const { express } = host
+  host.settle(monotonicNow())
   const { addresses } = host
   const { profile } = identity.trust
   const { open, tcp, udp, icmp } = host.flows.counts
   const flows = { open, tcp, udp, icmp, capacity: host.flows.table.capacity }
   const { dataPath } = host
+  const framesFailed = underlay.framesFailed + lanes.framesFailed + express.framesFailed
   return {
     state: daemon.state,
     version,
@@ -99,6 +102,7 @@ export function statusView(daemon: Viewed): StatusResponse {
     tun: { name: daemon.tun.name, mtu: daemon.tun.mtu, up: daemon.linkReport !== undefined },
     listen: underlay.locals.map(formatLocator),
     lanes: { count: 1 + lanes.count, ports: [...lanes.ports], framesOut: lanes.framesOut },
+    express: express.on,
     locators: daemon.locators.map(formatLocator),
     dns: { mode: config.dns.kind, detail: daemon.resolver?.description ?? '' },
     sessions: { up: peersUp(daemon).length, known: host.directory.hosts().length - 1 },
@@ -108,6 +112,8 @@ export function statusView(daemon: Viewed): StatusResponse {
       ...host.flows.counters,
       tunPacketsIn: dataPath.tunPacketsIn,
       tunPacketsOut: dataPath.tunPacketsOut,
+      expressPacketsOut: express.packetsOut,
+      expressPacketsIn: express.packetsIn,
       wireFramesOut: dataPath.framesOut + lanes.framesOut,
       wireSingleFramesOut: dataPath.singleFramesOut,
       wireAgainFrames: dataPath.replay.framesAgain,
@@ -117,15 +123,19 @@ export function statusView(daemon: Viewed): StatusResponse {
       wireBytesOut: dataPath.bytesOut + lanes.bytesOut,
       wireDatagramsIn: dataPath.datagramsIn,
       wireBytesIn: dataPath.bytesIn,
-      wireFramesFailed: underlay.framesFailed + lanes.framesFailed,
+      wireFramesFailed: framesFailed,
       ...prefixed('query', host.whereabouts.asking.counters),
       ...prefixed('directory', host.directory.counters),
     },
     drops: {
       ...host.drops.toJSON(),
       // The devices count these themselves.
-      'send-failed': host.drops.get('send-failed') + underlay.framesFailed + lanes.framesFailed,
-      'tun-write-failed': host.drops.get('tun-write-failed') + daemon.io.tunWriteFailed + lanes.packetsNotWritten,
+      'send-failed': host.drops.get('send-failed') + framesFailed,
+      'tun-write-failed':
+        host.drops.get('tun-write-failed') +
+        daemon.io.tunWriteFailed +
+        lanes.packetsNotWritten +
+        express.packetsNotWritten,
     },
     sealing: sealers(daemon.aeads, chooseLibrary(codecAddon(), config.aead.implementation)),
   }

@@ -41,6 +41,7 @@ export function addStatus(program: Command, finish: Finish): void {
         ['sealing', status.sealing.map(({ aead, by }) => `${aead} by ${by}`).join(', ') || '-'],
         ['listen', status.listen.join('  ') || '-'],
         ['lanes', [status.lanes.count, ...status.lanes.ports.map((port) => `port ${port}`)].join('  ')],
+        ['express', status.express ? 'on' : 'off'],
         ['locators', status.locators.join('  ') || '-'],
         ['sessions', `${status.sessions.up} up of ${status.sessions.known} hosts`],
         ['services', `${status.services.local} here, ${status.services.known} known`],

@@ -35,6 +35,8 @@ export const statusShape = z.object({
   listen: z.array(z.string()),
   /** `ports`, `framesOut`: of the lanes above the first. */
   lanes: z.object({ count, ports: z.array(count), framesOut: count }),
+  /** Packets of open connections that come alone pass by native code: it is switched on, and no dump is open. */
+  express: z.boolean(),
   /** Underlay addresses that others are told. */
   locators: z.array(z.string()),
   dns: z.object({ mode: z.string(), detail: z.string() }),

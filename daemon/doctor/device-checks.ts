@@ -63,6 +63,15 @@ function switchingOn(...settings: readonly string[]): string {
 const TSO_COST = 'bulk transfers run at six tenths of the throughput at best'
 const USO_COST = 'many small datagrams cost more processor time'
 
+/** @param wanted `loop.express` */
+export function checkExpress(wanted: boolean, on: boolean): DoctorCheck {
+  const name = 'express'
+  if (wanted) return ok(name, on ? 'packets that come alone pass at once' : 'not while a dump is open')
+  const setting = 'loop.express: false'
+  const cost = 'round trips of single packets take twice as long'
+  return warn(name, `no packet passes at once, as \`${setting}\` switches it off: ${cost}`, switchingOn(setting))
+}
+
 /** @param wanted what is set; the rest of what is missing is not supported */
 export function checkOffloads({ name: tun, offloads }: TunReport, wanted: OffloadSetting): DoctorCheck {
   const name = 'tun offloads'

@@ -10,6 +10,7 @@ void TunInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors
 void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void NetlinkInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void PollInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
+void ExpressInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void NotifyInit(napi_env env, napi_value exports);
 void MemoryInit(napi_env env, napi_value exports);
 void ListeningInit(napi_env env, napi_value exports);
@@ -24,6 +25,7 @@ NAPI_MODULE_INIT() {
     UdpInit(env, exports, descriptors);
     NetlinkInit(env, exports, descriptors);
     PollInit(env, exports, descriptors);
+    ExpressInit(env, exports, descriptors);
     NotifyInit(env, exports);
     MemoryInit(env, exports);
     ListeningInit(env, exports);

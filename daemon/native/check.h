@@ -100,6 +100,22 @@ class Arguments {
     return value;
   }
 
+  /** A finite number. */
+  double decimal(size_t i, const char* name) const {
+    double n = 0;
+    if (i >= count_ || napi_get_value_double(env_, values_[i], &n) != napi_ok || !(n - n == 0)) badArgument(std::string(name) + " must be a number");
+    return n;
+  }
+
+  /** Whatever it is. */
+  napi_value value(size_t i) const { return values_[i]; }
+
+  napi_value object(size_t i, const char* name) const {
+    napi_valuetype type = napi_undefined;
+    if (i >= count_ || napi_typeof(env_, values_[i], &type) != napi_ok || type != napi_object) badArgument(std::string(name) + " must be an object");
+    return values_[i];
+  }
+
   bool boolean(size_t i, const char* name) const {
     bool value = false;
     if (i >= count_ || napi_get_value_bool(env_, values_[i], &value) != napi_ok) badArgument(std::string(name) + " must be a boolean");

@@ -14,80 +14,14 @@
 #include "aead_ipsec_mb.h"
 #include "check.h"
 #include "coalesce.h"
+#include "codec.h"
 #include "frame.h"
-#include "replay.h"
 #include "segment.h"
 
 namespace caracal {
 namespace {
 
 constexpr int32_t kClear = 1;
-/** Above this no honest sender comes near, and JavaScript's numbers are not exact. */
-constexpr uint64_t kCounterEnd = uint64_t{1} << 53;
-constexpr size_t kSlots = 65536;
-
-/** Rows 0..65535, in memory only where there are some. */
-template <typename T>
-class Table {
- public:
-  T* get(size_t row) const {
-    const auto& page = pages_[row / kPage];
-    return page == nullptr ? nullptr : page->rows[row % kPage].get();
-  }
-  void set(size_t row, std::unique_ptr<T> value) {
-    auto& page = pages_[row / kPage];
-    if (page == nullptr) {
-      if (value == nullptr) return;
-      page = std::make_unique<Page>();
-    }
-    if (page->rows[row % kPage] != nullptr) page->used--;
-    if (value != nullptr) page->used++;
-    page->rows[row % kPage] = std::move(value);
-    if (page->used == 0) page.reset();
-  }
-
- private:
-  static constexpr size_t kPage = 256;
-  struct Page {
-    size_t used = 0;
-    std::unique_ptr<T> rows[kPage];
-  };
-  std::unique_ptr<Page> pages_[kSlots / kPage];
-};
-
-struct SealLane {
-  std::unique_ptr<AeadKey> key;
-  uint32_t receiverLane;
-  uint64_t counter = 0;
-};
-struct OpenLane {
-  std::unique_ptr<AeadKey> key;
-  uint32_t lane;
-  ReplayWindow window;
-};
-
-enum class Library : uint8_t { openssl, ipsecMb };
-
-/** The drop numbers that the codec reports, in the order in which JavaScript passes them. */
-enum Drop { kTruncated, kBadVersion, kBadType, kUnknownLane, kBadTag, kReplayed, kBadFrame, kDrops };
-
-/**
- * One codec. Owned by the functions of its JavaScript objects, each in an environment (thread) of its own: the last one that is collected takes it along.
- * Whoever touches its tables or keys holds its mutex.
- */
-struct Codec {
-  int32_t drops[kDrops];
-  /** Who does AES-256-GCM; all else is OpenSSL's. */
-  Library library = Library::openssl;
-  std::mutex mutex;
-  Table<SealLane> seals;
-  Table<OpenLane> opens;
-
-  int32_t status(Drop drop) const { return -(drops[drop] + 1); }
-};
-
-using SharedCodec = std::shared_ptr<Codec>;
-using Lock = std::lock_guard<std::mutex>;
 
 const SharedCodec& holder(const Arguments& args) { return *static_cast<const SharedCodec*>(args.data()); }
 Codec& codec(const Arguments& args) { return *holder(args); }
@@ -176,19 +110,6 @@ napi_value removeOpen(const Arguments& args) {
   const OpenLane* installed = codec(args).opens.get(lane & 0xffff);
   if (installed != nullptr && installed->lane == lane) codec(args).opens.set(lane & 0xffff, nullptr);
   return nullptr;
-}
-
-void sealFrame(SealLane& lane, const uint8_t* plaintext, size_t length, uint8_t* out) {
-  uint8_t nonce[kNonceLength] = {};
-  out[0] = kTypeTransport;
-  out[1] = kVersion;
-  out[2] = out[3] = 0;
-  writeLittle(out + kLaneAt, 4, lane.receiverLane);
-  writeLittle(out + kCounterAt, 8, lane.counter);
-  writeLittle(nonce + 4, 8, lane.counter);
-  lane.counter++;
-  if (!lane.key->seal(nonce, out, kClearHeader, plaintext, length, out + kClearHeader))
-    throw Fault{"CARACAL_E_INTERNAL", "a frame could not be sealed"};
 }
 
 /** (data, desc, count, from, runsData, runsDesc, runsCount, runsUsed, state) → first entry not consumed; state: count and used of the runs */
@@ -388,17 +309,7 @@ napi_value createCodec(const Arguments& args) {
 
 /** (token) → an object with the functions of the codec that was shared. CARACAL_E_CLOSED when nothing waits under the token. */
 napi_value adoptCodec(const Arguments& args) {
-  const auto token = static_cast<int32_t>(args.integer(0, "token", 1, INT32_MAX));
-  SharedCodec taken;
-  {
-    Sharing& all = sharing();
-    const Lock lock(all.mutex);
-    const auto found = all.waiting.find(token);
-    if (found == all.waiting.end()) throw Fault{"CARACAL_E_CLOSED", "no codec is shared under this token"};
-    taken = std::move(found->second);
-    all.waiting.erase(found);
-  }
-  return codecObject(args.env(), taken);
+  return codecObject(args.env(), takeCodec(static_cast<int32_t>(args.integer(0, "token", 1, INT32_MAX))));
 }
 
 /** () → names of the AEADs offered, best first */
@@ -460,6 +371,17 @@ napi_value aeadOpen(const Arguments& args) {
 }
 
 }  // namespace
+
+SharedCodec takeCodec(int32_t token) {
+  Sharing& all = sharing();
+  const Lock lock(all.mutex);
+  const auto found = all.waiting.find(token);
+  if (found == all.waiting.end()) throw Fault{"CARACAL_E_CLOSED", "no codec is shared under this token"};
+  SharedCodec taken = std::move(found->second);
+  all.waiting.erase(found);
+  return taken;
+}
+
 }  // namespace caracal
 
 napi_value CodecInit(napi_env env, napi_value exports) {

@@ -19,7 +19,7 @@ class Descriptors;
 /** One file descriptor with the watch that the event loop has on it. Closing ends the watch first. */
 class Descriptor {
  public:
-  enum class Kind { tun, udp, event, netlink };
+  enum class Kind { tun, udp, event, netlink, express };
 
   Descriptor(Kind kind, int fd) : kind(kind), fd(fd) {}
   virtual ~Descriptor();
@@ -29,8 +29,17 @@ class Descriptor {
   /** The same open file by another descriptor, for another thread. Throws when the kernel has no descriptor left. */
   std::unique_ptr<Descriptor> duplicate() const;
 
+  /** It is readable. False: that was seen to without JavaScript. */
+  virtual bool step() { return true; }
+  /** Calls who watches it. */
+  void tell();
+  /** No reference to anything of JavaScript is good any more. */
+  virtual void environmentEnds() {}
+
   const Kind kind;
   const int fd;
+  /** When what came last had been seen to, ns (uv_hrtime). */
+  uint64_t restedAt = 0;
   /** Lives in the event loop until its close callback; null while nobody watches. */
   struct Watch* watch = nullptr;
 
@@ -61,6 +70,7 @@ class Descriptors {
   static void onCleanup(napi_async_cleanup_hook_handle handle, void* self);
   static void onClosed(uv_handle_t* handle);
   static void onReadable(uv_poll_t* handle, int status, int events);
+  static void call(struct Watch* watch);
   void finishCleanup();
 
   struct Slot {

@@ -51,6 +51,7 @@ const char* kindName(Descriptor::Kind kind) {
     case Descriptor::Kind::tun: return "a TUN's";
     case Descriptor::Kind::udp: return "a UDP socket's";
     case Descriptor::Kind::netlink: return "a netlink socket's";
+    case Descriptor::Kind::express: return "an express's";
     default: return "an event's";
   }
 }
@@ -149,6 +150,18 @@ void Descriptors::onClosed(uv_handle_t* handle) {
 void Descriptors::onReadable(uv_poll_t* handle, int status, int) {
   auto* watch = static_cast<Watch*>(handle->data);
   if (watch->descriptor == nullptr || watch->callback == nullptr) return;
+  if (status < 0 || watch->descriptor->step()) call(watch);
+  if (watch->descriptor != nullptr) watch->descriptor->restedAt = uv_hrtime();
+  // An error condition ends libuv's watch. A socket's passes once it has been read; a TUN's means that the device is gone.
+  if (status < 0 && watch->descriptor != nullptr && watch->descriptor->kind != Descriptor::Kind::tun)
+    uv_poll_start(&watch->poll, UV_READABLE, onReadable);
+}
+
+void Descriptor::tell() {
+  if (watch != nullptr && watch->callback != nullptr) Descriptors::call(watch);
+}
+
+void Descriptors::call(Watch* watch) {
   napi_env env = watch->owner->env_;
   napi_handle_scope scope;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
@@ -161,9 +174,6 @@ void Descriptors::onReadable(uv_poll_t* handle, int status, int) {
     }
   }
   napi_close_handle_scope(env, scope);
-  // An error condition ends libuv's watch. A socket's passes once it has been read; a TUN's means that the device is gone.
-  if (status < 0 && watch->descriptor != nullptr && watch->descriptor->kind != Descriptor::Kind::tun)
-    uv_poll_start(&watch->poll, UV_READABLE, onReadable);
 }
 
 void Descriptors::onCleanup(napi_async_cleanup_hook_handle, void* self) {
@@ -172,6 +182,7 @@ void Descriptors::onCleanup(napi_async_cleanup_hook_handle, void* self) {
   for (Slot& slot : descriptors->slots_) {
     if (slot.descriptor == nullptr) continue;
     descriptors->stopWatch(*slot.descriptor);
+    slot.descriptor->environmentEnds();
     slot.descriptor.reset();
   }
   descriptors->finishCleanup();

@@ -12,9 +12,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <utility>
 #include <vector>
 
 #include "descriptor.h"
+#include "express.h"
 #include "tun_offload.h"
 
 // Younger than some distributions' headers.
@@ -33,15 +35,32 @@ constexpr const char* kCode = "CARACAL_E_TUN";
 constexpr size_t kPacketMax = 65535;
 constexpr int kBatch = 64;
 constexpr size_t kWords = 4;  // PACKET_WORDS in lib/wire/batch.ts
+/** Longer packets are bulk. */
+constexpr ssize_t kAlone = 4096;
 
 enum OpenFlag : int64_t { kMultiQueue = 1, kNoVnetHeader = 2 };
 enum Offload : int32_t { kNone = 0, kChecksum = 1, kTso = 2, kUso = 3 };
 
-struct Tun : Descriptor {
+struct Tun : Descriptor, PacketSink {
   static constexpr Kind kKind = Kind::tun;
   explicit Tun(int fd) : Descriptor(kKind, fd) {}
+  ~Tun() override {
+    if (express == nullptr) return;
+    express->packets = nullptr;
+    express->tun = nullptr;
+  }
   bool vnet = false;
   Offload offload = kNone;
+  /** Is tried first with what comes alone; null: nobody is. */
+  Express* express = nullptr;
+  /** What JavaScript reads into; what was read there for it, and is what it gets next. */
+  Span<uint8_t> data = {};
+  Span<int32_t> desc = {};
+  int32_t waiting = 0;
+
+  bool step() override;
+  bool takePacket(const uint8_t* packet, size_t length) override;
+  void leaveExpress() override { express = nullptr; }
 
  protected:
   std::unique_ptr<Descriptor> with(int fd) const override {
@@ -231,37 +250,84 @@ napi_value tunConfigure(const Arguments& args) {
   return undefined(args.env());
 }
 
+/** Reads one packet to `offset` of `data`, which has room for it; its length with vnet header, 0: none is there, -1: the device is gone. */
+ssize_t readOne(const Tun& tun, const Span<uint8_t>& data, size_t offset) {
+  const size_t missing = tun.vnet ? 0 : kVnetHeader;
+  for (;;) {
+    const ssize_t got = read(tun.fd, data.data + offset + missing, kVnetHeader + kPacketMax - missing);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return errno == EBADFD || errno == EIO ? -1 : 0;
+    const size_t length = static_cast<size_t>(got) + missing;
+    if (length <= kVnetHeader) continue;
+    memset(data.data + offset, 0, missing);
+    return static_cast<ssize_t>(length);
+  }
+}
+
+/** The IP header behind the vnet header lies on a multiple of four. */
+size_t behind(size_t offset, size_t length) { return ((offset + length + 1) & ~static_cast<size_t>(3)) + 2; }
+
+/** Fills the batch, in which `count` packets are already. Returns their number; -1: the device is gone, and there are none. */
+int32_t readMore(const Tun& tun, const Span<uint8_t>& data, const Span<int32_t>& desc, int32_t count) {
+  const size_t limit = desc.length / kWords < kBatch ? desc.length / kWords : kBatch;
+  const int32_t* const last = desc.data + (static_cast<size_t>(count) - 1) * kWords;
+  size_t offset = count == 0 ? 2 : behind(static_cast<size_t>(last[0]), static_cast<size_t>(last[1]));
+  while (static_cast<size_t>(count) < limit && offset + kVnetHeader + kPacketMax <= data.length && offset <= INT32_MAX) {
+    const ssize_t length = readOne(tun, data, offset);
+    if (length < 0 && count == 0) return -1;
+    if (length <= 0) break;
+    int32_t* words = desc.data + static_cast<size_t>(count) * kWords;
+    words[0] = static_cast<int32_t>(offset);
+    words[1] = static_cast<int32_t>(length);
+    count++;
+    offset = behind(offset, static_cast<size_t>(length));
+  }
+  return count;
+}
+
+/** A packet that comes after a pause mostly comes alone, and is tried without JavaScript. What that is not for stays in JavaScript's batch. */
+bool Tun::step() {
+  if (waiting > 0) return true;
+  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return true;
+  const ssize_t length = readOne(*this, data, 2);
+  if (length <= 0) return length < 0;
+  if (express->outward(data.data + 2, static_cast<size_t>(length)) != Express::Way::missed) return false;
+  desc.data[0] = 2;
+  desc.data[1] = static_cast<int32_t>(length);
+  // After a large one, more of them are to be expected.
+  waiting = length > kAlone ? readMore(*this, data, desc, 1) : 1;
+  return true;
+}
+
 /**
  * tunRead(handle, data, desc) → packets read: until there are no more, 64 have come, `desc` is full or less than one super-packet's room is left.
  * Each lies so that its IP header is 4-aligned within `data`. Throws CARACAL_E_GONE when the device was removed.
  */
 napi_value tunRead(const Arguments& args) {
-  const Tun& tun = descriptor<Tun>(args);
+  Tun& tun = descriptor<Tun>(args);
   const Span<uint8_t> data = args.bytes(1, "data", kVnetHeader + kPacketMax + 2);
   const Span<int32_t> desc = args.words(2, "desc", kWords);
-  const size_t limit = desc.length / kWords < kBatch ? desc.length / kWords : kBatch;
-  const size_t missing = tun.vnet ? 0 : kVnetHeader;
-  int32_t count = 0;
-  size_t offset = 2;
-  while (static_cast<size_t>(count) < limit && offset + kVnetHeader + kPacketMax <= data.length && offset <= INT32_MAX) {
-    const ssize_t got = read(tun.fd, data.data + offset + missing, kVnetHeader + kPacketMax - missing);
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      if (errno == EBADFD || errno == EIO) {
-        if (count == 0) systemFault("CARACAL_E_GONE", "read", errno, "the TUN device is gone");
-      }
-      break;
-    }
-    const size_t length = static_cast<size_t>(got) + missing;
-    if (length <= kVnetHeader) continue;
-    memset(data.data + offset, 0, missing);
-    int32_t* words = desc.data + static_cast<size_t>(count) * kWords;
-    words[0] = static_cast<int32_t>(offset);
-    words[1] = static_cast<int32_t>(length);
-    count++;
-    offset = ((offset + length + 1) & ~static_cast<size_t>(3)) + 2;
-  }
+  if (tun.waiting > 0 && (data.data != tun.data.data || desc.data != tun.desc.data)) badArgument("data must be the batch that express reads into");
+  if (tun.waiting > 0) return integer(args.env(), std::exchange(tun.waiting, 0));
+  const int32_t count = readMore(tun, data, desc, 0);
+  if (count < 0) systemFault("CARACAL_E_GONE", "read", errno, "the TUN device is gone");
   return integer(args.env(), count);
+}
+
+/** tunExpress(handle, express, data, desc): what comes alone is tried by `express` (a handle) from now on. The arrays, a PacketBatch's, are the ones that tunRead is called with, and live as long. */
+napi_value tunExpress(const Arguments& args) {
+  Tun& tun = descriptor<Tun>(args);
+  auto& express = static_cast<Express&>(static_cast<Descriptors*>(args.data())->get(args.integer(1, "express", 0, INT32_MAX), Express::kKind));
+  const Span<uint8_t> data = args.bytes(2, "data", kVnetHeader + kPacketMax + 2);
+  const Span<int32_t> desc = args.words(3, "desc", kWords);
+  if (express.packets != nullptr || tun.express != nullptr) throw Fault{"CARACAL_E_WATCHED", "there is an express for the device already"};
+  tun.data = data;
+  tun.desc = desc;
+  express.hold(args.value(2), args.value(3));
+  express.packets = &tun;
+  express.tun = &tun;
+  tun.express = &express;
+  return undefined(args.env());
 }
 
 bool writePacket(void* context, const uint8_t* head, size_t headLength, const uint8_t* body, size_t bodyLength) {
@@ -272,6 +338,14 @@ bool writePacket(void* context, const uint8_t* head, size_t headLength, const ui
   do done = writev(tun.fd, parts, 2);
   while (done < 0 && errno == EINTR);
   return done >= 0;
+}
+
+/** `length`: more than the vnet header. */
+bool Tun::takePacket(const uint8_t* packet, size_t length) {
+  const VnetHeader header = VnetHeader::read(packet);
+  const bool kernelCan = vnet && (header.gsoType != VnetHeader::kGsoUdp || offload == kUso);
+  return kernelCan ? writePacket(this, packet, kVnetHeader, packet + kVnetHeader, length - kVnetHeader)
+                   : writeSegments(packet, length, !vnet, writePacket, this);
 }
 
 /**
@@ -293,12 +367,7 @@ napi_value tunWrite(const Arguments& args) {
   for (size_t i = 0; i < count; i++) {
     const int32_t length = desc.data[i * kWords + 1];
     if (length <= static_cast<int32_t>(kVnetHeader)) continue;
-    const uint8_t* packet = data.data + desc.data[i * kWords];
-    const VnetHeader vnet = VnetHeader::read(packet);
-    const bool kernelCan = tun.vnet && (vnet.gsoType != VnetHeader::kGsoUdp || tun.offload == kUso);
-    const bool done = kernelCan ? writePacket(&tun, packet, kVnetHeader, packet + kVnetHeader, static_cast<size_t>(length) - kVnetHeader)
-                                : writeSegments(packet, static_cast<size_t>(length), !tun.vnet, writePacket, &tun);
-    if (done) written++;
+    if (tun.takePacket(data.data + desc.data[i * kWords], static_cast<size_t>(length))) written++;
   }
   return integer(args.env(), written);
 }
@@ -312,5 +381,6 @@ void TunInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors
   caracal::define<caracal::tunPersist>(env, exports, "tunPersist", descriptors);
   caracal::define<caracal::tunConfigure>(env, exports, "tunConfigure", descriptors);
   caracal::define<caracal::tunRead>(env, exports, "tunRead", descriptors);
+  caracal::define<caracal::tunExpress>(env, exports, "tunExpress", descriptors);
   caracal::define<caracal::tunWrite>(env, exports, "tunWrite", descriptors);
 }

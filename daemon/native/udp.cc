@@ -13,8 +13,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "descriptor.h"
+#include "express.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -28,6 +30,7 @@ namespace {
 
 constexpr const char* kCode = "CARACAL_E_UDP";
 constexpr size_t kRecord = 40;          // ADDRESS_RECORD
+constexpr size_t kAddress = 8;
 constexpr size_t kLocal = 24;           // ADDRESS_LOCAL
 constexpr uint8_t kAnyLocal[16] = {};
 constexpr size_t kDatagramWords = 4;    // DATAGRAM_WORDS
@@ -52,9 +55,12 @@ union Control {
   cmsghdr align;
 };
 
-struct Udp : Descriptor {
+struct Udp : Descriptor, FrameSink {
   static constexpr Kind kKind = Kind::udp;
   Udp(int fd, bool v6) : Descriptor(kKind, fd), v6(v6) {}
+  ~Udp() override {
+    if (express != nullptr) express->removeSocket(this);
+  }
   const bool v6;
   bool gro = false;
   bool gso = false;
@@ -63,6 +69,17 @@ struct Udp : Descriptor {
   iovec parts[kSendBatch] = {};
   Address addresses[kSendBatch] = {};
   Control controls[kSendBatch] = {};
+  /** Is tried first with what comes alone; null: nobody is. */
+  Express* express = nullptr;
+  /** What JavaScript receives into; what was received there for it, and is what it gets next. */
+  Span<uint8_t> data = {};
+  Span<int32_t> desc = {};
+  Span<uint8_t> records = {};
+  int32_t waiting = 0;
+
+  bool step() override;
+  bool sendFrame(uint8_t* frame, size_t length, const uint8_t* record, int32_t trafficClass) override;
+  void leaveExpress() override { express = nullptr; }
 
  protected:
   std::unique_ptr<Descriptor> with(int fd) const override {
@@ -242,12 +259,8 @@ void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass, uint8_
   }
 }
 
-/** udpReceive(handle, data, desc, addresses) → datagrams received, at most 8 and as many as there is room for. */
-napi_value udpReceive(const Arguments& args) {
-  Udp& udp = descriptor<Udp>(args);
-  const Span<uint8_t> data = args.bytes(1, "data", kBuffer);
-  const Span<int32_t> desc = args.words(2, "desc", kDatagramWords);
-  const Span<uint8_t> addresses = args.bytes(3, "addresses", kRecord);
+/** Datagrams received, at most 8 and as many as there is room for. */
+int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8_t>& addresses) {
   const size_t room = std::min({data.length / kBuffer, desc.length / kDatagramWords, addresses.length / kRecord, kReceiveBatch});
   for (size_t i = 0; i < room; i++) {
     udp.parts[i] = {data.data + i * kBuffer, kBuffer};
@@ -279,7 +292,62 @@ napi_value udpReceive(const Arguments& args) {
     if (words[2] >= words[1] || words[2] < 0) words[2] = 0;
     count++;
   }
-  return integer(args.env(), count);
+  return count;
+}
+
+/** A datagram that comes after a pause mostly comes alone, and is tried without JavaScript. From the first one on that this is not for, all stay in JavaScript's batch. */
+bool Udp::step() {
+  if (waiting > 0) return true;
+  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return true;
+  const int32_t count = receive(*this, data, desc, records);
+  int32_t taken = 0;
+  bool echo = false;
+  for (; taken < count; taken++) {
+    const int32_t* const words = desc.data + static_cast<size_t>(taken) * kDatagramWords;
+    if (words[2] != 0) break;
+    const Express::Way way = express->inward(data.data + words[0], static_cast<size_t>(words[1]), words[3], records.data + static_cast<size_t>(taken) * kRecord);
+    if (way == Express::Way::missed) break;
+    echo = echo || way == Express::Way::echo;
+  }
+  waiting = count - taken;
+  if (taken > 0 && waiting > 0) {
+    const auto from = static_cast<size_t>(taken), left = static_cast<size_t>(waiting);
+    memmove(desc.data, desc.data + from * kDatagramWords, left * kDatagramWords * sizeof(int32_t));
+    memmove(records.data, records.data + from * kRecord, left * kRecord);
+  }
+  // JavaScript looks at the TUN itself when it has done what is left.
+  if (waiting > 0) return true;
+  Descriptor* const tun = echo ? express->tun : nullptr;
+  // Nothing of this object is touched after that: JavaScript may close it.
+  if (tun != nullptr && tun->step()) tun->tell();
+  return false;
+}
+
+/** udpReceive(handle, data, desc, addresses) → datagrams received, at most 8 and as many as there is room for. */
+napi_value udpReceive(const Arguments& args) {
+  Udp& udp = descriptor<Udp>(args);
+  const Span<uint8_t> data = args.bytes(1, "data", kBuffer);
+  const Span<int32_t> desc = args.words(2, "desc", kDatagramWords);
+  const Span<uint8_t> addresses = args.bytes(3, "addresses", kRecord);
+  if (udp.waiting > 0 && (data.data != udp.data.data || desc.data != udp.desc.data || addresses.data != udp.records.data))
+    badArgument("data must be the batch that express receives into");
+  if (udp.waiting > 0) return integer(args.env(), std::exchange(udp.waiting, 0));
+  return integer(args.env(), receive(udp, data, desc, addresses));
+}
+
+/** udpExpress(handle, express, local, data, desc, addresses): what comes alone is tried by `express` (a handle) from now on, and it sends by this socket. `local`: the socket's own address record. The arrays, a DatagramBatch's, are the ones that udpReceive is called with. */
+napi_value udpExpress(const Arguments& args) {
+  Udp& udp = descriptor<Udp>(args);
+  auto& express = static_cast<Express&>(static_cast<Descriptors*>(args.data())->get(args.integer(1, "express", 0, INT32_MAX), Express::kKind));
+  const Span<uint8_t> local = args.bytes(2, "local", kRecord);
+  if (udp.express != nullptr) throw Fault{"CARACAL_E_WATCHED", "there is an express for the socket already"};
+  udp.data = args.bytes(3, "data", kBuffer);
+  udp.desc = args.words(4, "desc", kDatagramWords);
+  udp.records = args.bytes(5, "addresses", kRecord);
+  express.hold(args.value(3), args.value(4), args.value(5));
+  express.addSocket(&udp, udp.v6 ? 6 : 4, local.data + kAddress);
+  udp.express = &express;
+  return undefined(args.env());
 }
 
 /** Prepares message `m`: `length` bytes at `at` to the address in slot `m` of the scratch, in segments of `segment` unless 0, from the own address `local` unless that is null. */
@@ -429,6 +497,20 @@ void sendRefused(Udp& udp, const Run& run, int error, Outcome& outcome) {
   outcome.error = error;
 }
 
+bool Udp::sendFrame(uint8_t* frame, size_t length, const uint8_t* record, int32_t trafficClass) {
+  const uint8_t* const local = record + kLocal;
+  const auto bytes = static_cast<int32_t>(length);
+  const Run run{frame, bytes, bytes, trafficClass, record, memcmp(local, kAnyLocal, sizeof kAnyLocal) == 0 ? nullptr : local};
+  const socklen_t addressLength = fromRecord(record, v6, addresses[0]);
+  if (addressLength == 0) return false;
+  prepare(*this, 0, frame, bytes, addressLength, 0, trafficClass, run.local);
+  int error;
+  if (sendSome(*this, 0, 1, error) == 1) return true;
+  Outcome outcome;
+  if (error != EAGAIN) sendRefused(*this, run, error, outcome);
+  return outcome.sent == 1;
+}
+
 /**
  * udpSend(handle, data, desc, count, records, result): sends the runs; result (Int32Array of 4) becomes frames sent, frames failed, the last error
  * (errno, 0 for none), 1 when GSO is in use. Errors of the network never throw. All descriptors are checked before the first send.
@@ -492,6 +574,7 @@ napi_value udpSend(const Arguments& args) {
 void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
   caracal::define<caracal::udpOpen>(env, exports, "udpOpen", descriptors);
   caracal::define<caracal::udpReceive>(env, exports, "udpReceive", descriptors);
+  caracal::define<caracal::udpExpress>(env, exports, "udpExpress", descriptors);
   caracal::define<caracal::udpRouteMtu>(env, exports, "udpRouteMtu", descriptors);
   caracal::define<caracal::udpSend>(env, exports, "udpSend", descriptors);
 }

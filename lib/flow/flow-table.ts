@@ -147,6 +147,11 @@ export class FlowTable {
     return this.words[this.#header + Header.highWater]!
   }
 
+  /** Of the index by 5-tuple, for those who read it elsewhere: first word of its heads in `words`, mask and seed of the hash. */
+  get tupleIndex(): { readonly heads: number; readonly mask: number; readonly seed: number } {
+    return { heads: this.#tuples, mask: this.#mask, seed: this.#seed }
+  }
+
   /** A row in state `state` with a fresh generation and all else 0, or -1: full. */
   allocate(state: FlowState): number {
     const { words } = this

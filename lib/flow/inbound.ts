@@ -9,6 +9,8 @@
 //   7. remember what TCP says; a SYN's MSS is lowered to what the path back carries
 //   8. hand it to the TUN as one entry of the packet batch
 //
+// Lone frames of ordinary flows do not come here: see outbound.ts.
+//
 // Invariant: no packet written to the TUN has a source that is a local address.
 
 import { CLEAR, Open, OPEN_WORDS, OPENED, PACKET_WORDS, DATAGRAM_WORDS, Gso } from '../wire/batch.js'

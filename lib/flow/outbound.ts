@@ -10,6 +10,8 @@
 //   8. rewrite in place: the inner header over the tail of the IP header and the ports, so that it and the rest are one contiguous plaintext
 //   9. hand it to the codec as one entry of the seal batch
 //
+// Lone packets of ordinary flows do not come here: daemon/native/express.cc does 1 to 9 for them, to the same effect. What changes here for them changes there.
+//
 // Invariant: no packet read from the TUN is for a local address, and its source is one.
 
 import { Gso, PACKET_WORDS, Seal, SEAL_WORDS, type PacketBatch, type SealBatch } from '../wire/batch.js'

@@ -25,7 +25,8 @@ import type { DatagramBatch, OpenBatch, PacketBatch, SealBatch } from '../wire/b
 import { DropCounters, type DropReason } from '../wire/drop.js'
 import type { HostId, ServiceId } from '../wire/ids.js'
 import type { ControlChannel } from './control-channel.js'
-import { DataPath, type DataPathDecisions } from './data-path.js'
+import { DataPath, type DataPathDecisions, type DataPathTap } from './data-path.js'
+import { Express } from './express.js'
 import type { FailureDetector } from './failure-detector.js'
 import { HostClock } from './host-clock.js'
 import { HostEnvironment } from './host-environment.js'
@@ -62,6 +63,8 @@ export class Host implements DataPathDecisions {
   readonly whereabouts: Whereabouts
   readonly environment: HostEnvironment
   readonly flows: FlowEngine
+  /** What passes without this host being asked; off until somebody does it. */
+  readonly express: Express
   /** Who may reach what; replacing it cuts flows that it denies, see {@link setPolicy}. */
   policy: Policy = allowAll
   /** Set while somebody looks at dropped packets. */
@@ -144,32 +147,39 @@ export class Host implements DataPathDecisions {
     const generations = new Generations((length) => primitives.randomBytes(length))
     const flowTable = new FlowTable(components.flowMemory, options.flowCapacity, generations)
     this.flows = new FlowEngine({ table: flowTable, env: this.environment }, options.flow)
+    this.express = new Express({
+      ...{ flows: flowTable, peers, dataPath },
+      marks: this.sessions.marks,
+      ring: dataPath.replay.ring,
+      counters: this.flows.counters,
+      passed: (peer, sentAt, heardAt) => peering.passed(peer, sentAt, heardAt),
+    })
   }
 
   // ---- What comes in ----
 
   /** The TUN has filled `dataPath.tunIn`. */
   tunRead(now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.dataPath.tunRead(now)
   }
 
   /** A socket, of this lane, has filled `dataPath.wireIn`. */
   wireRead(now: number, lane = 0): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.dataPath.wireRead(now, lane)
     this.#afterFrames(now)
   }
 
   /** The thread of a lane has read packets from its queue of the TUN: see DataPath. */
   decideOutward(lane: number, outward: LaneOutward, now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.dataPath.decideOutward(lane, outward, now)
   }
 
   /** The thread of a lane has received datagrams and opened them: see DataPath. */
   decideInward(inward: LaneInward, now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.dataPath.decideInward(inward, now)
     this.#afterFrames(now)
   }
@@ -179,7 +189,7 @@ export class Host implements DataPathDecisions {
   }
 
   handleTimeout(now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     if (now >= this.services.loading.next) this.loaded(now)
     this.peering.handleTimeout(now)
     this.services.handleTimeout(now)
@@ -189,6 +199,19 @@ export class Host implements DataPathDecisions {
     this.services.release(now)
     this.peering.keepSessions(now)
     this.dataPath.flush(now)
+  }
+
+  /** Catches up with what passed express, as every input does by itself. */
+  settle(now: number): void {
+    this.#enter(now)
+    this.dataPath.flush(now)
+  }
+
+  /** Who sees the traffic from now on; undefined: nobody. */
+  setTap(tap: DataPathTap | undefined): void {
+    this.settle(this.#clock.now)
+    this.express.hold(tap !== undefined)
+    this.dataPath.tap = tap
   }
 
   // ---- What this host offers ----
@@ -213,7 +236,7 @@ export class Host implements DataPathDecisions {
    * and nothing has changed, where {@link mayOffer} says no.
    */
   offer(offer: Offer, now: number): readonly [Uint8Array, Uint8Array] {
-    this.#clock.now = now
+    this.#enter(now)
     const served = this.services.offer(offer, now)
     this.dataPath.flush(now)
     return served
@@ -221,28 +244,28 @@ export class Host implements DataPathDecisions {
 
   /** Takes an offer back; open flows go on. */
   withdraw(service: ServiceId, name: string, now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.services.withdraw(service, name, now)
     this.dataPath.flush(now)
   }
 
   /** Where others can reach this host. */
   setLocators(locators: readonly Locator[], now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.directory.publish([{ payload: { kind: 'locators', locators, relays: [] } }], now)
     this.dataPath.flush(now)
   }
 
   /** What this host has is restored: it is published, and from now on what it does not have it refuses. */
   loaded(now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.services.loaded(now)
     this.dataPath.flush(now)
   }
 
   /** Puts the rules in force that people set, and no others. */
   setRules(rules: readonly LocalRule[], now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.services.setRules(rules)
     this.services.release(now)
     this.dataPath.flush(now)
@@ -250,13 +273,13 @@ export class Host implements DataPathDecisions {
 
   /** The host's links have changed: so may what its paths carry, and which of them work. */
   linksChanged(now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.peering.linksChanged(now)
   }
 
   /** Puts a policy in force, also for flows that are open. Returns how many it has cut. */
   setPolicy(policy: Policy, now: number): number {
-    this.#clock.now = now
+    this.#enter(now)
     this.policy = policy
     const cut = this.flows.cut((flow) => !this.environment.allowsFlow(flow), now)
     this.dataPath.flush(now)
@@ -271,7 +294,7 @@ export class Host implements DataPathDecisions {
   /** Leaves the network for now: withdraws what is offered, ends all flows, tells the peers. Returns the number of flows. */
   leave(now: number): number {
     if (this.#leaving) return 0
-    this.#clock.now = now
+    this.#enter(now)
     this.#leaving = true
     const { open } = this.flows.counts
     this.services.withdrawAll(now)
@@ -283,7 +306,7 @@ export class Host implements DataPathDecisions {
 
   /** Revocations were added to the trust store by hand. */
   revocationsAdded(now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.members.recheck()
     this.directory.revocationsChanged()
     this.#revoked()
@@ -292,7 +315,7 @@ export class Host implements DataPathDecisions {
 
   /** A rule was added to the trust store by hand; `rule`: its signed bytes. */
   nameRuleAdded(rule: Uint8Array, now: number): void {
-    this.#clock.now = now
+    this.#enter(now)
     this.directory.nameRuleAdded(rule)
     this.services.reviewNames()
     this.dataPath.flush(now)
@@ -323,6 +346,11 @@ export class Host implements DataPathDecisions {
   }
 
   // ---- Between peers, services and flows ----
+
+  #enter(now: number): void {
+    this.#clock.now = now
+    this.express.settle()
+  }
 
   #afterFrames(now: number): void {
     this.peering.afterFrames(now)

@@ -214,10 +214,11 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         const at = desc[base + Open.offset]!
         const kind = innerKind(open.data, at)
         const prefers = prefersItsWay(kind, open.data, at, desc[base + Open.length]!)
+        // First: what is said because the peer was heard is an answer.
+        if (!SELF_ANSWERED.has(kind)) this.sessions.dataReceived(peer, now)
         if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0)
           this.prober.heardAside(peer, now, prefers)
         else this.prober.heard(peer, datagrams.addresses, record, now, prefers)
-        if (!SELF_ANSWERED.has(kind)) this.sessions.dataReceived(peer, now)
       } else if (status === CLEAR) {
         this.clearFramesIn++
         const address = datagrams.addresses.slice(record, record + ADDRESS_RECORD)
@@ -277,6 +278,16 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       this.sessions.dataSent(peer, now)
       this.needed(peer, now)
     }
+  }
+
+  /** Packets of flows have passed without this host being asked: as {@link sent} and {@link heard}. 0: none. */
+  passed(peer: number, sentAt: number, heardAt: number): void {
+    const { addressSlot, addresses } = this.peers
+    this.sessions.marked(peer)
+    if (sentAt > 0) this.needed(peer, sentAt)
+    // They came by the path in use, or had not passed.
+    if (heardAt > 0 && addressSlot[peer]! >= 0)
+      this.prober.heard(peer, addresses.records, addressSlot[peer]! * ADDRESS_RECORD, heardAt)
   }
 
   /** A flow or bind concerns the peer. */

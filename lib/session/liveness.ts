@@ -18,61 +18,61 @@ export class Liveness {
   readonly #silenceMs: number
   readonly #keepaliveMs: number
   /** When the first frame was sent that nothing has come back for. */
-  readonly #waitingSince: Float64Array
+  readonly waitingSince: Float64Array
   /** When the first frame was received that nothing was sent back for. */
-  readonly #owedSince: Float64Array
-  readonly #usedAt: Float64Array
+  readonly owedSince: Float64Array
+  readonly usedAt: Float64Array
 
   constructor(capacity: number, options: LivenessOptions = {}) {
     this.#silenceMs = options.silenceMs ?? 2000
     this.#keepaliveMs = options.keepaliveMs ?? 500
-    this.#waitingSince = new Float64Array(capacity).fill(NONE)
-    this.#owedSince = new Float64Array(capacity).fill(NONE)
-    this.#usedAt = new Float64Array(capacity).fill(-Infinity)
+    this.waitingSince = new Float64Array(capacity).fill(NONE)
+    this.owedSince = new Float64Array(capacity).fill(NONE)
+    this.usedAt = new Float64Array(capacity).fill(-Infinity)
   }
 
   /** True: a deadline was set, {@link deadline} of the peer has changed. */
   sent(peer: number, now: number): boolean {
-    this.#usedAt[peer] = now
-    this.#owedSince[peer] = NONE
-    if (this.#waitingSince[peer] !== NONE) return false
-    this.#waitingSince[peer] = now
+    this.usedAt[peer] = now
+    this.owedSince[peer] = NONE
+    if (this.waitingSince[peer] !== NONE) return false
+    this.waitingSince[peer] = now
     return true
   }
 
   /** Something came in that wants an answer. True as in {@link sent}. */
   received(peer: number, now: number): boolean {
-    this.#usedAt[peer] = now
-    if (this.#owedSince[peer] !== NONE) return false
-    this.#owedSince[peer] = now
+    this.usedAt[peer] = now
+    if (this.owedSince[peer] !== NONE) return false
+    this.owedSince[peer] = now
     return true
   }
 
   /** Something came in on the session that we send on. */
   heard(peer: number): void {
-    this.#waitingSince[peer] = NONE
+    this.waitingSince[peer] = NONE
   }
 
   /** Something was sent that wants no answer: an empty frame, an echo, an acknowledgement. */
   answered(peer: number): void {
-    this.#owedSince[peer] = NONE
+    this.owedSince[peer] = NONE
   }
 
   usedSince(peer: number, time: number): boolean {
-    return this.#usedAt[peer]! >= time
+    return this.usedAt[peer]! >= time
   }
 
   keepaliveAt(peer: number): number {
-    return deadline(this.#owedSince[peer]!, this.#keepaliveMs)
+    return deadline(this.owedSince[peer]!, this.#keepaliveMs)
   }
 
   silentAt(peer: number, rttMs: number): number {
-    return deadline(this.#waitingSince[peer]!, this.#silenceMs + rttMs)
+    return deadline(this.waitingSince[peer]!, this.#silenceMs + rttMs)
   }
 
   clear(peer: number): void {
-    this.#waitingSince[peer] = NONE
-    this.#owedSince[peer] = NONE
+    this.waitingSince[peer] = NONE
+    this.owedSince[peer] = NONE
   }
 }
 

@@ -37,6 +37,18 @@ const RENEW_AGAIN_MS = 10_000
 const PROOF_FIRST_MS = 250
 const PROOF_LAST_MS = 2_000
 
+/** What each frame of the data path changes, for a data path that does it without this table; {@link SessionTable.marked} tells it afterwards. */
+export interface SessionMarks {
+  /** By lane slot: {@link SessionTable.lanePeer}, LaneRole, entries opened. */
+  readonly lanePeer: Int32Array
+  readonly laneRole: Uint8Array
+  readonly laneOpened: Float64Array
+  /** By peer, as Liveness keeps them. */
+  readonly waitingSince: Float64Array
+  readonly owedSince: Float64Array
+  readonly usedAt: Float64Array
+}
+
 export class SessionTable {
   /** Peer index by lane slot; -1: none. For the data path, which may only read it. */
   readonly lanePeer: Int32Array
@@ -134,6 +146,18 @@ export class SessionTable {
   /** A frame came from the peer that nothing answers by itself, as an echo or an acknowledgement would. */
   dataReceived(peer: number, now: number): void {
     if (this.#liveness.received(peer, now)) this.#arm(this.#liveness.keepaliveAt(peer))
+  }
+
+  get marks(): SessionMarks {
+    const { peer, role, opened } = this.#lanes
+    const { waitingSince, owedSince, usedAt } = this.#liveness
+    return { lanePeer: peer, laneRole: role, laneOpened: opened, waitingSince, owedSince, usedAt }
+  }
+
+  /** The peer's {@link marks} have been changed as {@link transportSeen}, {@link dataSent} and {@link dataReceived} would have. */
+  marked(peer: number): void {
+    this.#arm(this.#liveness.silentAt(peer, this.#c.peers.rttMs[peer]!))
+    this.#arm(this.#liveness.keepaliveAt(peer))
   }
 
   /** Ends all that there is with the peer: revoked, expired, or gone. A later handshake is judged by the trust store again. */

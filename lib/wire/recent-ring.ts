@@ -21,7 +21,8 @@ export const RECENT_RUN_MAX = 4096
 const HEAD_DOUBLES = 2
 const ROW_BYTES = 40
 const ROW_DOUBLES = ROW_BYTES / 8
-const ROW_WORDS = ROW_BYTES / 4
+/** Words of a row. */
+export const RECENT_ROW_WORDS = ROW_BYTES / 4
 /** Words of a row; its first four are the two doubles. */
 export const Recent = { length: 4, stride: 5, addressSlot: 6, trafficClass: 7, sealSlot: 8 } as const
 
@@ -49,7 +50,7 @@ export class RecentRing {
     const rows = byteOffset + at + HEAD_DOUBLES * 8
     this.head = new Float64Array(buffer, byteOffset + at, HEAD_DOUBLES)
     this.doubles = new Float64Array(buffer, rows, RECENT_ROWS * ROW_DOUBLES)
-    this.words = new Int32Array(buffer, rows, RECENT_ROWS * ROW_WORDS)
+    this.words = new Int32Array(buffer, rows, RECENT_ROWS * RECENT_ROW_WORDS)
     this.bytesAt = at + HEAD_DOUBLES * 8 + RECENT_ROWS * ROW_BYTES
   }
 
@@ -68,7 +69,7 @@ export class RecentRing {
     const row = head[0]! % RECENT_ROWS
     doubles[row * ROW_DOUBLES] = position
     doubles[row * ROW_DOUBLES + 1] = now
-    for (let w = 1; w < RUN_WORDS; w++) words[row * ROW_WORDS + Recent.length + w - 1] = desc[base + w]!
+    for (let w = 1; w < RUN_WORDS; w++) words[row * RECENT_ROW_WORDS + Recent.length + w - 1] = desc[base + w]!
     head[1] = position + length
     head[0]!++
   }
@@ -94,12 +95,12 @@ export class RecentRing {
 
   /** A word of run `n`, out of {@link Recent}. */
   word(n: number, word: number): number {
-    return this.words[(n % RECENT_ROWS) * ROW_WORDS + word]!
+    return this.words[(n % RECENT_ROWS) * RECENT_ROW_WORDS + word]!
   }
 
   /** Run `n` has been sent again, to another address. */
   moved(n: number, addressSlot: number, now: number): void {
     this.doubles[(n % RECENT_ROWS) * ROW_DOUBLES + 1] = now
-    this.words[(n % RECENT_ROWS) * ROW_WORDS + Recent.addressSlot] = addressSlot
+    this.words[(n % RECENT_ROWS) * RECENT_ROW_WORDS + Recent.addressSlot] = addressSlot
   }
 }

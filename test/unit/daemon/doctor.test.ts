@@ -45,6 +45,7 @@ const refused = (program: string, complaint: string) => new CommandError(program
 const well: DoctorInputs = {
   nodeVersion: 'v20.20.2',
   loopDelay: { p50Ms: 0.1, p99Ms: 1, maxMs: 12 },
+  express: true,
   readSetting: reader(),
   run: runner(),
   tun: { name: 'caracal0', mtu: 1380, offloads: { vnetHeader: true, checksum: true, tso: true, uso: true } },
@@ -67,6 +68,7 @@ const well: DoctorInputs = {
   settings: {
     offload: { tun: 'uso', vnetHeader: true, gso: true, gro: true, bufferBytes: 1 << 24 },
     aead: { offer: ['aes-256-gcm', 'chacha20-poly1305'], implementation: 'auto' },
+    loop: { thread: 'own', lanes: 'auto', express: true },
   },
   link: {
     pools: ['198.18.0.0/15', 'fd00:1:2:0::/48'],
@@ -144,6 +146,7 @@ test('on a host where all is well every check is ok', async (t) => {
       'address claims',
       'services',
       'drops',
+      'express',
       'event loop',
     ],
     'by stable names in a fixed order',
@@ -159,6 +162,13 @@ test('the process', async (t) => {
     detail: /80\.0 ms at p99 and by 300\.0 ms at worst.*packets waited/,
   })
   t.match(await one('event loop', { loopDelay: { p50Ms: 0, p99Ms: 1, maxMs: 5_000 } }), { result: 'warn' })
+  t.match(await one('express', { express: false }), { result: 'ok', detail: /while a dump is open/ })
+  const settings = { ...well.settings, loop: { ...well.settings.loop, express: false } }
+  t.match(await one('express', { express: false, settings }), {
+    result: 'warn',
+    detail: /as `loop.express: false` switches it off: .*twice as long/,
+    remedy: /take `loop.express: false` out/,
+  })
 })
 
 test('the TUN device', async (t) => {
