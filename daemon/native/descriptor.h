@@ -42,6 +42,8 @@ class Descriptor {
   uint64_t restedAt = 0;
   /** Lives in the event loop until its close callback; null while nobody watches. */
   struct Watch* watch = nullptr;
+  /** In the set of Descriptors::linger. */
+  bool lingers = false;
 
  protected:
   /** A descriptor of the same kind and settings. */
@@ -51,6 +53,7 @@ class Descriptor {
 class Descriptors {
  public:
   explicit Descriptors(napi_env env);
+  ~Descriptors();
 
   /** Takes the descriptor over; returns its handle. Throws CARACAL_E_LIMIT above 4,096. */
   int32_t add(std::unique_ptr<Descriptor> descriptor);
@@ -71,6 +74,9 @@ class Descriptors {
   static void onClosed(uv_handle_t* handle);
   static void onReadable(uv_poll_t* handle, int status, int events);
   static void call(struct Watch* watch);
+  void linger();
+  bool joinsLinger(Descriptor& descriptor);
+  void leaveLinger(Descriptor& descriptor);
   void finishCleanup();
 
   struct Slot {
@@ -83,6 +89,10 @@ class Descriptors {
   /** Watches whose close callback is still to come. */
   size_t closing_ = 0;
   bool ending_ = false;
+  /** How often JavaScript was called. */
+  uint64_t calls_ = 0;
+  /** An epoll set of the descriptors that were seen to without JavaScript, and of libuv's own one; -1: there is none yet. */
+  int lingerSet_ = -1;
 };
 
 /** The descriptor that the first argument, a handle, names. */

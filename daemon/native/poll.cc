@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -25,6 +26,9 @@ namespace {
 constexpr size_t kMaxDescriptors = 4096;
 constexpr uint32_t kSlotBits = 12;
 constexpr uint32_t kGenerations = 1u << (31 - kSlotBits);
+/** So often libuv's turn is put off when there is always something to be seen to. */
+constexpr int kLingerRounds = 64;
+constexpr int kLingerEvents = 8;
 
 /** What one thread wakes another with. */
 struct Event : Descriptor {
@@ -68,6 +72,10 @@ std::unique_ptr<Descriptor> Descriptor::duplicate() const {
 
 Descriptors::Descriptors(napi_env env) : env_(env) {
   must(napi_add_async_cleanup_hook(env, onCleanup, this, &hook_), "cleanup hook");
+}
+
+Descriptors::~Descriptors() {
+  if (lingerSet_ >= 0) ::close(lingerSet_);
 }
 
 int32_t Descriptors::add(std::unique_ptr<Descriptor> descriptor) {
@@ -123,6 +131,7 @@ void Descriptors::startWatch(Descriptor& descriptor, napi_value callback) {
 void Descriptors::stopWatch(Descriptor& descriptor) {
   Watch* watch = descriptor.watch;
   if (watch == nullptr) return;
+  leaveLinger(descriptor);
   descriptor.watch = nullptr;
   watch->descriptor = nullptr;
   // While the environment ends it frees its references itself.
@@ -135,6 +144,7 @@ void Descriptors::stopWatch(Descriptor& descriptor) {
 void Descriptors::pause(Descriptor& descriptor, bool on) {
   Watch* watch = descriptor.watch;
   if (watch == nullptr) return;
+  leaveLinger(descriptor);
   const int status = on ? uv_poll_stop(&watch->poll) : uv_poll_start(&watch->poll, UV_READABLE, onReadable);
   if (status != 0) systemFault("CARACAL_E_POLL", "uv_poll_start", -status, "cannot watch the descriptor");
 }
@@ -150,11 +160,73 @@ void Descriptors::onClosed(uv_handle_t* handle) {
 void Descriptors::onReadable(uv_poll_t* handle, int status, int) {
   auto* watch = static_cast<Watch*>(handle->data);
   if (watch->descriptor == nullptr || watch->callback == nullptr) return;
+  Descriptors* const owner = watch->owner;
+  const uint64_t calls = owner->calls_;
   if (status < 0 || watch->descriptor->step()) call(watch);
   if (watch->descriptor != nullptr) watch->descriptor->restedAt = uv_hrtime();
+  if (calls == owner->calls_) {
+    if (owner->joinsLinger(*watch->descriptor)) owner->linger();
+    return;
+  }
   // An error condition ends libuv's watch. A socket's passes once it has been read; a TUN's means that the device is gone.
   if (status < 0 && watch->descriptor != nullptr && watch->descriptor->kind != Descriptor::Kind::tun)
     uv_poll_start(&watch->poll, UV_READABLE, onReadable);
+}
+
+bool Descriptors::joinsLinger(Descriptor& descriptor) {
+  if (descriptor.lingers) return true;
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  if (lingerSet_ < 0) {
+    uv_loop_t* const loop = descriptor.watch->poll.loop;
+    const int set = epoll_create1(EPOLL_CLOEXEC);
+    if (set < 0) return false;
+    event.data.ptr = nullptr;
+    if (epoll_ctl(set, EPOLL_CTL_ADD, uv_backend_fd(loop), &event) != 0) {
+      ::close(set);
+      return false;
+    }
+    lingerSet_ = set;
+  }
+  event.data.ptr = &descriptor;
+  descriptor.lingers = epoll_ctl(lingerSet_, EPOLL_CTL_ADD, descriptor.fd, &event) == 0;
+  return descriptor.lingers;
+}
+
+void Descriptors::leaveLinger(Descriptor& descriptor) {
+  if (!descriptor.lingers) return;
+  descriptor.lingers = false;
+  epoll_ctl(lingerSet_, EPOLL_CTL_DEL, descriptor.fd, nullptr);
+}
+
+/**
+ * Waits here for what can be seen to without JavaScript, because a turn of libuv's and Node's loop takes longer than a packet. Returns as soon as there is anything else to do: a timer is due, another
+ * descriptor is ready (libuv's own set is in the set), JavaScript was called.
+ */
+void Descriptors::linger() {
+  uv_loop_t* loop = nullptr;
+  if (napi_get_uv_event_loop(env_, &loop) != napi_ok) return;
+  epoll_event events[kLingerEvents];
+  for (int round = 0; round < kLingerRounds; round++) {
+    uv_update_time(loop);
+    // 0 too while libuv has watches to put into its set.
+    const int timeout = uv_backend_timeout(loop);
+    if (timeout == 0) return;
+    const int count = epoll_wait(lingerSet_, events, kLingerEvents, timeout);
+    bool others = true;
+    for (int i = 0; i < count; i++) {
+      auto* const descriptor = static_cast<Descriptor*>(events[i].data.ptr);
+      if (descriptor == nullptr) continue;
+      if (events[i].events != EPOLLIN) return;
+      others = false;
+      const uint64_t calls = calls_;
+      if (descriptor->step()) descriptor->tell();
+      // Whatever was called may have closed anything.
+      if (calls != calls_) return;
+      descriptor->restedAt = uv_hrtime();
+    }
+    if (others) return;
+  }
 }
 
 void Descriptor::tell() {
@@ -163,6 +235,7 @@ void Descriptor::tell() {
 
 void Descriptors::call(Watch* watch) {
   napi_env env = watch->owner->env_;
+  watch->owner->calls_++;
   napi_handle_scope scope;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
   napi_value callback, receiver, result;
