@@ -75,6 +75,8 @@ class Descriptors {
   static void onReadable(uv_poll_t* handle, int status, int events);
   static void call(struct Watch* watch);
   void linger();
+  bool openLinger(uv_loop_t* loop);
+  void lingerUntil(const uv_loop_t* loop, int timeout);
   bool joinsLinger(Descriptor& descriptor);
   void leaveLinger(Descriptor& descriptor);
   void finishCleanup();
@@ -93,6 +95,9 @@ class Descriptors {
   uint64_t calls_ = 0;
   /** An epoll set of the descriptors that were seen to without JavaScript, and of libuv's own one; -1: there is none yet. */
   int lingerSet_ = -1;
+  /** A timer in that set, and when it goes off, ms of libuv's clock; 0: it does not. */
+  int lingerTimer_ = -1;
+  uint64_t lingerUntil_ = 0;
 };
 
 /** The descriptor that the first argument, a handle, names. */

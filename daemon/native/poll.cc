@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <map>
@@ -76,6 +77,7 @@ Descriptors::Descriptors(napi_env env) : env_(env) {
 
 Descriptors::~Descriptors() {
   if (lingerSet_ >= 0) ::close(lingerSet_);
+  if (lingerTimer_ >= 0) ::close(lingerTimer_);
 }
 
 int32_t Descriptors::add(std::unique_ptr<Descriptor> descriptor) {
@@ -173,21 +175,36 @@ void Descriptors::onReadable(uv_poll_t* handle, int status, int) {
     uv_poll_start(&watch->poll, UV_READABLE, onReadable);
 }
 
-bool Descriptors::joinsLinger(Descriptor& descriptor) {
-  if (descriptor.lingers) return true;
+bool Descriptors::openLinger(uv_loop_t* loop) {
+  const int set = epoll_create1(EPOLL_CLOEXEC), timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
   epoll_event event = {};
   event.events = EPOLLIN;
-  if (lingerSet_ < 0) {
-    uv_loop_t* const loop = descriptor.watch->poll.loop;
-    const int set = epoll_create1(EPOLL_CLOEXEC);
-    if (set < 0) return false;
-    event.data.ptr = nullptr;
-    if (epoll_ctl(set, EPOLL_CTL_ADD, uv_backend_fd(loop), &event) != 0) {
-      ::close(set);
-      return false;
-    }
-    lingerSet_ = set;
+  if (set < 0 || timer < 0 || epoll_ctl(set, EPOLL_CTL_ADD, uv_backend_fd(loop), &event) != 0 || epoll_ctl(set, EPOLL_CTL_ADD, timer, &event) != 0) {
+    if (set >= 0) ::close(set);
+    if (timer >= 0) ::close(timer);
+    return false;
   }
+  lingerSet_ = set;
+  lingerTimer_ = timer;
+  return true;
+}
+
+/** A timer of its own stays armed while packets come and go; a time-out of the wait would be armed at each. */
+void Descriptors::lingerUntil(const uv_loop_t* loop, int timeout) {
+  const uint64_t until = timeout < 0 ? 0 : uv_now(loop) + static_cast<uint64_t>(timeout);
+  if (until == lingerUntil_) return;
+  lingerUntil_ = until;
+  itimerspec in = {};
+  in.it_value.tv_sec = timeout < 0 ? 0 : timeout / 1000;
+  in.it_value.tv_nsec = timeout < 0 ? 0 : static_cast<int64_t>(timeout % 1000) * 1000000;
+  timerfd_settime(lingerTimer_, 0, &in, nullptr);
+}
+
+bool Descriptors::joinsLinger(Descriptor& descriptor) {
+  if (descriptor.lingers) return true;
+  if (lingerSet_ < 0 && !openLinger(descriptor.watch->poll.loop)) return false;
+  epoll_event event = {};
+  event.events = EPOLLIN;
   event.data.ptr = &descriptor;
   descriptor.lingers = epoll_ctl(lingerSet_, EPOLL_CTL_ADD, descriptor.fd, &event) == 0;
   return descriptor.lingers;
@@ -212,7 +229,8 @@ void Descriptors::linger() {
     // 0 too while libuv has watches to put into its set.
     const int timeout = uv_backend_timeout(loop);
     if (timeout == 0) return;
-    const int count = epoll_wait(lingerSet_, events, kLingerEvents, timeout);
+    lingerUntil(loop, timeout);
+    const int count = epoll_wait(lingerSet_, events, kLingerEvents, -1);
     bool others = true;
     for (int i = 0; i < count; i++) {
       auto* const descriptor = static_cast<Descriptor*>(events[i].data.ptr);
