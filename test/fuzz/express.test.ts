@@ -13,6 +13,9 @@ import { HostWorld, type WorldHost } from '../sim/host-world.js'
 import { seededRandom } from '../tools/seeded-random.js'
 import { ACK, echoPacket, FIN, PSH, RST, SYN, tcpPacket, udpPacket } from '../unit/flow/packets.js'
 
+// many runs, and the machine may be busy
+root.setTimeout(180_000)
+
 const SEEDS = 12
 const STEPS = 600
 /** Frames that may come late, twice or changed. */
