@@ -1,7 +1,7 @@
 // Two worlds out of the same seed, to which the same happens: in one of them all packets go by the host, in the other express is tried first. Every frame, every packet and all that
 // the hosts remember must be the same, byte for byte.
 
-import { test, type Test } from 'tap'
+import { t as root, test, type Test } from 'tap'
 import { codecAddon, NativeCodec } from '../../daemon/native-codec.js'
 import { native } from '../../daemon/native.js'
 import type { AeadName } from '../../lib/crypto/codec.js'
