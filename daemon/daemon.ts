@@ -41,7 +41,7 @@ import { Names, zoneResolver, zoneSources } from './names.js'
 import { codecAddon, NativeCodec } from './native-codec.js'
 import { native } from './native.js'
 import { NetworkWatcher } from './netlink.js'
-import { linkMtu, ownLocators } from './own-locators.js'
+import { linkMtu, ownLocators, type OwnLocator } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
 import { proofOf } from './proof-setting.js'
@@ -75,7 +75,7 @@ export class Daemon implements RunningDaemon {
   resolver: ResolverSettings | undefined
   linkReport: LinkReport | undefined
   readonly #undo: (() => Promise<void> | void)[] = []
-  #locators: readonly Locator[] = []
+  #locators: readonly OwnLocator[] = []
   #mappings: Promise<void> = Promise.resolve()
   #mappingsLost = false
   #requestStop: (reason: string) => void = () => undefined
@@ -139,7 +139,7 @@ export class Daemon implements RunningDaemon {
   }
   /** Where others are told to reach this host. */
   get locators(): readonly Locator[] {
-    return this.#locators
+    return this.#locators.filter(({ deprecated }) => !deprecated)
   }
 
   /** The daemon ends because something went wrong. */
@@ -616,16 +616,16 @@ export class Daemon implements RunningDaemon {
     this.#networkChanged(watcher.links)
   }
 
-  /** Paths are looked at again, and this host's underlay addresses published when they are others. */
+  /** The peers are told where this host is when that has changed, and paths are looked at again. */
   #networkChanged(links: HostLinks): void {
-    this.host.linksChanged(monotonicNow())
-    this.loop.wake()
     const { plan } = this.host.addresses
     const locators = ownLocators(this.underlay.locals, links, this.tun.name, [plan.pool, plan.v6])
-    const text = (list: readonly Locator[]) => list.map(({ address, port }) => `${address} ${port}`).join()
-    if (text(locators) === text(this.#locators)) return
-    this.#locators = locators
-    this.host.setLocators(locators, monotonicNow())
+    const text = (list: readonly OwnLocator[]) => JSON.stringify(list)
+    if (text(locators) !== text(this.#locators)) {
+      this.#locators = locators
+      this.host.setLocators(locators, monotonicNow())
+    }
+    this.host.linksChanged(monotonicNow())
     this.loop.wake()
   }
 

@@ -8,10 +8,9 @@ const DATAGRAM = 32_768
 const ROUNDS = 64
 /** A dump during which something changed is asked for again, but not for ever: the changes themselves come as messages too. */
 const TRIES = 5
-/** Changes come in bursts: an interface that comes up tells of its link, addresses and routes one by one. */
-const TOGETHER_MS = 10
-/** Between two tellings, at the least, where changes do not end. */
+/** Where changes do not end, they are told once in this time; before that, so many at once: what moves a host is not to wait. */
 const PAUSE_MS = 50
+const AT_ONCE = 16
 
 /** Keeps what the kernel tells of this network namespace's links, addresses and default routes, as it happens. Not to be used after `close`. */
 export class NetworkWatcher {
@@ -22,7 +21,9 @@ export class NetworkWatcher {
   readonly #handle: NativeHandle
   readonly #data = new Uint8Array(DATAGRAM)
   #sequence = 0
-  #toldAt = -Infinity
+  /** Tellings that may follow at once, as of then. */
+  #atOnce = AT_ONCE
+  #asOf = 0
   #timer: NodeJS.Timeout | undefined
   #open = true
 
@@ -81,12 +82,18 @@ export class NetworkWatcher {
       for (const message of messages) if (this.#links.apply(message, this.except)) matters = true
     }
     if (!matters || this.#timer !== undefined) return
-    const within = Math.max(TOGETHER_MS, this.#toldAt + PAUSE_MS - performance.now())
+    const now = performance.now()
+    this.#atOnce = Math.min(AT_ONCE, this.#atOnce + (now - this.#asOf) / PAUSE_MS)
+    this.#asOf = now
+    if (this.#atOnce >= 1) {
+      this.#atOnce--
+      this.components.changed()
+      return
+    }
     this.#timer = setTimeout(() => {
       this.#timer = undefined
-      this.#toldAt = performance.now()
       this.components.changed()
-    }, within)
+    }, PAUSE_MS)
   }
 
   /** Everything there is, in place of what is kept. The kernel makes each part of the answer while the one before it is fetched: there is nothing to wait for. */

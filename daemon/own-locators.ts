@@ -7,33 +7,44 @@ import type { AddressMessage } from './netlink-messages.js'
 
 type Pool = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
 
+/** Where others can reach this host, and whether that is about to end. */
+export interface OwnLocator extends Locator {
+  readonly deprecated: boolean
+}
+
 /**
  * Where others can reach sockets bound to `locals`: a wildcard stands for every address of its family that is on a running link, but those of the own TUN (by its name), of the overlay's
- * pools (prefixes), of loopback and of a single link, and those that the kernel does not use yet or takes out of use. What lasts comes first.
+ * pools (prefixes), of loopback and of a single link, and those that the kernel does not use yet. What lasts comes first.
  */
 export function ownLocators(
   locals: readonly Locator[],
   host: HostLinks,
   tun: string,
   pools: readonly string[],
-): Locator[] {
+): OwnLocator[] {
   const parsed = pools.map((pool): Pool => ipaddr.parseCIDR(pool))
   const usable = [...host.addresses].filter((address) => {
     const link = host.links.get(address.link)
     if (link === undefined || !link.running || link.loopback || link.name === tun) return false
-    return !address.tentative && !address.deprecated && isForOthers(address, parsed)
+    return !address.tentative && isForOthers(address, parsed)
   })
-  usable.sort((a, b) => Number(a.temporary) - Number(b.temporary))
-  const found = new Map<string, Locator>()
+  usable.sort((a, b) => transience(a) - transience(b))
+  const found = new Map<string, OwnLocator>()
   for (const { address: bound, port } of locals) {
     const family = bound.includes(':') ? 6 : 4
     const wildcard = bound === '0.0.0.0' || bound === '::'
     const addresses = wildcard
-      ? usable.filter((one) => one.family === family).map(({ address }) => parsedAddress(address).toString())
-      : [bound]
-    for (const address of addresses) found.set(`${address} ${port}`, { address, port })
+      ? usable
+          .filter((one) => one.family === family)
+          .map(({ address, deprecated }) => ({ address: parsedAddress(address).toString(), deprecated }))
+      : [{ address: bound, deprecated: false }]
+    for (const { address, deprecated } of addresses) found.set(`${address} ${port}`, { address, port, deprecated })
   }
   return [...found.values()].slice(0, LOCATORS_MAX)
+}
+
+function transience({ temporary, deprecated }: AddressMessage): number {
+  return 2 * Number(deprecated) + Number(temporary)
 }
 
 function parsedAddress(hex: string): ipaddr.IPv4 | ipaddr.IPv6 {

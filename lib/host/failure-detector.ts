@@ -9,7 +9,7 @@
 // What the words of others come to, and why no liar can do harm for longer than that takes, is in suspicions.ts.
 
 import { AnswerLimit } from '../flow/answer-limit.js'
-import type { Liveness } from '../path/prober.js'
+import type { Liveness } from '../path/prober-sink.js'
 import type { HostId } from '../wire/ids.js'
 import {
   decodeLivenessMessage,

@@ -6,7 +6,8 @@ import type { HostKey } from '../crypto/host-key.js'
 import type { Primitives } from '../crypto/primitives.js'
 import type { TrustStore } from '../crypto/trust.js'
 import type { FlowOptions } from '../flow/flow-options.js'
-import type { Liveness, ProberOptions } from '../path/prober.js'
+import type { Liveness } from '../path/prober-sink.js'
+import type { ProberOptions } from '../path/prober-options.js'
 import type { SavedMappings } from '../service/addresses.js'
 import type { DirectoryOptions } from '../service/directory.js'
 import type { SequenceSource } from '../service/own-records.js'
@@ -83,7 +84,7 @@ export interface HostEvents {
   /** The kernel's local addresses are to be brought in line with Addresses.localAddresses. */
   localAddressesChanged(): void
   /** A host's session came up or ended, its liveness changed, or its frames go another way. */
-  peer(host: HostId, what: 'up' | 'lost' | 'failed' | 'moved' | Liveness, detail: string): void
+  peer(host: HostId, what: 'up' | 'lost' | 'failed' | 'moved' | 'settled' | Liveness, detail: string): void
   /** The revocation list grew: to disk. */
   revocationsChanged(): void
   /** Rules for names have come: to disk. */

@@ -34,7 +34,8 @@ import { PEER_CAPACITY, type HostComponents, type HostOptions } from './host-opt
 import type { LaneInward, LaneOutward } from './lane-buffers.js'
 import type { Neighbours } from './neighbours.js'
 import type { Offer } from './offers.js'
-import { Peering, type PeeringSink } from './peering.js'
+import { Peering } from './peering.js'
+import type { PeeringSink } from './peering-components.js'
 import { Services } from './services.js'
 import { Turns } from './turns.js'
 import type { Whereabouts } from './whereabouts.js'
@@ -249,10 +250,13 @@ export class Host implements DataPathDecisions {
     this.dataPath.flush(now)
   }
 
-  /** Where others can reach this host. */
-  setLocators(locators: readonly Locator[], now: number): void {
+  /** Where others can reach this host; the peers are told at once. `deprecated`: it is about to go. */
+  setLocators(locators: readonly (Locator & { readonly deprecated?: boolean })[], now: number): void {
     this.#enter(now)
-    this.directory.publish([{ payload: { kind: 'locators', locators, relays: [] } }], now)
+    this.peering.setLocators(locators, now)
+    const lasting = locators.filter(({ deprecated }) => deprecated !== true)
+    const told = lasting.map(({ address, port }) => ({ address, port }))
+    this.directory.publish([{ payload: { kind: 'locators', locators: told, relays: [] } }], now)
     this.dataPath.flush(now)
   }
 

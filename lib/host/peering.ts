@@ -7,12 +7,13 @@
 // What this means for flows and services goes to PeeringSink.
 
 import type { Membership } from '../crypto/membership.js'
-import { decodeLocator, locatorRecord } from '../path/locator.js'
+import { decodeLocator, formatLocator, locatorRecord, type Locator } from '../path/locator.js'
 import { LanePaths } from '../path/lane-paths.js'
 import type { PeerTable } from '../path/peers.js'
-import { PathProber, type Liveness, type ProberSink } from '../path/prober.js'
+import { PathProber } from '../path/prober.js'
+import type { Liveness, PathCommit, ProberSink } from '../path/prober-sink.js'
+import { Rebinding } from '../path/rebinding.js'
 import type { Directory } from '../service/directory.js'
-import type { MemberTrust } from '../service/trust.js'
 import type { Established, FailReason, LostReason, SessionSink } from '../session/session-sink.js'
 import { SessionTable } from '../session/session-table.js'
 import {
@@ -27,8 +28,8 @@ import {
   type OpenBatch,
   type SealBatch,
 } from '../wire/batch.js'
-import { INNER_HEADER, Kind, PROBE_TOKEN } from '../wire/constants.js'
-import type { DropCounters, DropReason } from '../wire/drop.js'
+import { CLEAR_HEADER, INNER_HEADER, Kind, PROBE_TOKEN, TAG_LENGTH } from '../wire/constants.js'
+import type { DropReason } from '../wire/drop.js'
 import type { HostId } from '../wire/ids.js'
 import { innerKind } from '../wire/inner.js'
 import { Channel, ControlChannel, type ControlSink } from './control-channel.js'
@@ -37,60 +38,28 @@ import { Expulsions } from './expulsions.js'
 import { Farewells } from './farewells.js'
 import { FailureDetector, type Look } from './failure-detector.js'
 import type { HostClock } from './host-clock.js'
-import type { HostComponents, HostOptions } from './host-options.js'
+import type { HostOptions } from './host-options.js'
 import { IdleSessions } from './idle-sessions.js'
 import { issuingDefaults } from './issuing-options.js'
 import { Neighbours } from './neighbours.js'
 import { CONTROL_CLASS, ownFrame, prefersItsWay, probeFrame } from './own-frames.js'
+import type { PeeringComponents } from './peering-components.js'
 import { Pings } from './pings.js'
-import type { Turns } from './turns.js'
 
 /** Between reviews of what has changed about other hosts: there may be many changes at once. */
 const REVIEW_MS = 100
 const NO_BYTES = new Uint8Array(0)
 /** Frames that need no keepalive in answer: they are answers themselves, or an echo or an acknowledgement answers them at once. */
-const SELF_ANSWERED: ReadonlySet<number> = new Set([Kind.empty, Kind.probe, Kind.probeEcho, Kind.control])
-
-/** What happens with peers that flows and services are to know. */
-export interface PeeringSink {
-  /** A session is up; `rekey`: it takes the place of another one. */
-  sessionUp(peer: number, rekey: boolean, now: number): void
-  /** The peer has the current session too. */
-  confirmed(peer: number, now: number): void
-  /** There is no session any more; flows to the peer may wait for the next one. */
-  sessionLost(peer: number): void
-  /** No session could be had. */
-  sessionFailed(peer: number, now: number): void
-  /** The peer is gone for good, or as good as: its flows end. */
-  peerLost(peer: number, now: number): void
-  /** Peers that flows are bound to. */
-  peersInUse(): ReadonlySet<number>
-  /** A message on one of the channels that are not about peers. */
-  message(peer: number, channel: number, body: Uint8Array, now: number): void
-  /** This host is a member no more; as {@link HostEvents.expelled}. */
-  expelled(what: 'revoked' | 'expired', detail: string, now: number): void
-  drop(reason: DropReason): void
-  /** A clear frame was dropped, which the session layer has counted. */
-  refused(reason: DropReason): void
-}
-
-export interface PeeringComponents {
-  readonly host: HostComponents
-  readonly clock: HostClock
-  readonly turns: Turns
-  readonly peers: PeerTable
-  readonly members: MemberTrust
-  readonly directory: Directory
-  readonly dataPath: DataPath
-  readonly drops: DropCounters
-  readonly sink: PeeringSink
-}
+const SELF_ANSWERED: ReadonlySet<number> = new Set([Kind.empty, Kind.probe, Kind.probeEcho, Kind.control, Kind.move])
+/** What sealing adds to a plaintext. */
+const SEALED_MORE = CLEAR_HEADER + TAG_LENGTH
 
 export class Peering implements SessionSink, ProberSink, ControlSink {
   readonly id: HostId
   readonly peers: PeerTable
   readonly sessions: SessionTable
   readonly prober: PathProber
+  readonly rebinding: Rebinding
   readonly lanePaths: LanePaths
   readonly control: ControlChannel
   readonly neighbours: Neighbours
@@ -137,6 +106,16 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       options.session,
     )
     this.prober = new PathProber({ peers, randomBytes, sink: this }, options.prober)
+    this.rebinding = new Rebinding({
+      ...{ self: this.id, peers, prober: this.prober },
+      nextSequence: () => host.sequence.next(),
+      send: (peer, slot, body) => {
+        dataPath.frameTo(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
+        this.sessions.answerSent(peer)
+      },
+      datagramBytes: (body) => INNER_HEADER + body.length + SEALED_MORE,
+      drop: (reason) => sink.drop(reason),
+    })
     this.lanePaths = new LanePaths({
       peers,
       randomBytes,
@@ -213,12 +192,13 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         if (peer < 0) continue
         const at = desc[base + Open.offset]!
         const kind = innerKind(open.data, at)
-        const prefers = prefersItsWay(kind, open.data, at, desc[base + Open.length]!)
+        const length = desc[base + Open.length]!
+        const prefers = prefersItsWay(kind, open.data, at, length)
         // First: what is said because the peer was heard is an answer.
         if (!SELF_ANSWERED.has(kind)) this.sessions.dataReceived(peer, now)
         if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0)
           this.prober.heardAside(peer, now, prefers)
-        else this.prober.heard(peer, datagrams.addresses, record, now, prefers)
+        else this.prober.heard(peer, datagrams.addresses, record, now, prefers, length + SEALED_MORE)
       } else if (status === CLEAR) {
         this.clearFramesIn++
         const address = datagrams.addresses.slice(record, record + ADDRESS_RECORD)
@@ -252,7 +232,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         })
       case Kind.probe:
         if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
-        this.#echo(peer, lane, body.subarray(0, PROBE_TOKEN), records, record)
+        this.#echo(peer, lane, body.subarray(0, PROBE_TOKEN), records, record, now)
         this.sessions.answerSent(peer)
         return
       case Kind.probeEcho:
@@ -261,9 +241,18 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         else if (!this.#pings.answered(peer, body.subarray(0, PROBE_TOKEN), now))
           this.prober.echoed(peer, body, records, record, now)
         return
+      case Kind.move:
+        if (records === undefined) return
+        return this.#c.turns.afterwards(() => this.#moveReceived(peer, body, records, record, now))
       default:
         this.drop('bad-frame')
     }
+  }
+
+  #moveReceived(peer: number, body: Uint8Array, records: Uint8Array, record: number, now: number): void {
+    const bytes = INNER_HEADER + body.length + SEALED_MORE
+    // What waits for an acknowledgement may have gone to where the peer is no more.
+    if (this.rebinding.receive(peer, body, bytes, records, record, now)) this.control.sessionUp(peer, now)
   }
 
   /** These entries are about to be sealed and sent. */
@@ -310,6 +299,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     return Math.min(
       this.sessions.nextTimeout(),
       this.prober.nextTimeout(),
+      this.rebinding.nextTimeout(),
       this.lanePaths.nextTimeout(),
       this.control.nextTimeout(),
       this.neighbours.nextTimeout(),
@@ -325,6 +315,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   handleTimeout(now: number): void {
     this.sessions.handleTimeout(now)
     this.prober.handleTimeout(now)
+    this.rebinding.handleTimeout(now)
     this.lanePaths.handleTimeout(now)
     this.detector.handleTimeout(now)
     this.control.handleTimeout(now)
@@ -388,10 +379,19 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   /** What the peer's records say about where it is are paths to fall back to. */
   offerPaths(peer: number): void {
     if (peer <= 0) return
-    for (const locator of this.#directory.locatorsOf(this.peers.hostId(peer))) {
+    const records = this.#directory
+      .locatorsOf(this.peers.hostId(peer))
+      .flatMap((locator) => locatorRecord(locator) ?? [])
+    this.prober.announced(peer, records, this.#clock.now)
+  }
+
+  /** This host can be reached there. Returns whether that is new. */
+  setLocators(locators: readonly (Locator & { readonly deprecated?: boolean })[], now: number): boolean {
+    const own = locators.flatMap((locator) => {
       const record = locatorRecord(locator)
-      if (record !== undefined) this.prober.candidate(peer, record, this.#clock.now)
-    }
+      return record === undefined ? [] : { record, deprecated: locator.deprecated === true }
+    })
+    return this.rebinding.setOwn(own, now)
   }
 
   /** The host's links have changed: so may what its paths carry, and which of them work. */
@@ -455,6 +455,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.control.clear(peer)
     this.lanePaths.forget(peer)
     this.prober.forget(peer)
+    this.rebinding.forget(peer)
     this.#dataPath.replay.forget(peer)
     this.#c.sink.sessionLost(peer)
     this.neighbours.lost(peer, now)
@@ -487,23 +488,31 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.detector.looked(host, state, now)
   }
 
-  moved(peer: number): void {
+  committed({ peer, from, to, reason, lossy }: PathCommit, now: number): void {
     const { events } = this.#c.host
-    this.#dataPath.replay.moved(peer, this.#clock.now)
+    this.#dataPath.replay.moved(peer, now, lossy)
     this.#sizePath(peer)
-    this.#offerLanes(peer, this.#clock.now)
-    const locator = decodeLocator(this.peers.addresses.record(this.peers.addressSlot[peer]!))
-    if (locator === undefined) return
-    this.neighbours.hint(this.peers.hostId(peer), locator, this.#clock.now)
-    events.peer(this.peers.hostId(peer), 'moved', `${locator.address}:${locator.port}`)
+    this.#offerLanes(peer, now)
+    const locator = decodeLocator(this.peers.addresses.record(to))
+    if (locator === undefined || from === to || reason === 'links-changed') return
+    this.neighbours.hint(this.peers.hostId(peer), locator, now)
+    events.peer(this.peers.hostId(peer), 'moved', `${formatLocator(locator)}, ${reason}`)
     events.remember()
+  }
+
+  settled({ peer, to, reason }: PathCommit, stallMs: number): void {
+    const locator = decodeLocator(this.peers.addresses.record(to))
+    const where = locator === undefined ? '' : formatLocator(locator)
+    const detail = `${where}, ${reason}, nothing came for ${stallMs.toFixed(1)} ms`
+    this.#c.host.events.peer(this.peers.hostId(peer), 'settled', detail)
   }
 
   // ---- ControlSink ----
 
   sendControl(peer: number, message: Uint8Array, wantsAnswer: boolean): boolean {
     const frame = ownFrame(Kind.control, message)
-    const sent = this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, frame, CONTROL_CLASS)
+    const slot = this.prober.controlSlot(peer, frame.length + SEALED_MORE, this.#clock.now)
+    const sent = this.#dataPath.frameTo(peer, slot, frame, CONTROL_CLASS)
     if (wantsAnswer) return this.#accounted(peer, sent)
     if (sent) this.sessions.answerSent(peer)
     else this.drop('no-session')
@@ -562,10 +571,11 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   }
 
   /** A probe is answered by the lane that it came by, to where it came from. */
-  #echo(peer: number, lane: number, token: Uint8Array, records: Uint8Array, record: number): void {
+  #echo(peer: number, lane: number, token: Uint8Array, records: Uint8Array, record: number, now: number): void {
     const frame = ownFrame(Kind.probeEcho, token)
     if (lane === 0) {
-      this.#dataPath.frameTo(peer, this.prober.slotOf(peer, records, record), frame, CONTROL_CLASS)
+      const to = this.prober.slotOf(peer, records, record, now, frame.length + SEALED_MORE)
+      this.#dataPath.frameTo(peer, to, frame, CONTROL_CLASS)
       return
     }
     const { addresses } = this.peers

@@ -1,102 +1,49 @@
-import { ADDRESS_RECORD } from '../wire/batch.js'
+import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
+import { PROBE_TOKEN } from '../wire/constants.js'
+import {
+  Cadence,
+  CHALLENGE_MS,
+  CHALLENGES_MAX,
+  DEAF_AFTER,
+  PROBE_BYTES,
+  REST_MS,
+  SILENT_AFTER,
+  type Watch,
+} from './cadence.js'
+import { OwnAddresses } from './candidates.js'
+import type { AddressStanding, Path, PathReason } from './path.js'
+import { PathSet } from './path-set.js'
 import type { PeerTable } from './peers.js'
+import { proberDefaults, type ProberOptions } from './prober-options.js'
+import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 
-/** How often, and how patiently, paths are probed. All ms. */
-export interface ProberOptions {
-  /** Between probes of a peer that has flows or binds. */
-  readonly activeIntervalMs: number
-  /** A peer with flows or binds whose frames stop coming is probed after this and a round trip. */
-  readonly quietMs: number
-  /** Between probes of an idle peer, at most: each wait is shorter by up to the share `idleJitter`, at random, so that a host's peers do not all look at it at the same moment. */
-  readonly idleIntervalMs: number
-  readonly idleJitter: number
-  /** A peer counts as active this long after its last flow or bind. */
-  readonly activeForMs: number
-  /** How long a probe is unanswered, with two round trips, until the peer is doubtful, and until it is dead; others follow the first ever since it was overdue. */
-  readonly doubtfulAfterMs: number
-  readonly deadAfterMs: number
-  /** Paths remembered per peer. */
-  readonly pathsMax: number
-}
-
-export const proberDefaults: ProberOptions = {
-  activeIntervalMs: 200,
-  quietMs: 50,
-  idleIntervalMs: 15_000,
-  idleJitter: 0.3,
-  activeForMs: 60_000,
-  doubtfulAfterMs: 300,
-  deadAfterMs: 700,
-  pathsMax: 8,
-}
-
-export interface ProberSink {
-  /** Seal and send a probe frame to this address slot. */
-  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void
-  /** The peer's liveness changed. */
-  liveness(peer: number, state: Liveness, now: number): void
-  /** Frames of the peer go another way now. */
-  moved(peer: number, addressSlot: number, now: number): void
-}
-
-export type Liveness = 'alive' | 'doubtful' | 'dead'
-
-interface Path {
-  readonly slot: number
-  /** When our probe was last echoed from there; 0: never. */
-  provenAt: number
-  rttMs: number
-  /** Probes not yet echoed, newest last; at most PENDING, so that a round trip longer than the interval is still measured. */
-  pending: { readonly token: Uint8Array; readonly sentAt: number }[]
-  sentAt: number
-  /** When the peer last sent what it sends the way that it prefers, from there. */
-  trafficAt: number
-  /** Probes of a path that the peer has come to prefer, since it last did and as none has come back. */
-  challenges: number
-}
-
-interface Watch {
-  paths: Path[]
-  state: Liveness
-  /** Last authenticated frame of the peer, over any path; the last one that was no probe of another path and no echo. */
-  heardAt: number
-  trafficAt: number
-  activeUntil: number
-  /** Not later than the next look at the peer. */
-  nextAt: number
-  /** When the peer was probed last. */
-  probedAt: number
-  /** From then to the next one while the peer is idle, ms. */
-  idleFor: number
-  /** First probe sent since the peer was last heard; 0: none outstanding. */
-  unansweredSince: number
-  /** Probes sent since then. */
-  tries: number
-}
-
-const TOKEN = 16
-const PENDING = 16
-/** An echo that takes longer than two round trips and this is overdue. */
-const OVERDUE_MS = 20
-/**
- * Between probes of a peer that has not answered: the second follows when a round trip and OVERDUE_MS have passed, for it may be lost, the others when the last one is overdue; none
- * sooner than the first of these two, and none but the first two sooner than the other.
- */
-const AGAIN_MIN_MS = 40
-const AGAIN_LATER_MS = 100
-/** Challenges of a path, and the time between them: one may be lost, and together they are less than three times what came from there. */
-const CHALLENGES_MAX = 2
-const CHALLENGE_MS = 20
+/** Bytes that may go to an address before it is proven, for each that came from there. */
+const AMPLIFICATION = 3
+/** Bytes in which a peer tells of its addresses, at least: signature and names, and each address. */
+const RECORD_BYTES = 100
+const LOCATOR_BYTES = 8
+/** The peer is followed to a proven path when nothing has come by the old one for so long: frames overtake each other. */
+const FOLLOW_MS = 20
+/** A path must be better than the one in use at so many probes in a row. */
+const BETTER_FOR = 4
 /** A look that comes so much too late says more about this host than about its peers. */
 const LATE_MS = 50
+/** Reasons for which nothing is lost on the old way. */
+const LOSSLESS: ReadonlySet<PathReason> = new Set<PathReason>(['established', 'better', 'links-changed'])
 
 /**
- * Proves paths and watches peers. A path is proven by our own probe and its echo, nothing else; frames go only to proven paths, except
- * during the handshake that opened the session. Probe tokens are random, so an echo cannot be forged without having seen the probe.
+ * Proves paths, watches peers, and chooses among the paths to each. A path is proven by our own probe and its echo, nothing else; frames go only where the peer has been proven to be,
+ * except during the handshake that opened the session. Probe tokens are random, so an echo cannot be forged without having seen the probe.
+ *
+ *   unproven ──echo──▶ proven ──probes overdue──▶ suspect ──for long, or an address is gone──▶ dead      any ──echo──▶ proven
+ *
+ * The path in use is left at once when it is silent, an address of it is gone or about to go, or the peer has left it; for a better one only when that is clear and lasts.
  */
 export class PathProber {
+  readonly own = new OwnAddresses()
   readonly #watches = new Map<number, Watch>()
   readonly #options: ProberOptions
+  readonly #cadence: Cadence
   /** Not later than the next look at any peer; undefined: to be worked out anew. */
   #due: number | undefined
 
@@ -109,19 +56,23 @@ export class PathProber {
     options: Partial<ProberOptions> = {},
   ) {
     this.#options = { ...proberDefaults, ...options }
+    this.#cadence = new Cadence(components.peers, this.#options)
   }
 
   /** A session came up over this address: the handshake has proven it. */
   established(peer: number, record: Uint8Array, now: number): void {
     const watch = this.#watch(peer, now)
-    const path = this.#path(peer, watch, record, 0)
+    const path = watch.set.cameBy(record, 0, now)
     watch.heardAt = now
     watch.unansweredSince = 0
     watch.tries = 0
     this.#schedule(watch, now)
     if (path !== undefined) {
       path.provenAt = now
-      this.#use(peer, watch, path, now)
+      path.heardAt = now
+      path.validated = true
+      path.set('proven', 'established', now)
+      this.#use(peer, watch, path, 'established', now)
     }
     this.#setState(peer, watch, 'alive', now)
   }
@@ -131,7 +82,7 @@ export class PathProber {
     const { peers } = this.components
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
-    for (const path of watch.paths) peers.addresses.release(path.slot)
+    watch.set.release()
     this.#watches.delete(peer)
     this.#due = undefined
     peers.addressSlot[peer] = -1
@@ -143,29 +94,36 @@ export class PathProber {
     if (watch === undefined) return
     const wasIdle = watch.activeUntil <= now
     watch.activeUntil = now + this.#options.activeForMs
-    if (wasIdle) this.#schedule(watch, now + this.#quiet(peer))
+    if (wasIdle) this.#schedule(watch, now + this.#cadence.quiet(peer))
   }
 
   /**
-   * An authenticated frame came from the record at `offset`. Called once a batch entry; allocates nothing when the address is the
-   * one in use. An unknown address is challenged with a probe of about the size of what came: never more than three times the bytes.
+   * An authenticated frame of so many bytes came from the record at `offset`. Called once a batch entry; allocates nothing when the address is the
+   * one in use. An unknown address is challenged with a probe: never more than three times the bytes.
    * `traffic`: it was no echo, and no probe of another path than the one in use there, so the peer itself prefers to send from there.
    */
-  heard(peer: number, records: Uint8Array, offset: number, now: number, traffic = true): void {
+  heard(peer: number, records: Uint8Array, offset: number, now: number, traffic = true, bytes = PROBE_BYTES): void {
     const { peers } = this.components
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
     this.#alive(peer, watch, now, traffic)
-    const current = peers.addressSlot[peer]!
-    if (current >= 0 && peers.addresses.matches(current, records, offset)) {
+    const { current } = watch.set
+    if (current !== undefined && peers.addresses.matches(current.slot, records, offset)) {
       peers.heardAt[peer] = now
+      current.heardAt = now
+      if (traffic) current.trafficAt = now
+      if (watch.moving !== undefined) this.#settle(watch, now)
       return
     }
-    const path = this.#path(peer, watch, records, offset)
+    const path = watch.set.cameBy(records, offset, now)
     if (path === undefined) return
+    path.heardAt = now
+    if (!path.validated) path.credit += AMPLIFICATION * bytes
     if (traffic) {
       path.trafficAt = now
       path.challenges = 0
+      const left = current === undefined || current.trafficAt < now - FOLLOW_MS
+      if (path.proven && left) return this.#use(peer, watch, path, 'peer-moved', now)
     }
     // Probes and echoes must not bring forth others in turns.
     if (now - path.sentAt < (traffic ? CHALLENGE_MS : this.#options.idleIntervalMs)) return
@@ -184,8 +142,8 @@ export class PathProber {
     watch.heardAt = now
     if (traffic) {
       watch.trafficAt = now
-      if (watch.activeUntil > now && watch.nextAt > now + this.#quiet(peer))
-        this.#schedule(watch, now + this.#quiet(peer))
+      if (watch.activeUntil > now && watch.nextAt > now + this.#cadence.quiet(peer))
+        this.#schedule(watch, now + this.#cadence.quiet(peer))
     }
     if (watch.unansweredSince > 0) {
       watch.unansweredSince = 0
@@ -200,47 +158,171 @@ export class PathProber {
   echoed(peer: number, token: Uint8Array, records: Uint8Array, offset: number, now: number): void {
     const { peers } = this.components
     const watch = this.#watches.get(peer)
-    if (watch === undefined || token.length < TOKEN) return
-    const path = watch.paths.find((p) => peers.addresses.matches(p.slot, records, offset))
-    const index = path?.pending.findIndex((probe) => sameBytes(probe.token, token)) ?? -1
-    if (path === undefined || index < 0) return
-    const { sentAt } = path.pending[index]!
-    path.pending.splice(0, index + 1)
-    const sample = Math.max(now - sentAt, 0.01)
-    path.rttMs = path.rttMs === 0 ? sample : path.rttMs * 0.875 + sample * 0.125
-    path.provenAt = now
-    const current = watch.paths.find((p) => p.slot === peers.addressSlot[peer])
+    if (watch === undefined || token.length < PROBE_TOKEN) return
+    const path = watch.set.find(records, offset)
+    const sentAt = path?.echoed(token, now)
+    if (path === undefined || sentAt === undefined) return
+    path.localSeen = records.slice(offset + ADDRESS_LOCAL, offset + ADDRESS_RECORD)
+    if (path.usable) path.set('proven', 'proven', now)
+    const { current } = watch.set
     if (current === path) peers.rttMs[peer] = path.rttMs
-    else if (current === undefined) this.#use(peer, watch, path, now)
-    else if (sentAt >= current.provenAt && this.#isBetter(path, current, sentAt, now)) this.#use(peer, watch, path, now)
+    else if (current === undefined) this.#use(peer, watch, path, 'proven', now)
+    else this.#consider(peer, watch, path, current, sentAt, now)
   }
 
-  /** Of two paths that work the one in use stays, for frames overtake each other on every change: unless it is silent, or the peer has left it. */
-  #isBetter(path: Path, current: Path, sentAt: number, now: number): boolean {
-    return path.trafficAt >= sentAt - this.#options.activeIntervalMs || this.#silent(current, now)
+  /** Of two paths that work the one in use stays, for frames overtake each other on every change: unless it is silent or about to go, the peer has left it, or the other is clearly better. */
+  #consider(peer: number, watch: Watch, path: Path, current: Path, sentAt: number, now: number): void {
+    if (!path.usable) return
+    if (!current.usable) return this.#use(peer, watch, path, 'address-gone', now)
+    if (path.lasting && !current.lasting) return this.#use(peer, watch, path, 'deprecated', now)
+    if (sentAt >= current.provenAt) {
+      if (path.trafficAt >= sentAt - this.#options.activeIntervalMs)
+        return this.#use(peer, watch, path, 'peer-moved', now)
+      if (this.#isSilent(current, now)) return this.#use(peer, watch, path, 'silent', now)
+    }
+    path.betterFor = watch.set.isBetter(path) ? path.betterFor + 1 : 0
+    // One end decides, and the other follows, so that both do not go opposite ways.
+    if (path.betterFor >= BETTER_FOR && this.components.peers.hostId(peer) > this.components.peers.hostId(0))
+      this.#use(peer, watch, path, 'better', now)
   }
 
-  /** Whether an echo of the path is overdue. */
-  #silent(path: Path, now: number): boolean {
-    const first = path.pending[0]
-    return first !== undefined && now >= first.sentAt + (2 * path.rttMs + OVERDUE_MS)
+  /** Whether probes of the path stay unanswered, and nothing else comes by it. */
+  #isSilent(path: Path, now: number): boolean {
+    const misses = path.misses(now)
+    if (misses < SILENT_AFTER) return false
+    return misses >= DEAF_AFTER || path.heardAt <= path.pending[0]!.sentAt
   }
 
-  #quiet(peer: number): number {
-    return this.#options.quietMs + this.components.peers.rttMs[peer]!
-  }
-
-  /** Address slot of the record at `offset` among the peer's paths, for an answer to where something came from; -1: not watched, or too many. */
-  slotOf(peer: number, records: Uint8Array, offset: number): number {
+  /** Address slots of the ways by which the peer may hear this host: the one in use, and with `all` every other one that a datagram of so many bytes may go. */
+  ways(peer: number, all: boolean, bytes: number): number[] {
     const watch = this.#watches.get(peer)
-    return (watch && this.#path(peer, watch, records, offset)?.slot) ?? -1
+    if (watch === undefined) return []
+    const { paths, current } = watch.set
+    const others = all || current === undefined || !current.usable
+    return paths
+      .filter((path) => path === current || (others && path.usable && this.#mayCarry(path, bytes)))
+      .map(({ slot }) => slot)
   }
 
-  /** The peer says that it can be reached there, too: a path to be proven when the one in use falls silent. */
-  candidate(peer: number, record: Uint8Array, now: number): void {
+  /** Address slot for a control message of so many bytes: of the path in use, or, when that is known not to work, of the one from which the peer was heard last. */
+  controlSlot(peer: number, bytes: number, now: number): number {
     const watch = this.#watches.get(peer)
-    const path = watch && this.#path(peer, watch, record, 0)
-    if (watch !== undefined && path !== undefined && watch.state !== 'alive') this.#schedule(watch, now)
+    const current = watch?.set.current
+    if (watch === undefined || current === undefined || watch.set.paths.length === 1 || this.#works(current, now))
+      return this.components.peers.addressSlot[peer]!
+    let best: Path | undefined
+    for (const path of watch.set.paths)
+      if (path !== current && path.usable && path.heardAt > (best ?? current).heardAt) best = path
+    return best !== undefined && this.#mayCarry(best, bytes) ? best.slot : current.slot
+  }
+
+  #works(path: Path, now: number): boolean {
+    return path.usable && path.misses(now) === 0
+  }
+
+  /** Whether so many bytes may go there before it is proven, which are counted then. */
+  #mayCarry(path: Path, bytes: number): boolean {
+    if (path.validated) return true
+    if (path.credit < bytes) return false
+    path.credit -= bytes
+    return true
+  }
+
+  /**
+   * Address slot of the record at `offset` among the peer's paths, for an answer of so many bytes to where something came from; -1: not watched, too many, or more than may go there before
+   * it is proven.
+   */
+  slotOf(peer: number, records: Uint8Array, offset: number, now: number, bytes = 0): number {
+    const path = this.#watches.get(peer)?.set.cameBy(records, offset, now)
+    if (path === undefined) return -1
+    if (this.#mayCarry(path, bytes)) return path.slot
+    this.components.sink.drop('amplification')
+    return -1
+  }
+
+  /**
+   * The peer says that it can be reached there, too, or no longer: paths to be proven. `bytes`: of the message that says so, shared by the addresses in it: three times as many may go there.
+   * Nothing is done about it before {@link review}.
+   */
+  candidate(
+    peer: number,
+    record: Uint8Array,
+    now: number,
+    bytes = PROBE_BYTES,
+    standing: AddressStanding = 'usable',
+  ): void {
+    const watch = this.#watches.get(peer)
+    for (const path of watch?.set.offer(record, standing, now) ?? []) path.credit += AMPLIFICATION * bytes
+    if (watch?.state !== undefined && watch.state !== 'alive') this.#schedule(watch, now)
+  }
+
+  /** The peer's record names these addresses, and no others: those that it named before are about to go. */
+  announced(peer: number, records: readonly Uint8Array[], now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined) return
+    watch.set.announced(records, now)
+    const share = Math.floor((RECORD_BYTES + records.length * LOCATOR_BYTES) / Math.max(records.length, 1))
+    for (const record of records) this.candidate(peer, record, now, share)
+    this.review(peer, now)
+  }
+
+  /** What the peer says of its addresses, or this host's own are, has changed: the way to it is chosen anew, and new ones are proven at once when it matters. */
+  review(peer: number, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined) return
+    this.#choose(peer, watch, now)
+    const { current } = watch.set
+    const urgent = current === undefined || !current.lasting || watch.state !== 'alive'
+    if (watch.activeUntil <= now && !urgent) return
+    for (const path of watch.set.paths)
+      if (path.usable && path.state !== 'proven' && now - path.sentAt >= CHALLENGE_MS) this.#probe(peer, path, now)
+    this.#schedule(watch, now)
+  }
+
+  /** This host has these addresses now; `moved`: it has left some. All peers' paths follow. */
+  setOwn(
+    records: readonly { readonly record: Uint8Array; readonly deprecated: boolean }[],
+    moved: boolean,
+    now: number,
+  ): void {
+    this.own.set(records)
+    for (const [peer, watch] of this.#watches) {
+      const slot = watch.set.current?.slot ?? -1
+      const changed = watch.set.review(now)
+      const { current } = watch.set
+      if (current !== undefined && changed) {
+        this.components.peers.addressSlot[peer] = current.slot
+        this.#commit(peer, watch, slot, current, current.heardAt, 'links-changed', now)
+      } else if (current !== undefined && current.usable && moved) {
+        // The kernel chooses where from; until now it may have had nothing to choose.
+        this.#commit(peer, watch, slot, current, current.heardAt, 'address-gone', now)
+      }
+      this.review(peer, now)
+    }
+  }
+
+  /** Leaves the path in use when there is a reason to and a better one is proven. */
+  #choose(peer: number, watch: Watch, now: number): void {
+    const { set } = watch
+    const { current } = set
+    const standby = set.standby()
+    if (current === undefined) {
+      if (standby !== undefined) this.#use(peer, watch, standby, 'proven', now)
+    } else if (!current.usable) {
+      const other = standby ?? set.hope()
+      current.set('dead', 'address-gone', now)
+      if (other !== undefined) this.#use(peer, watch, other, 'address-gone', now)
+      else if (current.local === 'gone') {
+        const { slot } = current
+        if (!set.unpin()) return
+        this.components.peers.addressSlot[peer] = current.slot
+        this.#commit(peer, watch, slot, current, current.heardAt, 'address-gone', now)
+      }
+    } else if (!current.lasting && standby?.lasting === true) this.#use(peer, watch, standby, 'deprecated', now)
+    else if (this.#isSilent(current, now)) {
+      if (current.state === 'proven') current.set('suspect', 'silent', now)
+      if (standby !== undefined && standby.misses(now) === 0) this.#use(peer, watch, standby, 'silent', now)
+    }
   }
 
   /** Somebody suspects the peer: look at it closely now. */
@@ -256,7 +338,7 @@ export class PathProber {
     for (const watch of this.#watches.values()) {
       if (watch.activeUntil <= now) continue
       watch.probedAt = -Infinity
-      for (const path of watch.paths) path.sentAt = -Infinity
+      for (const path of watch.set.paths) path.sentAt = -Infinity
       this.#schedule(watch, now)
     }
   }
@@ -271,8 +353,13 @@ export class PathProber {
   }
 
   /** What is known of the peer's paths, for display. */
-  paths(peer: number): { readonly slot: number; readonly rttMs: number; readonly provenAt: number }[] {
-    return (this.#watches.get(peer)?.paths ?? []).map(({ slot, rttMs, provenAt }) => ({ slot, rttMs, provenAt }))
+  paths(peer: number): PathView[] {
+    const watch = this.#watches.get(peer)
+    return (watch?.set.paths ?? []).map((path) => {
+      const { slot, state, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
+      const inUse = path === watch?.set.current
+      return { slot, state, inUse, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
+    })
   }
 
   handleTimeout(now: number): void {
@@ -282,7 +369,7 @@ export class PathProber {
     let next = Infinity
     for (const [peer, watch] of this.#watches) {
       if (watch.unansweredSince > 0) watch.unansweredSince += late
-      if (now >= watch.nextAt) this.#look(peer, watch, now)
+      if (now >= watch.nextAt) this.#look(peer, watch, now, late > 0)
       next = Math.min(next, watch.nextAt)
     }
     this.#due = next
@@ -306,89 +393,101 @@ export class PathProber {
   /** The peer is to be looked at when there is something to do. */
   #arm(peer: number, watch: Watch, now: number): void {
     if (watch.nextAt === this.#due) this.#due = undefined
-    watch.nextAt = this.#nextLook(peer, watch, now)
+    watch.nextAt = this.#cadence.nextLook(peer, watch, now)
     if (this.#due !== undefined) this.#due = Math.min(this.#due, watch.nextAt)
   }
 
-  #look(peer: number, watch: Watch, now: number): void {
+  #look(peer: number, watch: Watch, now: number, late: boolean): void {
     const { doubtfulAfterMs, deadAfterMs } = this.#options
-    if (now >= this.#silentAt(peer, watch, deadAfterMs)) this.#setState(peer, watch, 'dead', now)
-    else if (now >= this.#silentAt(peer, watch, doubtfulAfterMs)) this.#setState(peer, watch, 'doubtful', now)
-    if (now >= this.#probeAt(peer, watch, now)) this.#probeAll(peer, watch, now)
-    for (const path of watch.paths) {
-      if (now < this.#challengeAt(path)) continue
-      path.challenges++
-      this.#probe(peer, path, now)
+    if (now >= this.#cadence.silentAt(peer, watch, deadAfterMs)) this.#setState(peer, watch, 'dead', now)
+    else if (now >= this.#cadence.silentAt(peer, watch, doubtfulAfterMs)) this.#setState(peer, watch, 'doubtful', now)
+    // What has come while this host slept is not read yet.
+    if (!late) this.#choose(peer, watch, now)
+    if (now >= this.#cadence.probeAt(peer, watch, now)) this.#probeAll(peer, watch, now)
+    for (const path of watch.set.paths) {
+      if (now >= this.#cadence.challengeAt(path)) {
+        path.challenges++
+        this.#probe(peer, path, now)
+      } else if (now >= this.#cadence.besideAt(watch, path, now)) this.#probe(peer, path, now)
     }
-    watch.nextAt = this.#nextLook(peer, watch, now)
-  }
-
-  #nextLook(peer: number, watch: Watch, now: number): number {
-    let next = this.#probeAt(peer, watch, now)
-    for (const path of watch.paths) next = Math.min(next, this.#challengeAt(path))
-    if (watch.state === 'dead') return next
-    const { doubtfulAfterMs, deadAfterMs } = this.#options
-    return Math.min(next, this.#silentAt(peer, watch, watch.state === 'alive' ? doubtfulAfterMs : deadAfterMs))
-  }
-
-  /** When a probe has been unanswered for so long. */
-  #silentAt(peer: number, { unansweredSince }: Watch, after: number): number {
-    return unansweredSince > 0 ? unansweredSince + (after + 2 * this.components.peers.rttMs[peer]!) : Infinity
-  }
-
-  /** A peer that has not answered the last probe is probed more closely than an active one: no single loss makes it a doubtful one, and no few a dead one. */
-  #probeAt(peer: number, watch: Watch, now: number): number {
-    const { activeIntervalMs, idleIntervalMs } = this.#options
-    const { probedAt, trafficAt, state } = watch
-    if (watch.unansweredSince > 0 && state !== 'dead') {
-      const rtt = this.components.peers.rttMs[peer]!
-      const least = watch.tries > 2 ? AGAIN_LATER_MS : AGAIN_MIN_MS
-      const again = Math.max((watch.tries > 1 ? 2 : 1) * rtt + OVERDUE_MS, least)
-      return probedAt + Math.min(again, activeIntervalMs)
-    }
-    if (watch.activeUntil <= now) return probedAt + (state === 'dead' ? idleIntervalMs : watch.idleFor)
-    const next = probedAt + activeIntervalMs
-    // What has come lately, and has stopped.
-    return trafficAt > probedAt ? Math.min(next, trafficAt + this.#quiet(peer)) : next
-  }
-
-  /** When a path that the peer prefers, and that was challenged for it, is to be challenged again. */
-  #challengeAt(path: Path): number {
-    const open = path.trafficAt > path.provenAt && path.challenges < CHALLENGES_MAX
-    return open ? path.sentAt + CHALLENGE_MS : Infinity
+    watch.nextAt = this.#cadence.nextLook(peer, watch, now)
   }
 
   #probeAll(peer: number, watch: Watch, now: number): void {
     const { idleIntervalMs, idleJitter } = this.#options
-    const current = this.components.peers.addressSlot[peer]
     const random = this.components.randomBytes(2)
     watch.probedAt = now
     watch.idleFor = idleIntervalMs * (1 - (idleJitter * (random[0]! * 256 + random[1]!)) / 65_536)
-    const inUse = watch.paths.find(({ slot }) => slot === current)
-    const others = watch.state !== 'alive' || inUse === undefined || this.#silent(inUse, now)
+    const { current, paths } = watch.set
+    const others = watch.state !== 'alive' || current === undefined || !current.usable || current.misses(now) > 0
     // Traffic that comes in proves the peer as well as an echo would; a busy path is still probed now and then for its RTT.
-    for (const path of watch.paths) {
-      if (path === inUse || others || now - path.sentAt >= idleIntervalMs) this.#probe(peer, path, now)
-    }
+    for (const path of paths) if (path === current || (others && path.usable)) this.#probe(peer, path, now)
     if (watch.unansweredSince === 0) watch.unansweredSince = now
     watch.tries++
   }
 
+  /** Sends a probe, unless more has gone there than may before it is proven. */
   #probe(peer: number, path: Path, now: number): void {
-    const token = this.components.randomBytes(TOKEN)
-    path.pending.push({ token, sentAt: now })
-    if (path.pending.length > PENDING) path.pending.shift()
-    path.sentAt = now
+    if (!path.validated) {
+      // An address that the peer itself has named is tried now and then for ever.
+      const rested = path.announced && path.restsUntil > 0 && now >= path.restsUntil
+      if (path.credit < PROBE_BYTES && !rested) {
+        this.components.sink.drop('amplification')
+        path.challenges = CHALLENGES_MAX
+        if (path.restsUntil <= now) path.restsUntil = now + REST_MS
+        return
+      }
+      if (rested) path.restsUntil = now + REST_MS
+      path.credit = Math.max(0, path.credit - PROBE_BYTES)
+    }
+    const token = this.components.randomBytes(PROBE_TOKEN)
+    path.probed(token, now)
+    if (path.pending.length > 0 && now - path.pending[0]!.sentAt > this.#options.deadAfterMs + 2 * path.patience)
+      path.set(path.state === 'unproven' ? 'unproven' : 'dead', 'silent', now)
     this.components.sink.sendProbe(peer, path.slot, token)
   }
 
-  #use(peer: number, watch: Watch, path: Path, now: number): void {
-    const { peers, sink } = this.components
-    const before = peers.addressSlot[peer]
+  #use(peer: number, watch: Watch, path: Path, reason: PathReason, now: number): void {
+    const { peers } = this.components
+    const before = watch.set.current
+    const from = peers.addressSlot[peer]!
+    watch.set.current = path
     peers.addressSlot[peer] = path.slot
     if (path.rttMs > 0) peers.rttMs[peer] = path.rttMs
-    if (before !== path.slot) sink.moved(peer, path.slot, now)
+    for (const each of watch.set.paths) each.betterFor = 0
+    if (from !== path.slot) {
+      path.changed(reason, now)
+      this.#commit(peer, watch, from, path, before?.heardAt ?? -Infinity, reason, now)
+      // By this the peer learns of it, and whether it works.
+      if (from >= 0) {
+        this.#probe(peer, path, now)
+        this.#schedule(watch, now + path.patience)
+      }
+    }
     this.#schedule(watch, now + this.#options.activeIntervalMs)
+  }
+
+  #commit(
+    peer: number,
+    watch: Watch,
+    from: number,
+    path: Path,
+    heardAt: number,
+    reason: PathReason,
+    now: number,
+  ): void {
+    const lossy = from >= 0 && !LOSSLESS.has(reason)
+    const commit = { peer, from, to: path.slot, reason, heardAt, lossy }
+    this.components.sink.committed(commit, now)
+    if (!lossy) return
+    watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }
+    if (path.heardAt > heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
+  }
+
+  #settle(watch: Watch, now: number): void {
+    const { moving } = watch
+    watch.moving = undefined
+    if (moving !== undefined) this.components.sink.settled(moving, Math.max(0, now - moving.heardAt))
   }
 
   #setState(peer: number, watch: Watch, state: Liveness, now: number): void {
@@ -401,7 +500,7 @@ export class PathProber {
     let watch = this.#watches.get(peer)
     if (watch === undefined) {
       watch = {
-        paths: [],
+        set: new PathSet(this.components.peers, this.own, this.#options.pathsMax),
         state: 'alive',
         heardAt: now,
         trafficAt: -Infinity,
@@ -411,41 +510,11 @@ export class PathProber {
         idleFor: this.#options.idleIntervalMs,
         unansweredSince: 0,
         tries: 0,
+        moving: undefined,
       }
       this.#watches.set(peer, watch)
       this.#due = undefined
     }
     return watch
   }
-
-  /** The path to the record, made on first sight; the least recently proven unused one gives way when there are too many. */
-  #path(peer: number, watch: Watch, records: Uint8Array, offset: number): Path | undefined {
-    const { addresses, addressSlot } = this.components.peers
-    const known = watch.paths.find((p) => addresses.matches(p.slot, records, offset))
-    if (known !== undefined) return known
-    if (watch.paths.length >= this.#options.pathsMax) {
-      const unused = watch.paths.filter((p) => p.slot !== addressSlot[peer]).sort((a, b) => a.provenAt - b.provenAt)[0]
-      if (unused === undefined) return undefined
-      addresses.release(unused.slot)
-      watch.paths.splice(watch.paths.indexOf(unused), 1)
-    }
-    const slot = addresses.acquire(records.subarray(offset, offset + ADDRESS_RECORD))
-    if (slot < 0) return undefined
-    const path: Path = {
-      slot,
-      provenAt: 0,
-      rttMs: 0,
-      pending: [],
-      sentAt: -Infinity,
-      trafficAt: -Infinity,
-      challenges: 0,
-    }
-    watch.paths.push(path)
-    return path
-  }
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  for (let i = 0; i < TOKEN; i++) if (a[i] !== b[i]) return false
-  return true
 }

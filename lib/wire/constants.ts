@@ -48,6 +48,8 @@ export const Kind = {
   /** Which of these flows are still there? And the answer. See lib/flow/confirmation.ts. */
   confirm: 11,
   confirmed: 12,
+  /** The sender's addresses have changed, or the receipt of that: see lib/wire/move.ts. */
+  move: 13,
 } as const
 export type Kind = (typeof Kind)[keyof typeof Kind]
 /** High four bits of the kind byte. */

@@ -52,6 +52,8 @@ export const dropReasons = [
   // an OPEN that was answered with where else the service is, or with: ask again
   'moved',
   'loading',
+  // a MOVE that is older than another one of the same host
+  'stale-move',
 ] as const
 
 export type DropReason = (typeof dropReasons)[number]

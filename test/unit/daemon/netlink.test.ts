@@ -141,13 +141,18 @@ test('where others can reach this host', async (t) => {
   const pools = ['198.18.0.0/15', 'fd12:3456:789a::/48']
   const locators = (...locals: { address: string; port: number }[]) => ownLocators(locals, links, 'over0', pools)
   t.strictSame(locators({ address: '0.0.0.0', port: 7 }, { address: '::', port: 8 }), [
-    { address: '10.0.0.1', port: 7 },
-    { address: '2001:db8:2::', port: 8 },
-    { address: '2001:db8:1::', port: 8 },
+    { address: '10.0.0.1', port: 7, deprecated: false },
+    { address: '2001:db8:2::', port: 8, deprecated: false },
+    { address: '2001:db8:1::', port: 8, deprecated: false },
+    { address: '2001:db8:5::', port: 8, deprecated: true },
   ])
   t.strictSame(locators({ address: '192.0.2.9', port: 7 }, { address: '192.0.2.9', port: 7 }), [
-    { address: '192.0.2.9', port: 7 },
+    { address: '192.0.2.9', port: 7, deprecated: false },
   ])
   apply(links, linkBytes(3, 'eth1', WELL), linkBytes(2, 'eth0', UP))
-  t.strictSame(locators({ address: '0.0.0.0', port: 7 }), [{ address: '10.0.1.1', port: 7 }], 'the cable was moved')
+  t.strictSame(
+    locators({ address: '0.0.0.0', port: 7 }),
+    [{ address: '10.0.1.1', port: 7, deprecated: false }],
+    'the cable was moved',
+  )
 })

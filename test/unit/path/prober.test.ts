@@ -1,7 +1,9 @@
 import { test } from 'tap'
+import { PROBE_BYTES } from '../../../lib/path/cadence.js'
 import { decodeLocator, encodeLocator, formatLocator } from '../../../lib/path/locator.js'
 import { PeerTable } from '../../../lib/path/peers.js'
-import { PathProber, proberDefaults, type ProberOptions } from '../../../lib/path/prober.js'
+import { PathProber } from '../../../lib/path/prober.js'
+import { proberDefaults, type ProberOptions } from '../../../lib/path/prober-options.js'
 import { hostId } from '../../../lib/wire/ids.js'
 
 const OLD = '10.0.0.1:7474'
@@ -16,19 +18,23 @@ function record(place: string): Uint8Array {
 /** A prober with one peer that answers after `delay` from where it is, unless it is silent. */
 class World {
   now = 1_000
-  readonly peers = new PeerTable(hostId(new Uint8Array(32).fill(1)), 8)
-  readonly peer = this.peers.add(hostId(new Uint8Array(32).fill(2)))
+  readonly peers
+  readonly peer
   readonly prober: PathProber
   readonly probes: { readonly at: number; readonly to: string; readonly token: Uint8Array }[] = []
   readonly events: string[] = []
   /** Where the peer is; undefined: nowhere. */
   home: string | undefined = OLD
   delay = 10
+  /** Places where it answers too, or later, with the time that takes. */
+  delays: Record<string, number> = {}
   lose: (probe: number) => boolean = () => false
   #token = 0
   #echoes: { readonly at: number; readonly from: string; readonly token: Uint8Array }[] = []
 
-  constructor(options: Partial<ProberOptions> = {}) {
+  constructor(options: Partial<ProberOptions> = {}, self = 1) {
+    this.peers = new PeerTable(hostId(new Uint8Array(32).fill(self)), 8)
+    this.peer = this.peers.add(hostId(new Uint8Array(32).fill(2)))
     this.prober = new PathProber(
       {
         peers: this.peers,
@@ -36,7 +42,9 @@ class World {
         sink: {
           sendProbe: (_peer, slot, token) => this.#sent(this.place(slot), token.slice()),
           liveness: (_peer, state, now) => this.events.push(`${state} ${now}`),
-          moved: (_peer, slot, now) => this.events.push(`moved ${this.place(slot)} ${now}`),
+          committed: ({ to, reason }, now) => this.events.push(`moved ${this.place(to)} ${now} ${reason}`),
+          settled: ({ reason }, stall) => this.events.push(`settled ${stall} ${reason}`),
+          drop: (reason) => this.events.push(reason),
         },
       },
       options,
@@ -78,8 +86,11 @@ class World {
 
   #sent(to: string, token: Uint8Array): void {
     this.probes.push({ at: this.now, to, token })
-    if (to !== this.home || this.lose(this.probes.length)) return
-    this.#echoes.push({ at: this.now + this.delay, from: to, token })
+    const several = Object.keys(this.delays).length > 0
+    const delay = several ? this.delays[to] : to === this.home ? this.delay : undefined
+    if (delay === undefined || this.lose(this.probes.length)) return
+    this.#echoes.push({ at: this.now + delay, from: to, token })
+    this.#echoes.sort((a, b) => a.at - b.at)
   }
 }
 
@@ -211,7 +222,7 @@ test('no answer to a probe: others follow once it is overdue, fewer later, and o
   t.equal(w.prober.liveness(w.peer), 'dead')
   t.ok(times(OLD).length <= 10 + 5_000 / activeIntervalMs, `${times(OLD).length} probes`)
   w.home = NEW
-  w.runFor(activeIntervalMs + w.delay)
+  w.runFor(5_000 + w.delay)
   t.equal(w.current, NEW)
   t.end()
 })
@@ -291,7 +302,7 @@ test('frames from a new address move nothing until a probe of ours has come back
   w.now += 20
   w.echo(NEW, w.probes[0]!.token)
   t.equal(w.current, NEW)
-  t.strictSame(w.events, [`moved ${NEW} ${w.now}`])
+  t.strictSame(w.events, [`moved ${NEW} ${w.now} peer-moved`, 'settled 490 peer-moved'])
   t.equal(w.peers.rttMs[w.peer], 20, 'the round trip is the new path’s')
   t.end()
 })
@@ -464,7 +475,7 @@ test('what is not watched is left alone', (t) => {
   w.prober.active(w.peer, w.now)
   w.prober.suspect(w.peer, w.now)
   w.prober.forget(w.peer)
-  t.equal(w.prober.slotOf(w.peer, record(OLD), 0), -1)
+  t.equal(w.prober.slotOf(w.peer, record(OLD), 0, w.now), -1)
   t.strictSame(w.prober.paths(w.peer), [])
   t.equal(w.prober.nextTimeout(), Infinity)
   t.equal(w.probes.length, 0)
@@ -486,7 +497,7 @@ test('a forgotten peer has no path, and none of its addresses is held', (t) => {
 test('answers go to where a question came from, be it new', (t) => {
   const w = new World()
   w.prober.established(w.peer, record(OLD), w.now)
-  t.equal(w.place(w.prober.slotOf(w.peer, record(NEW), 0)), NEW)
+  t.equal(w.place(w.prober.slotOf(w.peer, record(NEW), 0, w.now)), NEW)
   t.equal(w.current, OLD)
   t.end()
 })
@@ -494,7 +505,7 @@ test('answers go to where a question came from, be it new', (t) => {
 test("when the host's links change, all paths of a peer that matters are probed at once", (t) => {
   const w = new World()
   w.prober.established(w.peer, record(OLD), w.now)
-  w.prober.candidate(w.peer, record(NEW), w.now)
+  w.prober.candidate(w.peer, record(NEW), w.now, 1_000)
   w.runFor(2 * idleIntervalMs)
   const idle = w.probes.length
   w.prober.linksChanged(w.now)
@@ -509,5 +520,83 @@ test("when the host's links change, all paths of a peer that matters are probed 
     w.probes.slice(before).map(({ at, to }) => [at, to]),
     [OLD, NEW].map((place) => [w.now, place]),
   )
+  t.end()
+})
+
+/** A world in which the peer answers at both places, the second one after `delay`. */
+function twoHomes(delay: number, self = 1): World {
+  const w = new World({}, self)
+  w.delays = { [OLD]: 10, [NEW]: delay }
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.candidate(w.peer, record(NEW), w.now, 1_000)
+  w.prober.active(w.peer, w.now)
+  return w
+}
+
+test('a standby is kept warm while the peer matters, and taken when the path in use is silent', (t) => {
+  const w = twoHomes(10)
+  w.runFor(30_000)
+  t.equal(w.current, OLD)
+  const beside = w.probes.filter(({ to, at }) => to === NEW && at > 10_000).length
+  t.ok(beside >= 10 && beside <= 20, `${beside} probes in 20 s`)
+  delete w.delays[OLD]
+  const at = w.now
+  for (let ms = 0; ms < 1_000 && w.current === OLD; ms += 10) {
+    w.prober.active(w.peer, w.now)
+    w.runFor(10)
+  }
+  t.equal(w.current, NEW)
+  t.ok(w.now - at <= 300, `after ${w.now - at} ms`)
+  t.ok(w.events.some((event) => event.startsWith(`moved ${NEW}`) && event.endsWith('silent')))
+  t.notOk(
+    w.events.some((event) => event.startsWith('dead') || event.startsWith('doubtful')),
+    'before anybody doubts the peer',
+  )
+  t.end()
+})
+
+test('of two paths that work the one in use stays, unless the other is clearly better for long; one end decides', (t) => {
+  for (const [self, delay, place] of [
+    [1, 9, OLD],
+    [3, 9, OLD],
+    [3, 2, OLD],
+    [1, 2, NEW],
+  ] as const) {
+    const w = twoHomes(delay, self)
+    for (let s = 0; s < 20; s++) {
+      w.prober.active(w.peer, w.now)
+      w.runFor(1_000)
+    }
+    t.equal(w.current, place, `host ${self}, ${delay} ms`)
+  }
+  t.end()
+})
+
+test('a path whose address is about to go is left before it goes', (t) => {
+  const w = twoHomes(50)
+  w.runFor(1_000)
+  t.equal(w.current, OLD)
+  w.prober.candidate(w.peer, record(OLD), w.now, 0, 'deprecated')
+  w.prober.review(w.peer, w.now)
+  t.equal(w.current, NEW)
+  t.ok(w.events.at(-1)?.endsWith('deprecated'), w.events.at(-1) ?? '')
+  t.end()
+})
+
+test('attack: where a forged source points, no more than three times the bytes go, however long the peer is silent', (t) => {
+  const w = new World()
+  const BYTES = 40
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.prober.heard(w.peer, record(NEW), 0, w.now, true, BYTES)
+  w.home = undefined
+  for (let s = 0; s < 600; s++) {
+    w.prober.active(w.peer, w.now)
+    w.runFor(1_000)
+  }
+  const sent = w.probes.filter(({ to }) => to === NEW).length * PROBE_BYTES
+  t.ok(sent > 0 && sent <= 3 * BYTES, `${sent} bytes for ${BYTES}`)
+  t.equal(w.current, OLD)
   t.end()
 })

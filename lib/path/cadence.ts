@@ -1,0 +1,118 @@
+import { CLEAR_HEADER, INNER_HEADER, PROBE_TOKEN, TAG_LENGTH } from '../wire/constants.js'
+import type { Path } from './path.js'
+import type { PathSet } from './path-set.js'
+import type { PeerTable } from './peers.js'
+import type { ProberOptions } from './prober-options.js'
+import type { Liveness, PathCommit } from './prober-sink.js'
+
+/** What the prober knows of a peer. */
+export interface Watch {
+  readonly set: PathSet
+  state: Liveness
+  /** Last authenticated frame of the peer, over any path; the last one that was no probe of another path and no echo. */
+  heardAt: number
+  trafficAt: number
+  activeUntil: number
+  /** Not later than the next look at the peer. */
+  nextAt: number
+  /** When the peer was probed last. */
+  probedAt: number
+  /** From then to the next one while the peer is idle, ms. */
+  idleFor: number
+  /** First probe sent since the peer was last heard; 0: none outstanding. */
+  unansweredSince: number
+  /** Probes sent since then. */
+  tries: number
+  /** A move of which nothing has been heard yet. */
+  moving: PathCommit | undefined
+}
+
+/** A probe as a datagram, bytes. */
+export const PROBE_BYTES = CLEAR_HEADER + INNER_HEADER + PROBE_TOKEN + 1 + TAG_LENGTH
+/** Between probes of an address that the peer itself has named, when three times what it was named with has gone there, ms. */
+export const REST_MS = 5_000
+/** An echo that takes longer than two round trips and this is overdue. */
+const OVERDUE_MS = 20
+/**
+ * Between probes of a peer that has not answered: the second follows when a round trip and OVERDUE_MS have passed, for it may be lost, the others when the last one is overdue; none
+ * sooner than the first of these two, and none but the first two sooner than the other.
+ */
+const AGAIN_MIN_MS = 40
+const AGAIN_LATER_MS = 100
+/** Challenges of a path, and the time between them: one may be lost, and together they are less than three times what came from there. */
+export const CHALLENGES_MAX = 2
+export const CHALLENGE_MS = 20
+/** Between probes of a path that nobody has proven yet, to an active peer: the first wait, doubled each time. */
+const UNPROVEN_MS = 100
+/** Overdue probes of a path that make it a silent one; and those that do although something comes by it. */
+export const SILENT_AFTER = 2
+export const DEAF_AFTER = 5
+
+/** When a peer and its paths are to be looked at, and probed. All moments in ms. */
+export class Cadence {
+  readonly #peers: PeerTable
+  readonly #options: ProberOptions
+
+  constructor(peers: PeerTable, options: ProberOptions) {
+    this.#peers = peers
+    this.#options = options
+  }
+
+  quiet(peer: number): number {
+    return this.#options.quietMs + this.#peers.rttMs[peer]!
+  }
+
+  nextLook(peer: number, watch: Watch, now: number): number {
+    const { paths, current } = watch.set
+    let next = this.probeAt(peer, watch, now)
+    for (const path of paths) next = Math.min(next, this.challengeAt(path), this.besideAt(watch, path, now))
+    if (paths.length > 1 && current !== undefined && current.state === 'proven') {
+      const [first, decisive] = [current.pending[0], current.pending[SILENT_AFTER - 1]]
+      const at = decisive === undefined ? Infinity : decisive.sentAt + current.patience
+      if (first !== undefined && at > now && current.heardAt <= first.sentAt) next = Math.min(next, at)
+    }
+    if (watch.state === 'dead') return next
+    const { doubtfulAfterMs, deadAfterMs } = this.#options
+    return Math.min(next, this.silentAt(peer, watch, watch.state === 'alive' ? doubtfulAfterMs : deadAfterMs))
+  }
+
+  /** When a probe has been unanswered for so long. */
+  silentAt(peer: number, { unansweredSince }: Watch, after: number): number {
+    return unansweredSince > 0 ? unansweredSince + (after + 2 * this.#peers.rttMs[peer]!) : Infinity
+  }
+
+  /** A peer that has not answered the last probe is probed more closely than an active one: no single loss makes it a doubtful one, and no few a dead one. */
+  probeAt(peer: number, watch: Watch, now: number): number {
+    const { activeIntervalMs, idleIntervalMs } = this.#options
+    const { probedAt, trafficAt, state } = watch
+    if (watch.unansweredSince > 0 && state !== 'dead') {
+      const rtt = this.#peers.rttMs[peer]!
+      const least = watch.tries > 2 ? AGAIN_LATER_MS : AGAIN_MIN_MS
+      const again = Math.max((watch.tries > 1 ? 2 : 1) * rtt + OVERDUE_MS, least)
+      return probedAt + Math.min(again, activeIntervalMs)
+    }
+    if (watch.activeUntil <= now) return probedAt + (state === 'dead' ? idleIntervalMs : watch.idleFor)
+    const next = probedAt + activeIntervalMs
+    // What has come lately, and has stopped.
+    return trafficAt > probedAt ? Math.min(next, trafficAt + this.quiet(peer)) : next
+  }
+
+  /** When a path that the peer prefers, and that was challenged for it, is to be challenged again. */
+  challengeAt(path: Path): number {
+    const open = path.trafficAt > path.provenAt && path.challenges > 0 && path.challenges < CHALLENGES_MAX
+    return open ? path.sentAt + CHALLENGE_MS : Infinity
+  }
+
+  /** When a path beside the one in use is to be probed, so that it is proven when it is needed. */
+  besideAt(watch: Watch, path: Path, now: number): number {
+    if (path === watch.set.current || !path.usable) return Infinity
+    const { standbyActiveMs, standbyIdleMs, idleIntervalMs } = this.#options
+    if (!path.validated && path.credit < PROBE_BYTES)
+      return path.announced ? Math.max(path.restsUntil, path.sentAt + REST_MS) : Infinity
+    if (watch.activeUntil <= now) return path.sentAt + (path.validated ? standbyIdleMs : idleIntervalMs)
+    if (path.state === 'proven') return path.sentAt + Math.max(standbyActiveMs, 10 * path.rttMs)
+    if (path.validated || path.announced)
+      return path.sentAt + Math.min(UNPROVEN_MS * 2 ** Math.min(path.tries, 10) + path.rttMs, idleIntervalMs)
+    return Infinity
+  }
+}

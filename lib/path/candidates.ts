@@ -1,0 +1,84 @@
+import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
+import type { AddressStanding } from './path.js'
+
+/** An address of this host's underlay, as records have it, with whether it lasts. */
+export interface OwnAddress {
+  readonly family: number
+  /** 16 bytes; IPv4 in the first four. */
+  readonly bytes: Uint8Array
+  readonly standing: AddressStanding
+}
+
+const ADDRESS = 8
+
+/**
+ * This host's own addresses. With one a family, paths leave the choice of it to the kernel, which costs nothing and follows changes by itself; with several, each path names its own.
+ */
+export class OwnAddresses {
+  #all: readonly OwnAddress[] = []
+
+  /** Replaces them by those of the address records. */
+  set(records: readonly { readonly record: Uint8Array; readonly deprecated: boolean }[]): void {
+    this.#all = records.map(({ record, deprecated }) => ({
+      family: record[0]!,
+      bytes: record.slice(ADDRESS, ADDRESS_LOCAL),
+      standing: deprecated ? 'deprecated' : 'usable',
+    }))
+  }
+
+  /** Whether paths of the family name their own address. */
+  several(family: number): boolean {
+    let count = 0
+    for (const own of this.#all) if (own.family === family) count++
+    return count > 1
+  }
+
+  /** Of the own address that a record names; 'usable' where it names none, or none is known. */
+  standing(record: Uint8Array, offset = 0): AddressStanding {
+    if (!isPinned(record, offset) || this.#all.length === 0) return 'usable'
+    return this.#find(record[offset]!, record, offset + ADDRESS_LOCAL)?.standing ?? 'gone'
+  }
+
+  has(family: number, bytes: Uint8Array): boolean {
+    return this.#find(family, bytes, 0) !== undefined
+  }
+
+  /** The ways to a peer's address: from each own address of its family, the one that is nearest first. At most `max`. */
+  ways(remote: Uint8Array, max: number): Uint8Array[] {
+    const family = remote[0]!
+    const free = remote.slice(0, ADDRESS_RECORD).fill(0, ADDRESS_LOCAL)
+    if (!this.several(family)) return [free]
+    const address = remote.subarray(ADDRESS, ADDRESS_LOCAL)
+    return this.#all
+      .filter((own) => own.family === family && own.standing === 'usable')
+      .map((own) => ({ own, shared: sharedBits(own.bytes, address) }))
+      .sort((a, b) => b.shared - a.shared)
+      .slice(0, max)
+      .map(({ own }) => {
+        const record = free.slice()
+        record.set(own.bytes, ADDRESS_LOCAL)
+        return record
+      })
+  }
+
+  #find(family: number, bytes: Uint8Array, offset: number): OwnAddress | undefined {
+    return this.#all.find((own) => own.family === family && own.bytes.every((byte, i) => byte === bytes[offset + i]))
+  }
+}
+
+/** Whether the record names an own address. */
+export function isPinned(record: Uint8Array, offset = 0): boolean {
+  for (let i = ADDRESS_LOCAL; i < ADDRESS_RECORD; i++) if (record[offset + i] !== 0) return true
+  return false
+}
+
+/** The record without its own address, as a key. */
+export function remoteKey(record: Uint8Array, offset = 0): string {
+  return String.fromCharCode(...record.subarray(offset, offset + ADDRESS_LOCAL))
+}
+
+/** Bits that two addresses have in common from the front. */
+function sharedBits(a: Uint8Array, b: Uint8Array): number {
+  const at = a.findIndex((byte, i) => byte !== b[i])
+  return at < 0 ? 8 * a.length : 8 * at + Math.clz32(a[at]! ^ b[at]!) - 24
+}

@@ -1,0 +1,223 @@
+import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
+import { isPinned, remoteKey, type OwnAddresses } from './candidates.js'
+import { Path, type AddressStanding } from './path.js'
+import type { PeerTable } from './peers.js'
+
+/** Addresses that a peer says it has, at most. */
+const REMOTES_MAX = 8
+/** A path is left for one that is faster by this share and ms, and loses no more; or that loses so much less. */
+const FASTER_SHARE = 0.8
+const FASTER_MS = 2
+const LOSS_MARGIN = 0.1
+const LOSS_TOLERANCE = 0.03
+/** Probes of both that are compared at least. */
+const SAMPLES_MIN = 4
+
+interface Remote {
+  readonly record: Uint8Array
+  standing: AddressStanding
+}
+
+/** The paths to one peer: from each own address that matters to each of the peer's, bounded. */
+export class PathSet {
+  readonly paths: Path[] = []
+  current: Path | undefined
+  /** Where the peer says that it is, by address; of those that it has left, the last. */
+  readonly #remotes = new Map<string, Remote>()
+
+  constructor(
+    private readonly peers: PeerTable,
+    private readonly own: OwnAddresses,
+    private readonly pathsMax: number,
+  ) {}
+
+  find(records: Uint8Array, offset: number): Path | undefined {
+    const { addresses } = this.peers
+    return this.paths.find((path) => addresses.matches(path.slot, records, offset))
+  }
+
+  /** The path by which something came, made on first sight; an unused one gives way when there are too many. Undefined: there is no room. */
+  cameBy(records: Uint8Array, offset: number, now: number): Path | undefined {
+    const known = this.find(records, offset)
+    if (known !== undefined) return known
+    if (this.paths.length >= this.pathsMax && !this.#makeRoom(true)) return undefined
+    const record = records.slice(offset, offset + ADDRESS_RECORD)
+    const local = isPinned(record) ? record.slice(ADDRESS_LOCAL) : undefined
+    if (local === undefined || !this.own.several(record[0]!) || !this.own.has(record[0]!, local))
+      record.fill(0, ADDRESS_LOCAL)
+    const path = this.#add(record, now)
+    if (path !== undefined) path.localSeen = local
+    return path
+  }
+
+  /** The peer says that it is there, and how long. Returns the paths to there that are new. */
+  offer(record: Uint8Array, standing: AddressStanding, now: number): Path[] {
+    const key = remoteKey(record)
+    this.#remotes.delete(key)
+    this.#remotes.set(key, { record, standing })
+    if (this.#remotes.size > REMOTES_MAX) {
+      const oldest = [...this.#remotes].find(([, remote]) => remote.standing === 'gone') ?? [...this.#remotes][0]
+      if (oldest !== undefined) this.#remotes.delete(oldest[0])
+    }
+    for (const path of this.paths) {
+      if (this.#keyOf(path) !== key) continue
+      path.remote = standing
+      path.announced = true
+    }
+    return standing === 'usable' ? this.#waysTo(record, now) : []
+  }
+
+  /** The peer names these addresses, and none of those besides that it named before. */
+  announced(records: readonly Uint8Array[], now: number): void {
+    const keys = new Set(records.map((record) => remoteKey(record)))
+    for (const [key, { record, standing }] of [...this.#remotes])
+      if (standing === 'usable' && !keys.has(key)) this.offer(record, 'deprecated', now)
+  }
+
+  /** Own addresses have changed. Returns whether the address slot of the path in use is another one now. */
+  review(now: number): boolean {
+    const before = this.current?.slot
+    for (const path of [...this.paths]) this.#repin(path, now)
+    for (const { record, standing } of this.#remotes.values()) if (standing === 'usable') this.#waysTo(record, now)
+    if (this.current !== undefined) this.#waysTo(this.recordOf(this.current), now)
+    return this.current?.slot !== before
+  }
+
+  /** The best path but the one in use that is proven. */
+  standby(): Path | undefined {
+    return this.#best((path) => path.proven)
+  }
+
+  /** The best path by which frames may go although nothing is proven about it: to where the peer is known to be. */
+  hope(): Path | undefined {
+    return this.#best((path) => path.usable && path.validated && path.state !== 'dead')
+  }
+
+  /** No address of the path in use is any good: it goes as the kernel chooses. Returns whether it has changed. */
+  unpin(): boolean {
+    const path = this.current
+    return path !== undefined && this.#reslot(path, undefined)
+  }
+
+  /** Whether it is worth while to leave the path in use for this one, both of which work. */
+  isBetter(path: Path): boolean {
+    const { current } = this
+    if (current === undefined || path.samples < SAMPLES_MIN || current.samples < SAMPLES_MIN) return false
+    if (!path.lasting && current.lasting) return false
+    const faster = path.rttMs < current.rttMs * FASTER_SHARE && path.rttMs < current.rttMs - FASTER_MS
+    if (faster && path.loss <= current.loss + LOSS_TOLERANCE) return true
+    return path.loss < current.loss - LOSS_MARGIN && path.rttMs < 1.5 * current.rttMs + FASTER_MS
+  }
+
+  recordOf(path: Path): Uint8Array {
+    return this.peers.addresses.record(path.slot)
+  }
+
+  release(): void {
+    for (const path of this.paths) this.peers.addresses.release(path.slot)
+    this.paths.length = 0
+    this.current = undefined
+  }
+
+  #best(fits: (path: Path) => boolean): Path | undefined {
+    let best: Path | undefined
+    for (const path of this.paths) {
+      if (path === this.current || !fits(path)) continue
+      if (best === undefined || isPreferred(path, best)) best = path
+    }
+    return best
+  }
+
+  #waysTo(remote: Uint8Array, now: number): Path[] {
+    const made: Path[] = []
+    for (const record of this.own.ways(remote, this.pathsMax)) {
+      if (this.#exact(record) !== undefined) continue
+      if (this.paths.length >= this.pathsMax && !this.#makeRoom(false)) break
+      const path = this.#add(record, now)
+      if (path === undefined) break
+      path.announced = true
+      made.push(path)
+    }
+    return made
+  }
+
+  #add(record: Uint8Array, now: number): Path | undefined {
+    const slot = this.peers.addresses.acquire(record)
+    if (slot < 0) return undefined
+    const path = new Path(slot, now)
+    const key = remoteKey(record)
+    path.local = this.own.standing(record)
+    path.remote = this.#remotes.get(key)?.standing ?? 'usable'
+    path.announced = this.#remotes.has(key)
+    // That the peer is there does not depend on where we send from.
+    path.validated = this.paths.some((other) => other.validated && this.#keyOf(other) === key)
+    this.paths.push(path)
+    return path
+  }
+
+  /** Removes a path of least use; false: there is none. `any`: also one that is proven. */
+  #makeRoom(any: boolean): boolean {
+    const spare = this.paths
+      .filter((path) => path !== this.current && (any || !path.proven))
+      .sort((a, b) => Number(a.usable) - Number(b.usable) || a.provenAt - b.provenAt)[0]
+    if (spare !== undefined) this.#drop(spare)
+    return spare !== undefined
+  }
+
+  #drop(path: Path): void {
+    this.peers.addresses.release(path.slot)
+    this.paths.splice(this.paths.indexOf(path), 1)
+  }
+
+  /** Paths name their own address while there are several, and only then. */
+  #repin(path: Path, now: number): void {
+    const record = this.recordOf(path)
+    const several = this.own.several(record[0]!)
+    const pinned = isPinned(record)
+    if (several && !pinned && path.localSeen !== undefined && this.own.has(record[0]!, path.localSeen)) {
+      if (!this.#reslot(path, path.localSeen) && path !== this.current) return this.#drop(path)
+    } else if (!several && pinned && this.own.standing(record) !== 'gone') this.#reslot(path, undefined)
+    const standing = this.own.standing(this.recordOf(path))
+    if (standing === path.local) return
+    path.local = standing
+    if (standing === 'gone') path.set('dead', 'address-gone', now)
+  }
+
+  /** Gives the path another own address, or none; false: nothing has changed, as there is no room or there is such a path already. */
+  #reslot(path: Path, local: Uint8Array | undefined): boolean {
+    const { addresses } = this.peers
+    const record = this.recordOf(path)
+    record.fill(0, ADDRESS_LOCAL)
+    if (local !== undefined) record.set(local, ADDRESS_LOCAL)
+    const same = this.#exact(record)
+    if (same === path) return false
+    if (same !== undefined) {
+      if (path !== this.current) return false
+      this.#drop(same)
+    }
+    const slot = addresses.acquire(record)
+    if (slot < 0) return false
+    addresses.release(path.slot)
+    path.slot = slot
+    path.local = this.own.standing(record)
+    return true
+  }
+
+  #exact(record: Uint8Array): Path | undefined {
+    return this.paths.find((path) => this.recordOf(path).every((byte, i) => byte === record[i]))
+  }
+
+  #keyOf(path: Path): string {
+    return remoteKey(this.peers.addresses.records, path.slot * ADDRESS_RECORD)
+  }
+}
+
+function isPreferred(a: Path, b: Path): boolean {
+  if (a.lasting !== b.lasting) return a.lasting
+  return costOf(a) < costOf(b)
+}
+
+/** ms that a frame takes, with what a lost one costs. */
+function costOf(path: Path): number {
+  return path.rttMs + path.loss * 400
+}

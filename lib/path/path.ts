@@ -1,0 +1,176 @@
+/** Why a path is in the state it is in, or was taken into use. One closed list for log, metrics and display; append only. */
+export const pathReasons = [
+  /** It was learnt of. */
+  'candidate',
+  /** The handshake came by it. */
+  'established',
+  /** Our probe came back. */
+  'proven',
+  /** Probes stay unanswered. */
+  'silent',
+  /** An address of this host, or of the peer, is gone. */
+  'address-gone',
+  /** An address is about to go. */
+  'deprecated',
+  /** Clearly better than the one that was in use. */
+  'better',
+  /** The peer sends from there. */
+  'peer-moved',
+  /** This host's links or addresses have changed. */
+  'links-changed',
+] as const
+export type PathReason = (typeof pathReasons)[number]
+
+/** unproven: no probe has come back yet. suspect: one is overdue. dead: none has for long, or an address of it is gone. */
+export type PathState = 'unproven' | 'proven' | 'suspect' | 'dead'
+
+export interface Probe {
+  readonly token: Uint8Array
+  readonly sentAt: number
+}
+
+/** Probes remembered until they come back, so that a round trip longer than the interval is still measured. */
+const PENDING_MAX = 16
+/** Probes over which the loss is counted. */
+const WINDOW = 32
+/** An echo that takes longer than a round trip, four times its usual deviation and this is overdue. */
+const OVERDUE_MS = 20
+
+/** One way to a peer: from an own address, or as the kernel chooses, to one of the peer's. What is measured of it, and what it is good for. */
+export class Path {
+  state: PathState = 'unproven'
+  reason: PathReason = 'candidate'
+  /** Changes of state and use. */
+  changes = 0
+  /** When our probe was last echoed from there; 0: never. */
+  provenAt = 0
+  /** Somebody answers there: other frames than probes may go there. */
+  validated = false
+  /** Bytes that may go there until then. */
+  credit = 0
+  /** Until when nothing goes there for want of credit; 0: there was no want yet. */
+  restsUntil = 0
+  /** The peer has said that it is there. */
+  announced = false
+  /** Probes since it was last proven. */
+  tries = 0
+  /** Smoothed round trip and its mean deviation, ms; 0: not measured. */
+  rttMs = 0
+  rttVarMs = 0
+  samples = 0
+  /** Probes not yet echoed, newest last. */
+  readonly pending: Probe[] = []
+  sentAt = -Infinity
+  /** When anything authentic last came from there, and what the peer sends the way that it prefers. */
+  heardAt = -Infinity
+  trafficAt = -Infinity
+  /** Probes of a path that the peer has come to prefer, since it last did and as none has come back. */
+  challenges = 0
+  /** The peer is about to leave this address, or has left it; likewise this host its own. */
+  remote: AddressStanding = 'usable'
+  local: AddressStanding = 'usable'
+  /** Own address to which what comes from there comes, as records have it. */
+  localSeen: Uint8Array | undefined
+  /** How often in a row it was better than the one in use. */
+  betterFor = 0
+  /** A bit a probe, the newest lowest: 1 lost. */
+  #lost = 0
+  #counted = 0
+
+  constructor(
+    /** Address slot: the pair of addresses. */
+    public slot: number,
+    public changedAt: number,
+  ) {}
+
+  /** Neither end has given up its address. */
+  get usable(): boolean {
+    return this.remote !== 'gone' && this.local !== 'gone'
+  }
+  /** Neither end is about to. */
+  get lasting(): boolean {
+    return this.remote === 'usable' && this.local === 'usable'
+  }
+  get proven(): boolean {
+    return this.state === 'proven' && this.usable
+  }
+  /** Share of the last probes that did not come back. */
+  get loss(): number {
+    let lost = 0
+    for (let bits = this.#lost; bits !== 0; bits &= bits - 1) lost++
+    return this.#counted === 0 ? 0 : lost / this.#counted
+  }
+
+  set(state: PathState, reason: PathReason, now: number): void {
+    if (this.state === state) return
+    this.state = state
+    this.changed(reason, now)
+  }
+
+  changed(reason: PathReason, now: number): void {
+    this.reason = reason
+    this.changedAt = now
+    this.changes++
+  }
+
+  probed(token: Uint8Array, now: number): void {
+    this.tries++
+    this.pending.push({ token, sentAt: now })
+    if (this.pending.length > PENDING_MAX) {
+      this.pending.shift()
+      this.#count(true)
+    }
+    this.sentAt = now
+  }
+
+  /** The probe with this token has come back: when it was sent; undefined: there is none. Those before it count as lost. */
+  echoed(token: Uint8Array, now: number): number | undefined {
+    const index = this.pending.findIndex((probe) => sameBytes(probe.token, token))
+    if (index < 0) return undefined
+    const { sentAt } = this.pending[index]!
+    for (let i = 0; i < index; i++) this.#count(true)
+    this.#count(false)
+    this.pending.splice(0, index + 1)
+    const sample = Math.max(now - sentAt, 0.01)
+    const deviation = this.rttMs === 0 ? sample / 8 : Math.abs(sample - this.rttMs)
+    this.rttVarMs = this.samples === 0 ? deviation : this.rttVarMs * 0.75 + deviation * 0.25
+    this.rttMs = this.rttMs === 0 ? sample : this.rttMs * 0.875 + sample * 0.125
+    this.samples++
+    this.provenAt = now
+    this.validated = true
+    this.challenges = 0
+    this.tries = 0
+    return sentAt
+  }
+
+  /** ms after which an echo is overdue. */
+  get patience(): number {
+    return this.rttMs + Math.max(this.rttMs, 4 * this.rttVarMs) + OVERDUE_MS
+  }
+
+  /** Probes of which the echo is overdue. */
+  misses(now: number): number {
+    const latest = now - this.patience
+    let misses = 0
+    while (misses < this.pending.length && this.pending[misses]!.sentAt <= latest) misses++
+    return misses
+  }
+
+  /** Its pending probes are of no account: the way they went is another one now. */
+  forgetProbes(): void {
+    this.pending.length = 0
+    this.sentAt = -Infinity
+  }
+
+  #count(lost: boolean): void {
+    this.#lost = ((this.#lost << 1) | Number(lost)) >>> 0
+    if (this.#counted < WINDOW) this.#counted++
+  }
+}
+
+export type AddressStanding = 'usable' | 'deprecated' | 'gone'
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
+}

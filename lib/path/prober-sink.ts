@@ -1,0 +1,46 @@
+import type { DropReason } from '../wire/drop.js'
+import type { PathReason, PathState } from './path.js'
+
+/** Of a peer: probes are answered; one has been unanswered for long; nothing is heard of it any more. */
+export type Liveness = 'alive' | 'doubtful' | 'dead'
+
+/** Frames of a peer go another way from now on. */
+export interface PathCommit {
+  readonly peer: number
+  /** Address slots; `from`: -1 when they had none. The same twice: where from they go has changed, as the kernel chooses it. */
+  readonly from: number
+  readonly to: number
+  readonly reason: PathReason
+  /** When anything last came by the old way, ms; -Infinity: nothing has. */
+  readonly heardAt: number
+  /** What went the old way lately may be lost. */
+  readonly lossy: boolean
+}
+
+export interface ProberSink {
+  /** Seal and send a probe frame to this address slot. */
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void
+  /** The peer's liveness changed. */
+  liveness(peer: number, state: Liveness, now: number): void
+  /** Frames of the peer go another way now; `PeerTable.addressSlot` says so already. */
+  committed(commit: PathCommit, now: number): void
+  /** The first frame has come by the way to which the peer's frames were moved: ms since the last one by the old way. */
+  settled(commit: PathCommit, stallMs: number): void
+  drop(reason: DropReason): void
+}
+
+/** What is known of a path, for display. */
+export interface PathView {
+  readonly slot: number
+  readonly state: PathState
+  readonly inUse: boolean
+  /** ms; 0: not measured. */
+  readonly rttMs: number
+  readonly rttVarMs: number
+  /** Share of the last probes. */
+  readonly loss: number
+  readonly provenAt: number
+  readonly reason: PathReason
+  readonly changedAt: number
+  readonly changes: number
+}

@@ -1,0 +1,69 @@
+import { test } from 'tap'
+import { Path } from '../../../lib/path/path.js'
+
+const token = (n: number) => new Uint8Array(16).fill(n)
+
+test('a round trip is what its own probe took; the ones before it count as lost', async (t) => {
+  const path = new Path(1, 0)
+  path.probed(token(1), 100)
+  path.probed(token(2), 200)
+  t.equal(path.echoed(token(9), 205), undefined, 'nobody sent that')
+  t.equal(path.echoed(token(2), 210), 200)
+  t.equal(path.rttMs, 10)
+  t.equal(path.loss, 0.5)
+  t.equal(path.echoed(token(1), 211), undefined, 'a token is good once, and never behind a later one')
+  t.equal(path.echoed(token(2), 211), undefined)
+  t.ok(path.validated)
+  t.equal(path.provenAt, 210)
+  t.strictSame(path.pending, [])
+})
+
+test('the round trip is smoothed, and so is its deviation', async (t) => {
+  const path = new Path(1, 0)
+  const rtts = [80, 80, 160, 80, 80]
+  for (const [i, rtt] of rtts.entries()) {
+    path.probed(token(i), 1_000 * i)
+    path.echoed(token(i), 1_000 * i + rtt)
+  }
+  t.ok(path.rttMs > 80 && path.rttMs < 95, `${path.rttMs}`)
+  t.ok(path.rttVarMs > 5 && path.rttVarMs < 40, `${path.rttVarMs}`)
+  t.equal(path.samples, rtts.length)
+})
+
+test('an echo is overdue after two round trips and a little, or what it deviates by', async (t) => {
+  const path = new Path(1, 0)
+  path.probed(token(1), 0)
+  path.echoed(token(1), 100)
+  path.probed(token(2), 1_000)
+  path.probed(token(3), 1_050)
+  t.equal(path.misses(1_000 + path.patience - 1), 0)
+  t.equal(path.misses(1_000 + path.patience), 1)
+  t.equal(path.misses(1_050 + path.patience), 2)
+  t.ok(path.patience >= 200 && path.patience < 300, `${path.patience}`)
+  path.forgetProbes()
+  t.equal(path.misses(10_000), 0)
+})
+
+test('what is remembered is bounded, and the loss is of the last 32 probes', async (t) => {
+  const path = new Path(1, 0)
+  for (let i = 0; i < 100; i++) path.probed(token(i), i)
+  t.equal(path.pending.length, 16)
+  t.equal(path.loss, 1)
+  for (let i = 0; i < 40; i++) {
+    path.probed(token(200), 1_000 + i)
+    path.echoed(token(200), 1_001 + i)
+  }
+  t.equal(path.loss, 0)
+})
+
+test('what either end gives up is of no use, what it is about to give up does not last', async (t) => {
+  const path = new Path(1, 0)
+  path.set('proven', 'proven', 5)
+  t.match(path, { proven: true, lasting: true, reason: 'proven', changedAt: 5, changes: 1 })
+  path.set('proven', 'silent', 6)
+  t.match(path, { reason: 'proven', changes: 1 }, 'no change')
+  path.remote = 'deprecated'
+  t.match(path, { proven: true, usable: true, lasting: false })
+  path.local = 'gone'
+  t.match(path, { proven: false, usable: false })
+})
