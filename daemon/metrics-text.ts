@@ -33,6 +33,12 @@ const explained: Readonly<Record<string, string>> = {
   wireAgainOverruns: 'Moves after which some of what was to be sent again was not kept any more',
   expressPacketsOut: 'Packets of own programs that came alone and passed without the event loop',
   expressPacketsIn: 'Packets to own programs that came alone and passed without the event loop',
+  movesReceived: 'Messages of hosts whose addresses have changed',
+  pathCommitsSilent: 'Paths that were left because their probes stayed unanswered',
+  pathCommitsAddressGone: 'Paths that were left because an address of them was gone',
+  pathCommitsDeprecated: 'Paths that were left because an address of them was about to go',
+  pathCommitsBetter: 'Paths that were left for a clearly better one',
+  pathCommitsPeerMoved: 'Paths that were left because the other host sends from elsewhere',
   piecesOut: 'Pieces of datagrams that were too large for their path',
   tooBig: 'Packets that were answered with "too big"',
 }

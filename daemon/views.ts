@@ -3,8 +3,10 @@
 import type { AeadName } from '../lib/crypto/codec.js'
 import type { FlowSnapshot } from '../lib/flow/flow-snapshot.js'
 import type { Host } from '../lib/host/host.js'
-import { decodeLocator, formatLocator, type Locator } from '../lib/path/locator.js'
+import { decodeLocal, decodeLocator, formatLocator, type Locator } from '../lib/path/locator.js'
+import { pathReasons } from '../lib/path/path.js'
 import { SELF } from '../lib/path/peers.js'
+import { ADDRESS_LOCAL } from '../lib/wire/batch.js'
 import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
 import type { DialledTarget } from '../lib/flow/environment.js'
 import { isInstanceRule, type Instance as CatalogueInstance, type ServiceView } from '../lib/service/catalogue.js'
@@ -124,6 +126,11 @@ export function statusView(daemon: Viewed): StatusResponse {
       wireDatagramsIn: dataPath.datagramsIn,
       wireBytesIn: dataPath.bytesIn,
       wireFramesFailed: framesFailed,
+      movesReceived: host.peering.rebinding.received,
+      ...prefixed(
+        'pathCommits',
+        Object.fromEntries(pathReasons.map((reason) => [reason, host.prober.commits.get(reason) ?? 0])),
+      ),
       ...prefixed('query', host.whereabouts.asking.counters),
       ...prefixed('directory', host.directory.counters),
     },
@@ -341,20 +348,32 @@ export function pathsView(daemon: Viewed): PathInfo[] {
   const { host, names } = daemon
   const now = monotonicNow()
   return peersUp(daemon).flatMap((peer) =>
-    host.prober.paths(peer).map(({ slot, rttMs, provenAt }) => {
-      const remote = decodeLocator(host.peers.addresses.record(slot))
-      return {
-        host: names.peer(peer) ?? '?',
-        hostId: host.peers.hostId(peer),
-        local: daemon.underlay.locals.map(formatLocator)[0] ?? '',
-        remote: remote === undefined ? '' : formatLocator(remote),
-        state: provenAt > 0 ? ('proven' as const) : ('probing' as const),
-        inUse: slot === host.peers.addressSlot[peer],
-        rttMs: rttMs > 0 ? rttMs : null,
-        lossPercent: null,
-        mtu: host.peers.pathMtu[peer]! || 1500,
-        lastHeardMs: provenAt > 0 ? now - provenAt : null,
-      }
-    }),
+    host.prober
+      .paths(peer)
+      .map(({ slot, state, inUse, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }) => {
+        const record = host.peers.addresses.record(slot)
+        const remote = decodeLocator(record)
+        const bound = daemon.underlay.locals.find(({ address }) => address.includes(':') === (record[0] === 6))
+        const seen = record.slice()
+        if (localSeen !== undefined) seen.set(localSeen, ADDRESS_LOCAL)
+        const port = bound?.port ?? 0
+        const local = decodeLocal(record, port) ?? decodeLocal(seen, port) ?? bound
+        return {
+          host: names.peer(peer) ?? '?',
+          hostId: host.peers.hostId(peer),
+          local: local === undefined ? '' : formatLocator(local),
+          remote: remote === undefined ? '' : formatLocator(remote),
+          state,
+          inUse,
+          rttMs: rttMs > 0 ? rttMs : null,
+          rttVarMs: rttMs > 0 ? rttVarMs : null,
+          lossPercent: rttMs > 0 ? loss * 100 : null,
+          mtu: host.peers.pathMtu[peer]! || 1500,
+          lastHeardMs: provenAt > 0 ? now - provenAt : null,
+          reason,
+          changedMs: now - changedAt,
+          changes,
+        }
+      }),
   )
 }

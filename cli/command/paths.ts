@@ -15,17 +15,21 @@ export function addPaths(program: Command, finish: Finish): void {
       else if (answer.paths.length === 0) print('no paths')
       else {
         printTable(
-          ['HOST', 'LOCAL', 'REMOTE', 'STATE', 'USED', 'RTT', 'LOSS %', 'MTU'],
-          answer.paths.map(({ host: name, local, remote, state, inUse, rttMs, lossPercent, mtu }) => [
-            name,
-            local,
-            remote,
-            state,
-            inUse ? 'yes' : 'no',
-            rttMs === null ? '-' : formatMs(rttMs),
-            lossPercent,
-            mtu,
-          ]),
+          ['HOST', 'LOCAL', 'REMOTE', 'STATE', 'USED', 'RTT', 'LOSS %', 'MTU', 'SINCE', 'WHY'],
+          answer.paths.map(
+            ({ host: name, local, remote, state, inUse, rttMs, lossPercent, mtu, changedMs, reason }) => [
+              name,
+              local,
+              remote,
+              state,
+              inUse ? 'yes' : 'no',
+              rttMs === null ? '-' : formatMs(rttMs),
+              lossPercent === null ? '-' : Math.round(lossPercent),
+              mtu,
+              formatMs(changedMs),
+              reason,
+            ],
+          ),
         )
       }
       finish()

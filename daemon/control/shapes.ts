@@ -3,6 +3,7 @@
 // or none. Lists are in a stable order that the daemon chooses (by name, own host first).
 
 import { z } from 'zod'
+import { pathReasons } from '../../lib/path/path.js'
 
 const count = z.number().nonnegative()
 
@@ -198,12 +199,19 @@ export const pathShape = z.object({
   hostId: z.string(),
   local: z.string(),
   remote: z.string(),
-  state: z.enum(['probing', 'proven', 'failed']),
+  state: z.enum(['unproven', 'proven', 'suspect', 'dead']),
   inUse: z.boolean(),
   rttMs: z.number().nullable(),
+  /** Mean deviation of the round trip. */
+  rttVarMs: z.number().nullable(),
+  /** Of the last probes, at most 32. */
   lossPercent: z.number().nullable(),
   mtu: z.number(),
   lastHeardMs: z.number().nullable(),
+  /** Why it was last taken into use, or its state changed; how long ago; and how often that has happened. */
+  reason: z.enum(pathReasons),
+  changedMs: z.number(),
+  changes: z.number(),
 })
 export type PathInfo = z.infer<typeof pathShape>
 export const pathsShape = z.object({ paths: z.array(pathShape) })

@@ -496,7 +496,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const locator = decodeLocator(this.peers.addresses.record(to))
     if (locator === undefined || from === to || reason === 'links-changed') return
     this.neighbours.hint(this.peers.hostId(peer), locator, now)
-    events.peer(this.peers.hostId(peer), 'moved', `${formatLocator(locator)}, ${reason}`)
+    const old = from < 0 ? undefined : decodeLocator(this.peers.addresses.record(from))
+    const where = `${old === undefined ? '' : `${formatLocator(old)} → `}${formatLocator(locator)}`
+    events.peer(this.peers.hostId(peer), 'moved', `${where}, ${reason}`)
     events.remember()
   }
 

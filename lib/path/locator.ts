@@ -1,5 +1,5 @@
 import ipaddr from 'ipaddr.js'
-import { ADDRESS_RECORD } from '../wire/batch.js'
+import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 
 /** An underlay address where a host can be reached. `address` is a normal IPv4 or IPv6 literal. */
 export interface Locator {
@@ -34,6 +34,14 @@ export function decodeLocator(bytes: Uint8Array, offset = 0): Locator | undefine
   if ((family !== 4 && family !== 6) || port === 0) return undefined
   const raw = [...bytes.subarray(offset + 8, offset + 8 + (family === 4 ? 4 : 16))]
   return { address: ipaddr.fromByteArray(raw).toString(), port }
+}
+
+/** The own address that the address record names, with the port of a socket of this host; undefined: it names none. */
+export function decodeLocal(record: Uint8Array, port: number): Locator | undefined {
+  const remote = record.slice()
+  remote.copyWithin(8, ADDRESS_LOCAL, ADDRESS_RECORD)
+  const local = remote.subarray(8, 24).some((byte) => byte !== 0) ? decodeLocator(remote) : undefined
+  return local === undefined ? undefined : { address: local.address, port }
 }
 
 /** `192.0.2.1:7474`, `[2001:db8::1]:7474`. */

@@ -41,6 +41,8 @@ const LOSSLESS: ReadonlySet<PathReason> = new Set<PathReason>(['established', 'b
  */
 export class PathProber {
   readonly own = new OwnAddresses()
+  /** How often frames of a peer have gone another way since then, by why. */
+  readonly commits = new Map<PathReason, number>()
   readonly #watches = new Map<number, Watch>()
   readonly #options: ProberOptions
   readonly #cadence: Cadence
@@ -356,9 +358,9 @@ export class PathProber {
   paths(peer: number): PathView[] {
     const watch = this.#watches.get(peer)
     return (watch?.set.paths ?? []).map((path) => {
-      const { slot, state, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
+      const { slot, state, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
       const inUse = path === watch?.set.current
-      return { slot, state, inUse, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
+      return { slot, state, inUse, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
     })
   }
 
@@ -478,6 +480,7 @@ export class PathProber {
   ): void {
     const lossy = from >= 0 && !LOSSLESS.has(reason)
     const commit = { peer, from, to: path.slot, reason, heardAt, lossy }
+    if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
     if (!lossy) return
     watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }

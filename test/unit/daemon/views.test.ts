@@ -107,8 +107,17 @@ test('hosts: itself first, then by name, with their sessions', async (t) => {
   t.match(statusView(h1.viewed).sessions, { up: 1, known: 1 })
   t.strictSame(peersUp(h1.viewed), [h1.host.peers.indexOf(h2.host.id)])
   t.match(pathsView(h1.viewed), [
-    { host: 'h2', local: '192.0.2.1:7474', remote: '192.0.2.2:7474', state: 'proven', inUse: true },
+    {
+      host: 'h2',
+      local: '192.0.2.1:7474',
+      remote: '192.0.2.2:7474',
+      state: 'proven',
+      inUse: true,
+      reason: /established|proven/,
+    },
   ])
+  const paths = pathsView(h1.viewed)
+  t.strictSame(responseShapes.paths.parse({ paths }), { paths })
   h2.host.leave(monotonicNow())
   h2.loop.wake()
   await network.until(() => peersUp(h1.viewed).length === 0)
