@@ -26,6 +26,7 @@ const packages: Record<string, string> = {
   tcpdump: 'tcpdump',
   python3: 'python3',
   unshare: 'util-linux',
+  conntrack: 'conntrack',
 }
 /** Used by the daemon where there is one, and tested then: no test needs it. */
 const optional: Record<string, string> = process.arch === 'x64' ? { 'libIPSec_MB.so.1': 'libipsec-mb1' } : {}

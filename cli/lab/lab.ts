@@ -14,6 +14,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { CaracalError } from '../../daemon/errors.js'
+import { withDaemon } from '../daemon.js'
 import { enter, holds, labEnvironment, runInside, startHolder, startTime, stopHolder, type Holder } from './holder.js'
 
 export const HOSTS_MAX = 64
@@ -169,13 +170,16 @@ export class Lab {
     child.once('exit', (code) => (exit = code ?? 1))
     while (performance.now() < deadline) {
       if (exit !== undefined) throw this.#daemonFailed(name)
-      const status = await this.caracal(name, 'status', '--json').catch(() => undefined)
-      if (status !== undefined) {
-        host.zone = /"zone": ?"([^"]+)"/.exec(status)?.[1] ?? 'svc.internal'
+      const status = await withDaemon({ socket: this.path(name, 'control.sock') }, (daemon) =>
+        daemon.call('status', {}),
+      ).catch(() => undefined)
+      // Until then it may be another daemon's answer, which this one is to replace.
+      if (status !== undefined && status.pid === child.pid) {
+        host.zone = status.zone
         this.#save()
         return
       }
-      await new Promise((resolve) => setTimeout(resolve, 50))
+      await new Promise((resolve) => setTimeout(resolve, 20))
     }
     throw this.#daemonFailed(name)
   }
