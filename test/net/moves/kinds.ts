@@ -5,7 +5,9 @@ import type { MoveNet, MoveNetOptions } from './move-net.js'
 export interface Made {
   /** From then on the stall is counted; see {@link monotonicNow}. */
   readonly from: number
-  /** What did not go as it should, of the move itself. */
+  /** It was not made as it should be, by our own slowness: to be made again. */
+  readonly unfit?: string
+  /** What the daemons did not do that they should, of the move itself. */
   readonly fault?: string
   /** To be called when the stall is over: whether the move has taken place. */
   readonly check?: () => Promise<Fault>
@@ -75,7 +77,7 @@ async function both(net: MoveNet): Promise<Made> {
   for (const end = monotonicNow() + wait; monotonicNow() < end;) await new Promise((resolve) => setImmediate(resolve))
   const second = change(B)
   const [{ asked }, { asked: later }] = await Promise.all([first, second])
-  return { from: later, ...(later - asked <= BOTH_MS ? {} : { fault: `${later - asked} ms between the two` }) }
+  return { from: later, ...(later - asked <= BOTH_MS ? {} : { unfit: `${later - asked} ms between the two` }) }
 }
 
 /** The network by which the first host's frames go to the second: the other one's number is the standby's. */

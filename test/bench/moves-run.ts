@@ -1,0 +1,315 @@
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { AskedProgram, monotonicNow } from '../net/moves/asked-program.js'
+import { Crowd } from '../net/moves/crowd.js'
+import { moveKinds, type MoveKind, type MoveName } from '../net/moves/kinds.js'
+import { MoveNet } from '../net/moves/move-net.js'
+import { RECORD, type Gaps, type StreamCommand, type StreamState } from './moves-stream.js'
+
+export interface RowOptions {
+  /** Moves that the streams go through. */
+  readonly moves: number
+  /** Of the bare network, ms; the links are emulated where it is more than 0. */
+  readonly rttMs: number
+  /** The daemons' logs are kept there. */
+  readonly logs?: string
+  readonly progress: (line: string) => void
+}
+
+/** ms */
+export interface Spread {
+  readonly p50: number
+  readonly p99: number
+  readonly max: number
+}
+export interface SlowMove {
+  readonly number: number
+  /** Wall time, as in the daemons' logs. */
+  readonly at: string
+  /** Longest gaps of client to server and back, nothing subtracted, ms. */
+  readonly there: Gaps
+  readonly back: Gaps
+}
+export interface RowReport {
+  readonly row: MoveName
+  readonly title: string
+  readonly countedFrom: string
+  /** Measured by ping over the bare network, ms. */
+  readonly rttMs: number
+  readonly targetMs: number
+  readonly moves: number
+  /** Moves that were not made as they should, by the bench's own fault, and made again. */
+  readonly madeAgain: number
+  /** Over the baseline; of the two directions the longer. */
+  readonly tcp: Spread
+  readonly udp: Spread
+  /** Median of the longest gaps of windows without a move. */
+  readonly baseline: { readonly tcp: number; readonly udp: number; readonly windows: number }
+  /** Longest pause of the streams' own processes in each move's window. */
+  readonly own: Spread
+  readonly datagrams: {
+    readonly sent: number
+    readonly lost: number
+    readonly mostLost: number
+    readonly twice: number
+  }
+  readonly sendErrors: number
+  readonly resets: number
+  readonly bytes: { readonly sent: number; readonly lost: number; readonly hashesAgree: boolean }
+  readonly crowd: { readonly connections: number; readonly moves: number; readonly slowestMs: number }
+  readonly slowest: readonly SlowMove[]
+  /** What must never be, such as a reset. */
+  readonly errors: readonly string[]
+}
+
+const SERVICE = 'paced'
+const PORT = 9_400
+/** A window without a move comes before each of so many moves. */
+const BASELINE_EVERY = 3
+const SETTLED_MS = 20_000
+const MADE_AGAIN_MAX = 20
+const SLOWEST_KEPT = 5
+const CROWD = { connections: 1_000, senders: 128 }
+const CROWD_MOVES = 3
+const program = fileURLToPath(new URL('moves-stream.js', import.meta.url))
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)))
+
+/** The paced streams between the first two hosts. */
+class Streams {
+  private constructor(
+    private readonly client: AskedProgram,
+    private readonly server: AskedProgram,
+  ) {}
+
+  static async open(net: MoveNet): Promise<Streams> {
+    const [from = '', to = ''] = net.hosts
+    const server = AskedProgram.onHost(net.lab, to, [process.execPath, program, 'serve', String(PORT)])
+    try {
+      await server.said()
+      const ports = (['tcp', 'udp'] as const).map((protocol) => ({ protocol, port: PORT }))
+      const name = await net.serve(SERVICE, to, ports)
+      const client = AskedProgram.onHost(net.lab, from, [process.execPath, program, 'open', name, String(PORT)])
+      await client.said().catch(async (error: unknown) => {
+        await client.close()
+        throw error
+      })
+      return new Streams(client, server)
+    } catch (error) {
+      await server.close()
+      throw error
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.client.close(), this.server.close()])
+  }
+
+  /** Of client to server, and back: the gaps are the receivers'. */
+  async gaps(from: number, to: number): Promise<{ there: Gaps; back: Gaps }> {
+    await pause(to - monotonicNow())
+    const [back, there] = await this.#both<Gaps>({ do: 'gaps', from, to })
+    return { there, back }
+  }
+
+  state(): Promise<[client: StreamState, server: StreamState]> {
+    return this.#both({ do: 'state' })
+  }
+  stop(): Promise<[client: StreamState, server: StreamState]> {
+    return this.#both({ do: 'stop' })
+  }
+
+  /** Datagrams that have not come of those sent between two states. */
+  async lost(since: readonly StreamState[], until: readonly StreamState[]): Promise<number> {
+    const missing = async (receiver: AskedProgram, sender: number) => {
+      const [from, to] = [since[sender]!.datagramsSent, until[sender]!.datagramsSent]
+      return to - from - (await this.#ask<number>(receiver, { do: 'seen', from, to }))
+    }
+    return (await missing(this.server, 0)) + (await missing(this.client, 1))
+  }
+
+  /** Whether all streams flow, and TCP has made up for what it was late with. */
+  async flows(since: number, rttMs: number): Promise<boolean> {
+    const [client, server] = await this.state()
+    const behind = Math.max(client.bytesSent - server.bytesReceived, server.bytesSent - client.bytesReceived)
+    return (
+      [client, server].every(({ tcpAt, udpAt }) => tcpAt > since && udpAt > since) && behind < RECORD * (rttMs + 100)
+    )
+  }
+
+  #both<T>(command: StreamCommand): Promise<[T, T]> {
+    return Promise.all([this.#ask<T>(this.client, command), this.#ask<T>(this.server, command)])
+  }
+  async #ask<T>(of: AskedProgram, command: StreamCommand): Promise<T> {
+    const answer: T = JSON.parse(await of.ask(JSON.stringify(command)))
+    return answer
+  }
+}
+
+/** Makes the moves of one kind under the streams, then some under the crowd. */
+export async function measure(row: MoveName, options: RowOptions): Promise<RowReport> {
+  const kind: MoveKind = moveKinds[row]
+  const { rttMs, logs, progress } = options
+  const folder = mkdtempSync(join(tmpdir(), 'caracal-moves-'))
+  const net = await MoveNet.up({
+    directory: join(folder, 'lab'),
+    ...kind.net,
+    // A round trip passes two links twice.
+    ...(rttMs > 0 ? { link: { delayMs: rttMs / 4 } } : {}),
+  })
+  try {
+    const measured = net.roundTrip()
+    progress(`${row}: RTT ${measured.toFixed(2)} ms`)
+    const streamed = await throughStreams(net, kind, measured, options)
+    const crowd = await throughCrowd(net, kind, streamed.errors.length === 0 ? CROWD_MOVES : 0)
+    const { title, countedFrom } = kind
+    return {
+      row,
+      title,
+      countedFrom,
+      rttMs: measured,
+      targetMs: kind.target(measured),
+      ...streamed,
+      crowd: { connections: CROWD.connections, moves: crowd.moves, slowestMs: crowd.slowestMs },
+      errors: [...streamed.errors, ...crowd.errors],
+    }
+  } finally {
+    if (logs !== undefined) keepLogs(net, join(logs, `${row}-${rttMs}`))
+    await net.close()
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+type Streamed = Omit<RowReport, 'row' | 'title' | 'countedFrom' | 'rttMs' | 'targetMs' | 'crowd'>
+
+async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, options: RowOptions): Promise<Streamed> {
+  const streams = await Streams.open(net)
+  const { windowMs } = kind
+  const quiet: { tcp: number; udp: number }[] = []
+  const moved: SlowMove[] = []
+  const lost: number[] = []
+  const errors: string[] = []
+  let madeAgain = 0
+  const settle = async () => {
+    const since = monotonicNow()
+    if (await net.within(SETTLED_MS, () => streams.flows(since, rttMs))) return true
+    errors.push(`after ${moved.length} moves the streams did not flow again within ${SETTLED_MS} ms`)
+    return false
+  }
+  try {
+    for (let number = 0; number < options.moves;) {
+      const unprepared = await kind.prepare?.(net)
+      if (unprepared !== undefined) {
+        errors.push(`before move ${number}: ${unprepared}`)
+        break
+      }
+      if (!(await settle())) break
+      if (number % BASELINE_EVERY === 0) {
+        const from = monotonicNow()
+        quiet.push(larger(await streams.gaps(from, from + windowMs)))
+      }
+      const before = await streams.state()
+      const at = new Date().toISOString()
+      const { from, fault, unfit, check } = await kind.make(net, number)
+      const gaps = await streams.gaps(from, from + windowMs)
+      const until = await streams.state()
+      if (!(await settle())) break
+      // What was under way.
+      await pause(rttMs + 200)
+      const missing = await streams.lost(before, until)
+      if (unfit !== undefined) {
+        if (++madeAgain > MADE_AGAIN_MAX) throw new Error(`${unfit}, ${madeAgain} times`)
+        continue
+      }
+      const wrong = fault ?? (await check?.())
+      if (wrong !== undefined) errors.push(`move ${number}: ${wrong}`)
+      moved.push({ number, at, ...gaps })
+      lost.push(missing)
+      number++
+      const { tcp, udp } = larger(gaps)
+      options.progress(`  ${number}: TCP ${tcp.toFixed(1)}, UDP ${udp.toFixed(1)} ms, ${missing} datagrams lost, ${at}`)
+      const resets = (await streams.state()).flatMap((end) => end.resets)
+      if (resets.length > 0) break
+    }
+    let ends = await streams.stop()
+    const all = () => ends[0].bytesSent === ends[1].bytesReceived && ends[1].bytesSent === ends[0].bytesReceived
+    await net.within(SETTLED_MS, async () => ((ends = await streams.state()), all()))
+    const [client, server] = ends
+    const resets = ends.flatMap((end) => end.resets)
+    if (resets.length > 0) errors.push(`the connection was cut: ${resets.join(', ')}`)
+    const hashesAgree = client.hashSent === server.hashReceived && server.hashSent === client.hashReceived
+    if (!hashesAgree) errors.push('what came by TCP is not what was sent')
+    const baseline = {
+      tcp: quantile(
+        quiet.map(({ tcp }) => tcp),
+        0.5,
+      ),
+      udp: quantile(
+        quiet.map(({ udp }) => udp),
+        0.5,
+      ),
+      windows: quiet.length,
+    }
+    const over = (of: 'tcp' | 'udp') => spread(moved.map((move) => Math.max(0, larger(move)[of] - baseline[of])))
+    const longest = (move: SlowMove) => Math.max(larger(move).tcp, larger(move).udp)
+    const sum = (of: (end: StreamState) => number) => of(client) + of(server)
+    return {
+      moves: moved.length,
+      madeAgain,
+      tcp: over('tcp'),
+      udp: over('udp'),
+      baseline,
+      own: spread(moved.map(({ there, back }) => Math.max(there.own, back.own))),
+      datagrams: {
+        sent: sum((end) => end.datagramsSent),
+        lost: lost.reduce((all, one) => all + one, 0),
+        mostLost: Math.max(0, ...lost),
+        twice: sum((end) => end.datagramsTwice),
+      },
+      sendErrors: sum((end) => end.sendErrors),
+      resets: resets.length,
+      bytes: { sent: sum((end) => end.bytesSent), lost: sum((end) => end.bytesSent - end.bytesReceived), hashesAgree },
+      slowest: moved.toSorted((a, b) => longest(b) - longest(a)).slice(0, SLOWEST_KEPT),
+      errors,
+    }
+  } finally {
+    await streams.close()
+  }
+}
+
+async function throughCrowd(net: MoveNet, kind: MoveKind, moves: number) {
+  const errors: string[] = []
+  let slowestMs = 0
+  if (moves === 0) return { moves, slowestMs, errors }
+  const crowd = await Crowd.open(net, CROWD)
+  try {
+    for (let n = 0; n < moves; n++) {
+      const unprepared = await kind.prepare?.(net)
+      const report = await crowd.through(() => kind.make(net, n), SETTLED_MS)
+      slowestMs = Math.max(slowestMs, report.slowestMs)
+      errors.push(...report.errors, ...(unprepared === undefined ? [] : [unprepared]))
+    }
+    return { moves, slowestMs, errors }
+  } finally {
+    await crowd.close()
+  }
+}
+
+function larger({ there, back }: { there: Gaps; back: Gaps }): { tcp: number; udp: number } {
+  return { tcp: Math.max(there.tcp, back.tcp), udp: Math.max(there.udp, back.udp) }
+}
+
+/** Nearest rank; NaN of nothing. */
+function quantile(values: readonly number[], part: number): number {
+  return values.toSorted((a, b) => a - b)[Math.max(0, Math.ceil(values.length * part) - 1)] ?? NaN
+}
+
+function spread(values: readonly number[]): Spread {
+  return { p50: quantile(values, 0.5), p99: quantile(values, 0.99), max: quantile(values, 1) }
+}
+
+function keepLogs(net: MoveNet, folder: string): void {
+  mkdirSync(folder, { recursive: true })
+  for (const { name } of net.lab.hosts) copyFileSync(net.lab.path(name, 'daemon.log'), join(folder, `${name}.log`))
+}

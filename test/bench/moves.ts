@@ -1,0 +1,93 @@
+// The stall of each kind of move: npm run bench:moves -- [-n MOVES] [--rows planned,vanish] [--rtt 0,10,80] [--json FILE] [--logs FOLDER]. Prints a table and, last, one line of JSON.
+//
+// A TCP and a UDP stream, each way, are paced at 1 ms; the stall is the longest gap at a receiver in a window after the move, minus the median of the longest gaps of windows of the
+// same length without one, in the same run. Afterwards a thousand connections go through three more moves. Status 1 when a byte or connection was lost; a target missed is only said.
+
+import { writeFileSync } from 'node:fs'
+import { loadavg } from 'node:os'
+import { parseArgs } from 'node:util'
+import { moveKinds, type MoveName } from '../net/moves/kinds.js'
+import { measure, type RowReport, type Spread } from './moves-run.js'
+
+const names = Object.keys(moveKinds).filter(isMove)
+/** kill and replace are made when they are asked for. */
+const USUAL: readonly MoveName[] = ['planned', 'vanish', 'silent', 'both', 'nat']
+
+const { values } = parseArgs({
+  options: {
+    n: { type: 'string', short: 'n', default: '200' },
+    rows: { type: 'string', default: USUAL.join() },
+    rtt: { type: 'string', default: '0' },
+    json: { type: 'string' },
+    logs: { type: 'string' },
+  },
+})
+const rows = values.rows.split(',').map((name) => {
+  if (isMove(name)) return name
+  throw new RangeError(`--rows takes some of ${names.join()}, not ${name}`)
+})
+const rtts = values.rtt.split(',').map((text) => {
+  const rtt = Number(text)
+  if (text !== '' && rtt >= 0) return rtt
+  throw new RangeError(`--rtt takes milliseconds, not ${text}`)
+})
+const moves = Number(values.n)
+if (!Number.isInteger(moves) || moves < 1) throw new RangeError(`-n takes a number of moves, not ${values.n}`)
+
+const reports: RowReport[] = []
+for (const rttMs of rtts) {
+  for (const row of rows) {
+    const progress = (line: string) => console.error(line)
+    reports.push(
+      await measure(row, { moves, rttMs, progress, ...(values.logs === undefined ? {} : { logs: values.logs }) }),
+    )
+  }
+}
+
+const load = loadavg().map((average) => Number(average.toFixed(2)))
+table([
+  ['move', 'RTT', 'target', 'TCP p50/p99/max', 'UDP p50/p99/max', 'baseline', 'lost', 'resets', 'crowd', ''],
+  ...reports.map((report) => [
+    report.row,
+    report.rttMs.toFixed(1),
+    report.targetMs.toFixed(0),
+    shown(report.tcp),
+    shown(report.udp),
+    `${report.baseline.tcp.toFixed(1)} / ${report.baseline.udp.toFixed(1)}`,
+    `${report.datagrams.lost} of ${report.datagrams.sent}`,
+    String(report.resets),
+    `${report.crowd.moves} × ${report.crowd.connections}, ${report.crowd.slowestMs.toFixed(0)}`,
+    verdict(report),
+  ]),
+])
+console.log(`ms over the baseline; the load was ${load.join(', ')}`)
+for (const { row, errors } of reports) for (const error of errors) console.log(`${row}: ${error}`)
+const result = JSON.stringify({ date: new Date().toISOString(), load, reports })
+if (values.json !== undefined) writeFileSync(values.json, `${result}\n`)
+console.log(result)
+if (reports.some(({ errors }) => errors.length > 0)) process.exitCode = 1
+
+function isMove(name: string): name is MoveName {
+  return Object.hasOwn(moveKinds, name)
+}
+
+function shown({ p50, p99, max }: Spread): string {
+  return [p50, p99, max].map((ms) => ms.toFixed(1)).join(' / ')
+}
+
+function verdict({ row, tcp, udp, targetMs, datagrams, errors }: RowReport): string {
+  if (errors.length > 0) return 'failed'
+  if (!(tcp.p99 <= targetMs && udp.p99 <= targetMs)) return 'missed'
+  return datagrams.lost > 0 && !moveKinds[row].mayLose ? 'lost' : 'kept'
+}
+
+function table(lines: readonly (readonly string[])[]): void {
+  const widths = lines[0]!.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
+  for (const line of lines)
+    console.log(
+      line
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join('  ')
+        .trimEnd(),
+    )
+}
