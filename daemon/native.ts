@@ -16,7 +16,7 @@ export type NativeHandle = number
 export const TunFlag = { multiQueue: 1, noVnetHeader: 2 } as const
 /** What the kernel may leave to the other side of a TUN; each includes those before it. */
 export const TunOffload = { none: 0, checksum: 1, tso: 2, uso: 3 } as const
-export const UdpFlag = { noGro: 1, noGso: 2, dontFragment: 4 } as const
+export const UdpFlag = { noGro: 1, noGso: 2 } as const
 
 export interface Native {
   tunOpen(

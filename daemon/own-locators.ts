@@ -1,7 +1,7 @@
 import ipaddr from 'ipaddr.js'
 import type { Locator } from '../lib/path/locator.js'
 import { LOCATORS_MAX } from '../lib/service/registration.js'
-import { PATH_MTU, PATH_MTU_MIN } from '../lib/wire/constants.js'
+import { MIN_PLPMTU_IPV4, PATH_MTU } from '../lib/wire/constants.js'
 import type { HostLinks } from './host-links.js'
 import type { AddressMessage } from './netlink-messages.js'
 
@@ -67,5 +67,5 @@ const GROWTH_MAX = 80
  */
 export function linkMtu(route: number, tun: number): number {
   if (route === 0) return 0
-  return Math.max(PATH_MTU_MIN, Math.min(route, Math.max(PATH_MTU, tun + GROWTH_MAX)))
+  return Math.max(MIN_PLPMTU_IPV4, Math.min(route, Math.max(PATH_MTU, tun + GROWTH_MAX)))
 }

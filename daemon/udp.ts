@@ -50,8 +50,6 @@ export interface UdpOptions extends SocketSettings {
   readonly address: string
   /** 0: any free one. */
   readonly port: number
-  /** true: never fragment on the way; the sizes are the path layer's business. */
-  readonly dontFragment?: boolean
 }
 
 /** What of a socket goes to another thread. Good for once. */
@@ -86,10 +84,7 @@ export class NativeUdp implements UdpSocket {
       this.#gso = options.gso
       return
     }
-    const flags =
-      (options.gro === false ? UdpFlag.noGro : 0) |
-      (options.gso === false ? UdpFlag.noGso : 0) |
-      (options.dontFragment === true ? UdpFlag.dontFragment : 0)
+    const flags = (options.gro === false ? UdpFlag.noGro : 0) | (options.gso === false ? UdpFlag.noGso : 0)
     try {
       const opened = this.#native.udpOpen(options.address, options.port, options.bufferBytes ?? BUFFER_BYTES, flags)
       this.#handle = opened.handle

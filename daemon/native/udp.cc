@@ -43,7 +43,9 @@ constexpr int32_t kBytesMax = 65507;    // GSO_BYTES_MAX
 /** A frame that every path carries: GSO refused for less has nothing to do with the MTU. */
 constexpr int32_t kSureStride = 1232;
 
-enum OpenFlag : int64_t { kNoGro = 1, kNoGso = 2, kDontFragment = 4 };
+enum OpenFlag : int64_t { kNoGro = 1, kNoGso = 2 };
+
+constexpr uint8_t kWhole = 1;           // AddressFlag.whole
 
 union Address {
   sockaddr any;
@@ -151,6 +153,15 @@ void setOption(int fd, int level, int name, int value, const char* what) {
   if (setsockopt(fd, level, name, &value, sizeof value) != 0) systemFault(kCode, what, errno, "cannot set up the UDP socket");
 }
 
+/**
+ * Whether what is sent is never fragmented. Either way only the device's own MTU counts: what the kernel has heard of the path anybody may have said, and it would cut our frames, or
+ * refuse our probes, by it.
+ */
+void setWhole(const Udp& udp, bool whole) {
+  if (udp.v6) setOption(udp.fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, whole ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_OMIT, "IPV6_MTU_DISCOVER");
+  else setOption(udp.fd, IPPROTO_IP, IP_MTU_DISCOVER, whole ? IP_PMTUDISC_PROBE : IP_PMTUDISC_OMIT, "IP_MTU_DISCOVER");
+}
+
 Address parseAddress(const std::string& text, int port) {
   Address address = {};
   const size_t percent = text.find('%');
@@ -176,24 +187,22 @@ napi_value udpOpen(const Arguments& args) {
   const std::string host = args.string(0, "address", 64);
   const int port = static_cast<int>(args.integer(1, "port", 0, 65535));
   const int buffer = static_cast<int>(args.integer(2, "bufferBytes", 4096, 1 << 29));
-  const int64_t flags = args.integer(3, "flags", 0, kNoGro | kNoGso | kDontFragment);
+  const int64_t flags = args.integer(3, "flags", 0, kNoGro | kNoGso);
   const Address wanted = parseAddress(host, port);
   const bool v6 = wanted.any.sa_family == AF_INET6;
 
   const int fd = socket(wanted.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) systemFault(kCode, "socket", errno, "cannot open a UDP socket");
   auto udp = std::make_unique<Udp>(fd, v6);
-  const bool whole = flags & kDontFragment;
   if (v6) {
     setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
     setOption(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS");
     setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO");
-    setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, whole ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_DONT, "IPV6_MTU_DISCOVER");
   } else {
     setOption(fd, IPPROTO_IP, IP_RECVTOS, 1, "IP_RECVTOS");
     setOption(fd, IPPROTO_IP, IP_PKTINFO, 1, "IP_PKTINFO");
-    setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, whole ? IP_PMTUDISC_PROBE : IP_PMTUDISC_DONT, "IP_MTU_DISCOVER");
   }
+  setWhole(*udp, false);
   const int receive = setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, buffer), send = setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, buffer);
   // Kernels before 4.18 would take the control message of a GSO send for nothing and send one huge datagram: ask first.
   int zero = 0, one = 1;
@@ -421,6 +430,7 @@ struct Run {
   const uint8_t* record;
   /** The own address it is to go from; null: the kernel chooses. */
   const uint8_t* local;
+  bool whole() const { return record[1] & kWhole; }
   int32_t frames() const { return length == 0 ? 0 : (length + stride - 1) / stride; }
 };
 
@@ -474,6 +484,15 @@ void sendFrames(Udp& udp, const Run& run, Outcome& outcome) {
     outcome.error = error;
     from += lost;
   }
+}
+
+/** Probes of what a path carries. One that is too large for our own link is no fault: nothing comes back, and that is what it was to find out. */
+void sendWhole(Udp& udp, const Run& run, Outcome& outcome) {
+  Outcome unused;
+  setWhole(udp, true);
+  sendFrames(udp, run, unused);
+  setWhole(udp, false);
+  outcome.sent += unused.sent;
 }
 
 /** A run that did not go as one message: GSO refused for this route, this size or altogether, or the message failed. */
@@ -533,7 +552,7 @@ napi_value udpSend(const Arguments& args) {
       const Run run = runAt(data, desc, records, next + prepared);
       const socklen_t addressLength = fromRecord(run.record, udp.v6, udp.addresses[prepared]);
       const bool segmented = run.frames() > 1;
-      if (run.length == 0 || addressLength == 0 || (segmented && !udp.gso)) break;
+      if (run.length == 0 || addressLength == 0 || (segmented && !udp.gso) || run.whole()) break;
       prepare(udp, prepared, run.at, run.length, addressLength, segmented ? run.stride : 0, run.trafficClass, run.local);
     }
     if (prepared == 0) {
@@ -541,7 +560,8 @@ napi_value udpSend(const Arguments& args) {
       const Run run = runAt(data, desc, records, next++);
       Address unused;
       if (fromRecord(run.record, udp.v6, unused) != 0) {
-        sendFrames(udp, run, outcome);
+        if (run.whole()) sendWhole(udp, run, outcome);
+        else sendFrames(udp, run, outcome);
       } else if (run.length > 0) {
         outcome.failed += run.frames();
         outcome.error = EAFNOSUPPORT;

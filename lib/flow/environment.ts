@@ -72,6 +72,8 @@ export interface FlowEnvironment {
   ): LocalEndpoint | NotHere | DropReason
   /** Start or hasten a session with the peer; `FlowEngine.sessionUp` is called when it is there. */
   wantSession(peer: number, now: number): void
+  /** The own kernel sends again what it has sent to the peer: it may not have arrived. */
+  retransmitted(peer: number, now: number): void
   /** The entry of the batch is not the flow layer's (control, probe, probe echo, empty). */
   other(batch: OpenBatch, entry: number, peer: number, now: number): void
   /** One frame to a peer outside the fast path: inner header and all. Copied. False: no session or path, the frame was dropped and counted. */

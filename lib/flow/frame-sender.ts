@@ -1,7 +1,7 @@
 // Frames outside the fast path: built one by one, cut into pieces where the path is narrower, kept while there is no session, and handed round to
 // ourselves when the other end is this same host.
 import { ADDRESS_RECORD, Gso } from '../wire/batch.js'
-import { CLEAR_HEADER, HEADROOM, INNER_HEADER, Kind, PATH_MTU, Protocol, TAG_LENGTH } from '../wire/constants.js'
+import { HEADROOM, INNER_HEADER, Kind, PATH_MTU, Protocol } from '../wire/constants.js'
 import type { ServiceId } from '../wire/ids.js'
 import { writeInnerHeader } from '../wire/inner.js'
 import {
@@ -23,7 +23,7 @@ import {
   type IcmpErrorFrame,
   type NotHereCode,
 } from '../wire/open.js'
-import { UDP_HEADER } from '../wire/udp.js'
+import { frameRoom } from '../path/path-mtus.js'
 import { SELF } from '../path/peers.js'
 import type { Family } from './environment.js'
 import type { FlowCore } from './flow-core.js'
@@ -88,9 +88,8 @@ export class FrameSender {
     if (peer === SELF) return SELF_ROOM
     const { peers } = this.#core
     const slot = peers.addressSlot[peer]!
-    const ip = slot >= 0 && peers.addresses.records[slot * ADDRESS_RECORD] === 4 ? 20 : 40
-    const mtu = peers.pathMtu[peer]!
-    return (mtu > 0 ? mtu : PATH_MTU) - ip - UDP_HEADER - CLEAR_HEADER - TAG_LENGTH
+    const family = slot >= 0 ? peers.addresses.records[slot * ADDRESS_RECORD]! : 6
+    return frameRoom(peers.pathMtu[peer]! || PATH_MTU, family)
   }
 
   open(peer: number, details: OpenDetails, segment: Segment, now: number): void {

@@ -33,12 +33,17 @@ import { errorToFrame, IcmpErrorPacket, parseIcmpError } from './icmp-error.js'
 import type { Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
 import { takeSegment } from './segment.js'
-import { trackOut } from './tcp-track.js'
+import { isRepeated, trackOut } from './tcp-track.js'
+import { TooBigAdvice } from './too-big-advice.js'
 import { innerToOuterClass, nextHopLimit, packetToFrame } from './translate.js'
 
 /** A path that leaves less than this to a TCP segment's payload is not cut down to. */
 const GSO_SIZE_MIN = 256
 const IPV6_MTU_MIN = 1280
+/** What Linux heeds at least (552, `ip_rt_min_pmtu`) is less. */
+const IPV4_MTU_MIN = 576
+/** Of the byte that begins with IPv4's flags. */
+const DONT_FRAGMENT = 0x40
 
 export class Outbound {
   readonly #core: FlowCore
@@ -51,6 +56,9 @@ export class Outbound {
   readonly #error = new IcmpErrorPacket()
   readonly #errorFrame = new IcmpErrorFrame()
   readonly reassembler: Reassembler
+  readonly #advice = new TooBigAdvice()
+  /** The packet came in fragments. */
+  #reassembled = false
   #seal: SealBatch | undefined
   #now = 0
 
@@ -153,12 +161,13 @@ export class Outbound {
         }
       }
     } else if (headerLength + payload > room) {
-      if (!this.#refusedAsTooBig(data, room)) this.#forwardSingly(data, view, row)
+      if (!this.#refusedAsTooBig(data, room, row)) this.#forwardSingly(data, view, row)
       return
     }
 
-    if (packet.protocol === Protocol.tcp && trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, payload)) {
-      this.#core.ended(row)
+    if (packet.protocol === Protocol.tcp) {
+      if (isRepeated(table, row, view, packet.wireOffset, payload)) this.#core.env.retransmitted(peer, this.#now)
+      if (trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, payload)) this.#core.ended(row)
     }
     const flags = packetToFrame(data, view, packet)
     const at = packet.wireOffset - INNER_HEADER
@@ -210,7 +219,7 @@ export class Outbound {
       return
     }
     const room = this.#sender.room(peer)
-    if (packet.end - packet.wireOffset + INNER_HEADER > room && this.#refusedAsTooBig(data, room)) return
+    if (packet.end - packet.wireOffset + INNER_HEADER > room && this.#refusedAsTooBig(data, room, row)) return
     const { protocol, ipOffset, end } = packet
     const gsoSize = segmented ? packet.gsoSize : 0
     if (protocol === Protocol.tcp && trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, payload)) {
@@ -335,7 +344,11 @@ export class Outbound {
     const whole = this.reassembler.add(data, packet, this.#now)
     if (whole === 'held') return
     if (typeof whole === 'string') this.#core.drop(whole, data.subarray(ipOffset, end))
-    else this.#packetIn(whole, new DataView(whole.buffer), 0, whole.length)
+    else {
+      this.#reassembled = true
+      this.#packetIn(whole, new DataView(whole.buffer), 0, whole.length)
+      this.#reassembled = false
+    }
   }
 
   /** The own kernel refuses a packet of a flow that was written to it. */
@@ -365,21 +378,34 @@ export class Outbound {
     this.#core.drop('hop-limit', data.subarray(packet.ipOffset, packet.end))
   }
 
-  /** Whether a single packet beyond the path's room was refused; false: it may go in pieces. */
-  #refusedAsTooBig(data: Uint8Array, room: number): boolean {
+  /**
+   * Whether a single packet beyond the path's room was refused; false: it goes in pieces. Only TCP is refused, which sends it again at once; of others nothing is lost, but
+   * who sends many such packets is told that smaller ones are better.
+   */
+  #refusedAsTooBig(data: Uint8Array, room: number, row: number): boolean {
     const packet = this.#packet
-    if (packet.protocol !== Protocol.tcp) return false
-    // IPv6 knows no smaller MTU than 1280, so a packet that heeds it must be carried.
-    if (packet.family === 6 && packet.end - packet.ipOffset <= IPV6_MTU_MIN) return false
-    this.#tooBig(data, room)
-    return true
+    const length = packet.end - packet.ipOffset
+    // What heeds the smallest MTU that its kernel knows, and what it has fragmented or lets others fragment, must be carried.
+    if (length <= (packet.family === 4 ? IPV4_MTU_MIN : IPV6_MTU_MIN)) return false
+    if (packet.family === 4 ? (data[packet.ipOffset + 6]! & DONT_FRAGMENT) === 0 : this.#reassembled) return false
+    if (packet.protocol === Protocol.tcp) {
+      this.#tooBig(data, room)
+      return true
+    }
+    if (this.#advice.isDue(row, this.#now)) this.#tellTooBig(data, room)
+    return false
   }
 
-  #tooBig(data: Uint8Array, room: number): void {
+  #tellTooBig(data: Uint8Array, room: number): void {
     const packet = this.#packet
     const ports = packet.protocol === Protocol.icmp ? 0 : 4
     this.#core.counters.tooBig++
     this.#kernel.answer(data, packet, IcmpKind.tooBig, room - INNER_HEADER + ports, this.#now)
+  }
+
+  #tooBig(data: Uint8Array, room: number): void {
+    const packet = this.#packet
+    this.#tellTooBig(data, room)
     this.#core.drop('too-big', data.subarray(packet.ipOffset, packet.end))
   }
 

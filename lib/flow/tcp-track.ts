@@ -41,6 +41,16 @@ export function trackOut(
   return (flags & (TcpFlag.fin | TcpFlag.rst)) !== 0 && ended(table, b, flags, FlowFlag.finOut, Row.finOut, end)
 }
 
+/** Shorter packets say nothing of what a path carries. */
+const REPEATED_MIN = 512
+
+/** Whether a packet from the own kernel, not yet given to {@link trackOut}, is a large one that it has sent before. */
+export function isRepeated(table: FlowTable, row: number, view: DataView, wire: number, payload: number): boolean {
+  if (payload < REPEATED_MIN) return false
+  const nextOut = table.words[row * ROW_WORDS + Row.nextOut]!
+  return nextOut !== 0 && ((view.getInt32(wire) + payload - nextOut) | 0) <= 0
+}
+
 /** A packet to the own kernel. */
 export function trackIn(
   table: FlowTable,

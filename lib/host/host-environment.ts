@@ -35,6 +35,7 @@ export interface HostEnvironmentComponents {
   readonly wantSession: (peer: number, now: number) => void
   /** Does something with the network once the flow engine has done its work. */
   readonly afterwards: (action: () => void) => void
+  readonly retransmitted: (peer: number, now: number) => void
   readonly other: (batch: OpenBatch, entry: number, peer: number, now: number) => void
   readonly sendFrame: (peer: number, plaintext: Uint8Array, trafficClass: number) => boolean
   readonly writePacket: (packet: Uint8Array) => void
@@ -191,6 +192,10 @@ export class HostEnvironment implements FlowEnvironment {
 
   wantSession(peer: number, now: number): void {
     this.#c.wantSession(peer, now)
+  }
+
+  retransmitted(peer: number, now: number): void {
+    this.#c.retransmitted(peer, now)
   }
   other(batch: OpenBatch, entry: number, peer: number, now: number): void {
     this.#c.other(batch, entry, peer, now)

@@ -65,6 +65,7 @@ export interface HostOptions {
   readonly peerCapacity?: number
   readonly session?: SessionOptions
   readonly prober?: Partial<ProberOptions>
+  readonly pathMtu?: Partial<PathMtuOptions>
   readonly flow?: Partial<FlowOptions>
   readonly directory?: Partial<DirectoryOptions>
   readonly neighbours?: Partial<NeighboursOptions>
@@ -102,3 +103,4 @@ export interface HostEvents {
   /** A locator of a host was proven: worth remembering over a restart. */
   remember(): void
 }
+import type { PathMtuOptions } from '../path/path-mtu.js'

@@ -140,6 +140,7 @@ export class Host implements DataPathDecisions {
       active: (peer, now) => peering.needed(peer, now),
       wantSession: (peer, now) => this.#turns.afterwards(() => peering.neighbours.want(peer, now)),
       afterwards: (action) => this.#turns.afterwards(action),
+      retransmitted: (peer, now) => peering.retransmitted(peer, now),
       other: (batch, entry, peer, now) => peering.other(batch, entry, peer, now),
       sendFrame: (peer, plaintext, trafficClass) => peering.sendFrame(peer, plaintext, trafficClass),
       writePacket: (packet) => dataPath.packet(packet),

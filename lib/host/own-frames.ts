@@ -13,9 +13,9 @@ export function ownFrame(kind: Kind, body: Uint8Array = NOTHING): Uint8Array {
   return frame
 }
 
-/** `inUse`: the sender's frames to the peer go the way of this probe. */
-export function probeFrame(token: Uint8Array, inUse: boolean): Uint8Array {
-  const body = new Uint8Array(PROBE_TOKEN + 1)
+/** `inUse`: the sender's frames to the peer go the way of this probe. `length`: what it is padded to. */
+export function probeFrame(token: Uint8Array, inUse: boolean, length = 0): Uint8Array {
+  const body = new Uint8Array(Math.max(PROBE_TOKEN + 1, length - INNER_HEADER))
   body.set(token)
   if (inUse) body[PROBE_TOKEN] = PROBE_IN_USE
   return ownFrame(Kind.probe, body)

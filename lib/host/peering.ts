@@ -9,6 +9,7 @@
 import type { Membership } from '../crypto/membership.js'
 import { decodeLocator, formatLocator, locatorRecord, type Locator } from '../path/locator.js'
 import { LanePaths } from '../path/lane-paths.js'
+import { PathMtus } from '../path/path-mtus.js'
 import type { PeerTable } from '../path/peers.js'
 import { PathProber } from '../path/prober.js'
 import type { Liveness, PathCommit, ProberSink } from '../path/prober-sink.js'
@@ -61,6 +62,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   readonly prober: PathProber
   readonly rebinding: Rebinding
   readonly lanePaths: LanePaths
+  readonly pathMtus: PathMtus
   readonly control: ControlChannel
   readonly neighbours: Neighbours
   readonly detector: FailureDetector
@@ -123,6 +125,16 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         dataPath.laneFrame(peer, lane, slot, ownFrame(Kind.probe, token), CONTROL_CLASS)
       },
     })
+    this.pathMtus = new PathMtus(
+      {
+        ...{ peers, randomBytes },
+        linkMtu: (record) => host.pathMtu?.(record) ?? 0,
+        // Not for the session to wait for: that such a probe is not answered says nothing of the peer.
+        sendProbe: (peer, slot, token, room) =>
+          void dataPath.frameTo(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
+      },
+      options.pathMtu,
+    )
     const epoch = new DataView(primitives.randomBytes(4).buffer).getUint32(0) | 1
     this.control = new ControlChannel({ peers, epoch: epoch >>> 0, sink: this })
     this.#farewells = new Farewells(peers, this.control)
@@ -238,6 +250,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       case Kind.probeEcho:
         if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
         if (lane > 0) this.lanePaths.echoed(peer, lane, body, now)
+        else if (this.pathMtus.echoed(peer, body, now)) return
         else if (!this.#pings.answered(peer, body.subarray(0, PROBE_TOKEN), now))
           this.prober.echoed(peer, body, records, record, now)
         return
@@ -282,7 +295,13 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   /** A flow or bind concerns the peer. */
   needed(peer: number, now: number): void {
     this.prober.active(peer, now)
+    this.pathMtus.used(peer, now)
     this.#idle.used(peer, now)
+  }
+
+  /** The own kernel sends again what it has sent to the peer. */
+  retransmitted(peer: number, now: number): void {
+    if (this.pathMtus.isHintDue(peer, now)) this.#c.turns.afterwards(() => this.pathMtus.hint(peer, now))
   }
 
   /** A batch has been decided upon: what waited for the messages in it. */
@@ -301,6 +320,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       this.prober.nextTimeout(),
       this.rebinding.nextTimeout(),
       this.lanePaths.nextTimeout(),
+      this.pathMtus.nextTimeout(),
       this.control.nextTimeout(),
       this.neighbours.nextTimeout(),
       this.#expulsions.nextTimeout(),
@@ -317,6 +337,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.prober.handleTimeout(now)
     this.rebinding.handleTimeout(now)
     this.lanePaths.handleTimeout(now)
+    this.pathMtus.handleTimeout(now)
     this.detector.handleTimeout(now)
     this.control.handleTimeout(now)
   }
@@ -397,7 +418,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   /** The host's links have changed: so may what its paths carry, and which of them work. */
   linksChanged(now: number): void {
     this.prober.linksChanged(now)
-    for (let peer = 1; peer < this.peers.size; peer++) this.#sizePath(peer)
+    this.pathMtus.linksChanged(now)
   }
 
   membershipRenewed({ bytes }: Membership): void {
@@ -429,7 +450,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const known = this.prober.liveness(peer) === undefined
     if (known || !session.rekey || this.peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
-    this.#sizePath(peer)
+    this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
     this.neighbours.established(peer, decodeLocator(session.address), now)
     if (!session.rekey) this.#idle.up(peer, now)
@@ -454,6 +475,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.#directory.peerDown(host)
     this.control.clear(peer)
     this.lanePaths.forget(peer)
+    this.pathMtus.forget(peer)
     this.prober.forget(peer)
     this.rebinding.forget(peer)
     this.#dataPath.replay.forget(peer)
@@ -491,7 +513,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   committed({ peer, from, to, reason, lossy }: PathCommit, now: number): void {
     const { events } = this.#c.host
     this.#dataPath.replay.moved(peer, now, lossy)
-    this.#sizePath(peer)
+    this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
     const locator = decodeLocator(this.peers.addresses.record(to))
     if (locator === undefined || from === to || reason === 'links-changed') return
@@ -599,11 +621,5 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   #offerLanes(peer: number, now: number): void {
     if (this.peers.lanes > 1) this.lanePaths.offer(peer, this.sessions.lanePorts(peer), now)
-  }
-
-  #sizePath(peer: number): void {
-    const { addressSlot, addresses, pathMtu } = this.peers
-    const slot = addressSlot[peer]!
-    pathMtu[peer] = slot < 0 ? 0 : (this.#c.host.pathMtu?.(addresses.record(slot)) ?? 0)
   }
 }

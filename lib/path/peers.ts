@@ -5,7 +5,7 @@ import { AddressTable } from './address-table.js'
 /** Peer index of this host itself: flows whose client and server are the same host. */
 export const SELF = 0
 /** Addresses that are known at a time, for each peer there may be. */
-const ADDRESSES_A_PEER = 4
+const ADDRESSES_A_PEER = 6
 
 /**
  * The hosts this one deals with, by peer index, as the data path reads them: one typed-array load from a flow's peer to where its frames go,

@@ -30,10 +30,13 @@ export interface DatagramBatch {
 export const DATAGRAM_WORDS = 4
 
 /**
- * Address record: family 1 (4 or 6), 0 1, port 2 (BE), scope 4 (LE), address 16 (IPv4 in the first four, rest 0), own address 16 (likewise): where a datagram came to, and
- * where one goes from; all 0: not known, and as the kernel chooses.
+ * Address record: family 1 (4 or 6), flags 1 (0 in what comes), port 2 (BE), scope 4 (LE), address 16 (IPv4 in the first four, rest 0), own address 16 (likewise): where a datagram
+ * came to, and where one goes from; all 0: not known, and as the kernel chooses.
  */
 export const ADDRESS_RECORD = 40
+export const ADDRESS_FLAGS = 1
+/** `whole`: what is sent there is never fragmented, neither here nor on the way. */
+export const AddressFlag = { whole: 1 } as const
 /** Where the own address begins. */
 export const ADDRESS_LOCAL = 24
 

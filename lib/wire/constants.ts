@@ -101,6 +101,11 @@ export const TUN_MTU = 1420
 export const PATH_MTU = 1500
 /** Smallest datagram every path is expected to carry. */
 export const PATH_MTU_MIN = 1280
+/** Path MTU discovery, by the names of RFC 8899 section 5.1.2, as sizes of IP packets. */
+export const MIN_PLPMTU_IPV4 = 576
+export const MIN_PLPMTU_IPV6 = 1280
+export const BASE_PLPMTU = 1280
+export const MAX_PLPMTU = 9000
 export const CONTROL_MESSAGE_MAX = 1100
 /** Hosts that may join with one token, at most. */
 export const TOKEN_USES_MAX = 1_000

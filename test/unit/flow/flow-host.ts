@@ -81,6 +81,7 @@ export class FlowHost implements FlowEnvironment {
   drops: DropReason[] = []
   outcomes: string[] = []
   wanted: number[] = []
+  readonly repeated: number[] = []
   others = 0
   /** Answers of the catalogue: by dialled number. */
   readonly catalogue = new Map<number, readonly Candidate[] | DropReason | 'hold'>()
@@ -282,6 +283,10 @@ export class FlowHost implements FlowEnvironment {
 
   wantSession(peer: number): void {
     this.wanted.push(peer)
+  }
+
+  retransmitted(peer: number): void {
+    this.repeated.push(peer)
   }
 
   other(): void {

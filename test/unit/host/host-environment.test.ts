@@ -87,6 +87,7 @@ class World {
       afterwards: (action) => action(),
       active: (peer) => this.active.push(peer),
       wantSession: (peer) => this.wanted.push(peer),
+      retransmitted: () => undefined,
       other: () => undefined,
       sendFrame: () => true,
       writePacket: () => undefined,
