@@ -187,6 +187,8 @@ export class ControlChannel {
   #dueAt(peer: number, outgoing: Outgoing): number {
     const { retransmitMinMs, retransmitMaxMs } = this.#options
     const base = Math.max(retransmitMinMs, 2 * (this.components.peers.rttMs[peer] ?? 0))
+    // Who says farewell does not wait for long.
+    if (outgoing.channel === Channel.farewell) return outgoing.sentAt + base
     return outgoing.sentAt + Math.min(base * 2 ** Math.min(outgoing.tries - 1, 8), retransmitMaxMs)
   }
 
