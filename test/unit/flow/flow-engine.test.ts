@@ -116,6 +116,13 @@ test('what a narrow path does not carry', (t) => {
   t.same(error.source, address('dialled', 4, WEB))
   t.same(client.takeDrops(), ['too-big'])
 
+  client.tun(1, fromClient(ends, { ...common, payload: payload.slice(0, 1360), mayFragment: true }))
+  t.same(
+    client.takeSent().map((f) => f.kind),
+    [Kind.piece, Kind.piece],
+    'one that may be fragmented goes in pieces',
+  )
+
   const udp = { family: 4, source: SELF_ADDRESS[4], destination: address('dialled', 4, WEB), ports: [5, 53] } as const
   client.tun(1, udpPacket({ ...udp, payload: payload.slice(0, 3000) }))
   const pieces = client.takeSent()

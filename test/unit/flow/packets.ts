@@ -11,6 +11,8 @@ export const ACK = 16
 export const FIN = 1
 export const RST = 4
 export const PSH = 8
+/** Of IPv4's flags and fragment offset. */
+const DONT_FRAGMENT = 0x4000
 
 export interface Packet {
   readonly family: Family
@@ -24,6 +26,8 @@ export interface Packet {
   readonly partial?: boolean
   /** Payload of a segment of a super-packet; implies partial. */
   readonly gsoSize?: number
+  /** IPv4: routers may fragment it, which kernels allow of nothing that they can send again. */
+  readonly mayFragment?: boolean
 }
 export interface TcpPacket extends Packet {
   readonly flags: number
@@ -60,6 +64,7 @@ function complete(packet: Packet, protocol: number, transport: number[], field: 
     destination,
     trafficClass: packet.trafficClass ?? 0,
     hopLimit: packet.hopLimit ?? 64,
+    fragment: (packet.mayFragment ?? protocol !== Protocol.tcp) ? 0 : DONT_FRAGMENT,
     vnet: partial ? vnet : new Array<number>(10).fill(0),
   })
 }
