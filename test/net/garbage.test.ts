@@ -44,7 +44,7 @@ for i in range(count):
     if i % 1000 == 0:
         ahead = i / 45000 - (time.monotonic() - started)
         if ahead > 0: time.sleep(ahead)
-    if i * mutated // count != (i + 1) * mutated // count: payload = mutate(rng.choice(frames))
+    if i * mutated // count != (i + 1) * mutated // count: payload = mutate(rng.choice(frames))[:1472]
     else:
         payload = rng.randbytes(rng.randrange(0, 120))
         if rng.randrange(2) and len(payload) > 1: payload = bytes([rng.randrange(1, 9), 1]) + payload[2:]
