@@ -25,7 +25,7 @@ import type {
 } from './control/shapes.js'
 import type { Admission } from './admission.js'
 import type { Config } from './config.js'
-import { wallNow } from './daemon.js'
+import { wallNow } from './wall-clock.js'
 import type { ResolverSettings } from './dns/resolver-settings.js'
 import type { EventLoopDelay } from './event-loop.js'
 import type { Identity } from './identity.js'

@@ -324,6 +324,9 @@ export type NamesResponse = z.infer<typeof namesShape>
 export const downShape = z.object({ pid: z.number(), flows: count })
 export type DownResponse = z.infer<typeof downShape>
 
+export const handoverShape = z.object({ pid: z.number() })
+export type HandoverResponse = z.infer<typeof handoverShape>
+
 export const reloadShape = z.object({
   /** Settings that changed and are in force. */
   changed: z.array(z.string()),

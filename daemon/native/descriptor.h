@@ -19,7 +19,7 @@ class Descriptors;
 /** One file descriptor with the watch that the event loop has on it. Closing ends the watch first. */
 class Descriptor {
  public:
-  enum class Kind { tun, udp, event, netlink, express };
+  enum class Kind { tun, udp, event, netlink, express, keeper, held };
 
   Descriptor(Kind kind, int fd) : kind(kind), fd(fd) {}
   virtual ~Descriptor();
@@ -48,6 +48,18 @@ class Descriptor {
  protected:
   /** A descriptor of the same kind and settings. */
   virtual std::unique_ptr<Descriptor> with(int fd) const = 0;
+};
+
+/** An open file that another process has handed over, and that is not known yet for what it is. */
+struct Held : Descriptor {
+  static constexpr Kind kKind = Kind::held;
+  explicit Held(int fd) : Descriptor(kKind, fd) {}
+
+  /** A further descriptor of the file. */
+  int copy(const char* code) const;
+
+ protected:
+  std::unique_ptr<Descriptor> with(int fd) const override { return std::make_unique<Held>(fd); }
 };
 
 class Descriptors {

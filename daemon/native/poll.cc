@@ -57,6 +57,8 @@ const char* kindName(Descriptor::Kind kind) {
     case Descriptor::Kind::udp: return "a UDP socket's";
     case Descriptor::Kind::netlink: return "a netlink socket's";
     case Descriptor::Kind::express: return "an express's";
+    case Descriptor::Kind::keeper: return "a keeper's";
+    case Descriptor::Kind::held: return "a held file's";
     default: return "an event's";
   }
 }
@@ -69,6 +71,12 @@ std::unique_ptr<Descriptor> Descriptor::duplicate() const {
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (copy < 0) systemFault("CARACAL_E_LIMIT", "fcntl", errno, "cannot share the device or socket");
   return with(copy);
+}
+
+int Held::copy(const char* code) const {
+  const int copied = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copied < 0) systemFault(code, "fcntl", errno, "cannot take the device or socket over");
+  return copied;
 }
 
 Descriptors::Descriptors(napi_env env) : env_(env) {

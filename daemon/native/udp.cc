@@ -182,38 +182,29 @@ Address parseAddress(const std::string& text, int port) {
   return address;
 }
 
-/** udpOpen(address, port, bufferBytes, flags) → { handle, local (address record), receiveBuffer, sendBuffer, gro, gso } */
-napi_value udpOpen(const Arguments& args) {
-  const std::string host = args.string(0, "address", 64);
-  const int port = static_cast<int>(args.integer(1, "port", 0, 65535));
-  const int buffer = static_cast<int>(args.integer(2, "bufferBytes", 4096, 1 << 29));
-  const int64_t flags = args.integer(3, "flags", 0, kNoGro | kNoGso);
-  const Address wanted = parseAddress(host, port);
-  const bool v6 = wanted.any.sa_family == AF_INET6;
-
-  const int fd = socket(wanted.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) systemFault(kCode, "socket", errno, "cannot open a UDP socket");
-  auto udp = std::make_unique<Udp>(fd, v6);
-  if (v6) {
-    setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
+/** Sets everything of the socket that a daemon relies on, also what another daemon has set before; its options are all that it keeps. The buffers' sizes go to the last two. */
+void setUp(Udp& udp, int buffer, int64_t flags, int& receive, int& send) {
+  const int fd = udp.fd;
+  if (udp.v6) {
     setOption(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS");
     setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO");
   } else {
     setOption(fd, IPPROTO_IP, IP_RECVTOS, 1, "IP_RECVTOS");
     setOption(fd, IPPROTO_IP, IP_PKTINFO, 1, "IP_PKTINFO");
   }
-  setWhole(*udp, false);
-  const int receive = setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, buffer), send = setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, buffer);
+  setWhole(udp, false);
+  receive = setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, buffer);
+  send = setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, buffer);
   // Kernels before 4.18 would take the control message of a GSO send for nothing and send one huge datagram: ask first.
-  int zero = 0, one = 1;
-  udp->gso = !(flags & kNoGso) && setsockopt(fd, SOL_UDP, UDP_SEGMENT, &zero, sizeof zero) == 0;
-  udp->gro = !(flags & kNoGro) && setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof one) == 0;
-  if (bind(fd, &wanted.any, v6 ? sizeof wanted.v6 : sizeof wanted.v4) != 0)
-    systemFault(kCode, "bind", errno, "cannot listen on " + host + " port " + std::to_string(port));
+  int zero = 0, wanted = flags & kNoGro ? 0 : 1;
+  udp.gso = !(flags & kNoGso) && setsockopt(fd, SOL_UDP, UDP_SEGMENT, &zero, sizeof zero) == 0;
+  udp.gro = setsockopt(fd, SOL_UDP, UDP_GRO, &wanted, sizeof wanted) == 0 && wanted == 1;
+}
+
+napi_value opened(const Arguments& args, std::unique_ptr<Udp> udp, int receive, int send) {
   Address bound = {};
   socklen_t length = sizeof bound;
-  if (getsockname(fd, &bound.any, &length) != 0) systemFault(kCode, "getsockname", errno, "cannot open a UDP socket");
-
+  if (getsockname(udp->fd, &bound.any, &length) != 0) systemFault(kCode, "getsockname", errno, "cannot open a UDP socket");
   napi_env env = args.env();
   void* bytes = nullptr;
   napi_value arrayBuffer, local;
@@ -228,6 +219,42 @@ napi_value udpOpen(const Arguments& args) {
   set(env, result, "gso", boolean(env, udp->gso));
   set(env, result, "handle", integer(env, static_cast<Descriptors*>(args.data())->add(std::move(udp))));
   return result;
+}
+
+/** udpOpen(address, port, bufferBytes, flags) → { handle, local (address record), receiveBuffer, sendBuffer, gro, gso } */
+napi_value udpOpen(const Arguments& args) {
+  const std::string host = args.string(0, "address", 64);
+  const int port = static_cast<int>(args.integer(1, "port", 0, 65535));
+  const int buffer = static_cast<int>(args.integer(2, "bufferBytes", 4096, 1 << 29));
+  const int64_t flags = args.integer(3, "flags", 0, kNoGro | kNoGso);
+  const Address wanted = parseAddress(host, port);
+  const bool v6 = wanted.any.sa_family == AF_INET6;
+
+  const int fd = socket(wanted.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) systemFault(kCode, "socket", errno, "cannot open a UDP socket");
+  auto udp = std::make_unique<Udp>(fd, v6);
+  if (v6) setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
+  int receive, send;
+  setUp(*udp, buffer, flags, receive, send);
+  if (bind(fd, &wanted.any, v6 ? sizeof wanted.v6 : sizeof wanted.v4) != 0)
+    systemFault(kCode, "bind", errno, "cannot listen on " + host + " port " + std::to_string(port));
+  return opened(args, std::move(udp), receive, send);
+}
+
+/** udpTake(held, bufferBytes, flags) → as udpOpen: the bound socket that another process has handed over. */
+napi_value udpTake(const Arguments& args) {
+  const Held& held = descriptor<Held>(args);
+  const int buffer = static_cast<int>(args.integer(1, "bufferBytes", 4096, 1 << 29));
+  const int64_t flags = args.integer(2, "flags", 0, kNoGro | kNoGso);
+  int family = 0, protocol = 0;
+  socklen_t length = sizeof family;
+  if (getsockopt(held.fd, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0 || getsockopt(held.fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) != 0 ||
+      (family != AF_INET && family != AF_INET6) || protocol != IPPROTO_UDP)
+    badArgument("held must be a UDP socket's");
+  auto udp = std::make_unique<Udp>(held.copy(kCode), family == AF_INET6);
+  int receive, send;
+  setUp(*udp, buffer, flags, receive, send);
+  return opened(args, std::move(udp), receive, send);
 }
 
 /** udpRouteMtu(record): MTU by which this host reaches the address: of the link, or less where the kernel has learnt so; 0: not known. */
@@ -593,6 +620,7 @@ napi_value udpSend(const Arguments& args) {
 
 void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
   caracal::define<caracal::udpOpen>(env, exports, "udpOpen", descriptors);
+  caracal::define<caracal::udpTake>(env, exports, "udpTake", descriptors);
   caracal::define<caracal::udpReceive>(env, exports, "udpReceive", descriptors);
   caracal::define<caracal::udpExpress>(env, exports, "udpExpress", descriptors);
   caracal::define<caracal::udpRouteMtu>(env, exports, "udpRouteMtu", descriptors);
