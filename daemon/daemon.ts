@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os'
-import { FlowTable } from '../lib/flow/flow-table.js'
+import { FlowMemory } from '../lib/flow/flow-memory.js'
 import { Host } from '../lib/host/host.js'
 import { PEER_CAPACITY, type HostEvents } from '../lib/host/host-options.js'
 import { areClaims } from '../lib/host/name-claims.js'
@@ -296,7 +296,7 @@ export class Daemon implements RunningDaemon {
         io,
         events,
         endpoints: instances,
-        flowMemory: tableMemory(FlowTable.bytesFor(config.limits.flows)),
+        flowMemory: tableMemory(FlowMemory.bytesFor(config.limits.flows, PEER_CAPACITY)),
         wallNow,
         random: Math.random,
         nextStamp: () => BigInt(stamps.next()),

@@ -7,7 +7,7 @@ import { CaracalError } from '../errors.js'
 import { NativeEvent } from '../event.js'
 import type { Log } from '../log.js'
 import { codecAddon, NativeCodec, type AeadSetting } from '../native-codec.js'
-import type { PacketLoop } from '../packet-loop.js'
+import { monotonicNow, type PacketLoop } from '../packet-loop.js'
 import { NativeTun, type TunOptions } from '../tun.js'
 import { NativeUdp, type SocketSettings } from '../udp.js'
 import { Underlay } from '../underlay.js'
@@ -228,7 +228,7 @@ class Lane {
       if (inward.is(Turn.decide)) {
         this.#inward = (this.#inward + 1) % memory.inward.length
         try {
-          host.decideInward(inward.batches, performance.now())
+          host.decideInward(inward.batches, monotonicNow())
         } finally {
           inward.give(Turn.leave)
           this.#awake.signal()
@@ -239,7 +239,7 @@ class Lane {
       if (outward.is(Turn.decide)) {
         this.#outward = (this.#outward + 1) % memory.outward.length
         try {
-          host.decideOutward(this.number, outward.batches, performance.now())
+          host.decideOutward(this.number, outward.batches, monotonicNow())
         } finally {
           outward.give(Turn.leave)
           this.#awake.signal()
