@@ -1,7 +1,7 @@
 // Makes all parts of a daemon and puts them together: on a device of its own, or on what a former daemon has left with its keeper.
 
 import { availableParallelism } from 'node:os'
-import { FlowTable } from '../lib/flow/flow-table.js'
+import { FlowMemory } from '../lib/flow/flow-memory.js'
 import { Host } from '../lib/host/host.js'
 import { PEER_CAPACITY, type HostEvents } from '../lib/host/host-options.js'
 import { PeerTable } from '../lib/path/peers.js'
@@ -104,7 +104,7 @@ export async function buildDaemon(
   })
   undo.add(() => lanes.close())
   io.lanes = lanes
-  const flowBytes = FlowTable.bytesFor(config.limits.flows)
+  const flowBytes = FlowMemory.bytesFor(config.limits.flows, PEER_CAPACITY)
   const flowFile = openFlowFile(config, identity, flowBytes, undo, log)
   // The host calls these only once it runs, and then the daemon is there.
   const late: { daemon?: Daemon } = {}
@@ -165,7 +165,13 @@ export async function buildDaemon(
       authority: identity.authority,
       pathMtu: (address) => linkMtu(native().udpRouteMtu(address), config.tun.mtu),
     },
-    { flowCapacity: config.limits.flows, mappings, claims, loadingUntil: monotonicNow() + LOADING_MS },
+    {
+      flowCapacity: config.limits.flows,
+      restore: flowFile?.kept === true,
+      mappings,
+      claims,
+      loadingUntil: monotonicNow() + LOADING_MS,
+    },
   )
   const { plan } = host.addresses
   const link = new LinkSetup({

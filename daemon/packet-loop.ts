@@ -20,10 +20,11 @@ const NOTICE_MS = 5
 const FAULTS_MAX = 20
 const FAULTS_WITHIN_MS = 10_000
 
-/** Node's own clock begins with each process and thread. */
-const CLOCK_BEGAN = Number(process.hrtime.bigint()) / 1e6 - performance.now()
-/** Monotonic ms of the machine, the `now` of everything in lib: what a daemon has noted of it means the same to the next one. */
-export const monotonicNow = (): number => CLOCK_BEGAN + performance.now()
+/** What the machine's monotonic clock said when this process's own began, ms. */
+const BEGAN_AT = Number(process.hrtime.bigint()) / 1e6 - performance.now()
+
+/** Monotonic ms, the `now` of everything in lib: since the machine was started, so that all processes agree on when something was. */
+export const monotonicNow = (): number => BEGAN_AT + performance.now()
 
 /** The devices as the host writes to them. */
 export class DeviceIo implements HostIo {

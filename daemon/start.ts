@@ -11,7 +11,7 @@ import { ControlHandlersOfDaemon } from './control-handlers.js'
 import type { Daemon } from './daemon.js'
 import { applyResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError, messageOf } from './errors.js'
-import { Keeping } from './keeper/keeping.js'
+import { Keeping, type Kept } from './keeper/keeping.js'
 import { askToHandOver, type HandedOver } from './keeper/hand-over.js'
 import type { Log } from './log.js'
 import { zoneResolver, zoneSources } from './names.js'
@@ -111,8 +111,17 @@ async function open({ daemon, kept, flowFile }: Built, before: HandedOver | unde
   daemon.closeControl = close
   await daemon.files.release()
   daemon.state = 'ready'
-  if (kept !== undefined) log.info({ takeovers: kept.takeovers }, 'went on with what the last daemon had left')
+  if (kept !== undefined || flowFile?.kept === true) tellWhatIsKept(daemon, kept)
   log.info({ zone: daemon.zone, dns: daemon.resolver?.description }, 'names are served')
+}
+
+function tellWhatIsKept({ host, log }: Daemon, kept: Kept | undefined): void {
+  const { kept: flows, unfinished, torn, nameless, why } = host.flows.restored
+  const of = kept === undefined ? 'flows' : 'device, sockets and flows'
+  log.info(
+    { takeovers: kept?.takeovers ?? 0, flows, unfinished, torn, nameless, why },
+    `went on with the ${of} that the last daemon had left`,
+  )
 }
 
 /** Packets are moved from now on, and hosts that are known are looked for. */

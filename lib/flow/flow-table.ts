@@ -57,6 +57,8 @@ export const Row = {
   finIn: 33,
   /** Four Float64 counters; see {@link Count}. */
   counters: 34,
+  /** See row-checksum.ts. */
+  checksum: 42,
 } as const
 
 /** Positions of a row's counters in `FlowTable.doubles`, from `row * ROW_WORDS / 2`. */
@@ -113,15 +115,18 @@ export class FlowTable {
     return 4 * (HEADER_WORDS + capacity * ROW_WORDS + 2 * headsFor(capacity))
   }
 
-  /** Takes over `buffer`, which must be zeroed and have `bytesFor(capacity)` bytes; throws RangeError when it is too small. */
-  constructor(buffer: ArrayBufferLike, capacity: number, generations: Generations) {
+  /**
+   * Takes over `bytesFor(capacity)` bytes of `buffer` from `at` on, a multiple of 8. They must be zeroed, or be rebuilt before anything else; throws RangeError when there are
+   * not so many.
+   */
+  constructor(buffer: ArrayBufferLike, capacity: number, generations: Generations, at = 0) {
     if (!Number.isInteger(capacity) || capacity < 1 || capacity > 2 ** 24) throw new RangeError('flow table capacity')
-    if (buffer.byteLength < FlowTable.bytesFor(capacity)) throw new RangeError('flow table buffer too small')
+    if (buffer.byteLength < at + FlowTable.bytesFor(capacity)) throw new RangeError('flow table buffer too small')
     const rows = capacity * ROW_WORDS
     // Rows come first, so that a row's base is one multiplication away.
-    this.words = new Int32Array(buffer, 0, rows + 2 * headsFor(capacity) + HEADER_WORDS)
-    this.doubles = new Float64Array(buffer, 0, rows / 2)
-    this.bytes = new Uint8Array(buffer, 0, 4 * rows)
+    this.words = new Int32Array(buffer, at, rows + 2 * headsFor(capacity) + HEADER_WORDS)
+    this.doubles = new Float64Array(buffer, at, rows / 2)
+    this.bytes = new Uint8Array(buffer, at, 4 * rows)
     this.capacity = capacity
     this.#tuples = rows
     this.#remotes = rows + headsFor(capacity)
@@ -172,6 +177,29 @@ export class FlowTable {
     return row
   }
 
+  /**
+   * Makes a table of rows that another process has left. Of the rest of it nothing is trusted: the index begins empty, rows in no state in which they may be kept (`keeps`) are free, and
+   * the others are in it once they are linked again.
+   */
+  rebuild(keeps: (row: number) => boolean): void {
+    const { words, capacity } = this
+    const header = this.#header
+    const left = words[header + Header.highWater]!
+    const rows = left >= 0 && left <= capacity ? left : capacity
+    words.fill(0, this.#tuples, header + HEADER_WORDS)
+    words[header + Header.capacity] = capacity
+    words[header + Header.seed] = this.#seed
+    words[header + Header.highWater] = rows
+    for (let row = rows - 1; row >= 0; row--) {
+      const base = row * ROW_WORDS
+      words[base + Row.nextTuple] = 0
+      words[base + Row.nextRemote] = 0
+      words[base + Row.flags]! &= ~FlowFlag.remoteLinked
+      if (keeps(row)) words[header + Header.count]!++
+      else this.#free(row)
+    }
+  }
+
   /** Another generation for a row: parallel attempts of one flow differ in it. */
   newGeneration(): number {
     return this.#generations.next()
@@ -184,12 +212,18 @@ export class FlowTable {
     if (words[base + Row.state] === FlowState.free) return
     this.#unlink(this.#tupleHead(row), Row.nextTuple, row)
     this.unlinkRemote(row)
+    words[this.#header + Header.count]!--
+    this.#free(row)
+  }
+
+  #free(row: number): void {
+    const { words } = this
+    const base = row * ROW_WORDS
     const header = this.#header
     words[base + Row.state] = FlowState.free
     words[base + Row.generation] = 0
     words[base + Row.nextTuple] = words[header + Header.free]!
     words[header + Header.free] = row + 1
-    words[header + Header.count]!--
   }
 
   /** Sets the row's 5-tuple as the own kernel sees it and makes it findable. Once a row. Addresses of 4 or 16 bytes. */
@@ -210,8 +244,14 @@ export class FlowTable {
       words[base + Row.remote + i] = word(remote, 4 * i)
       words[base + Row.local + i] = word(local, 4 * i)
     }
+    this.linkTuple(row)
+  }
+
+  /** Makes a row findable by the 5-tuple that it has. */
+  linkTuple(row: number): void {
+    const { words } = this
     const head = this.#tupleHead(row)
-    words[base + Row.nextTuple] = words[head]!
+    words[row * ROW_WORDS + Row.nextTuple] = words[head]!
     words[head] = row + 1
   }
 

@@ -4,9 +4,9 @@
 import { codecAddon, NativeCodec } from '../../daemon/native-codec.js'
 import { tableMemory } from '../../daemon/table-memory.js'
 import { HostKey } from '../../lib/crypto/host-key.js'
-import { FlowTable } from '../../lib/flow/flow-table.js'
+import { FlowMemory } from '../../lib/flow/flow-memory.js'
 import { Host } from '../../lib/host/host.js'
-import type { HostOptions } from '../../lib/host/host-options.js'
+import { PEER_CAPACITY, type HostOptions } from '../../lib/host/host-options.js'
 import type { HostId, ServiceId } from '../../lib/wire/ids.js'
 import {
   ADDRESS_RECORD,
@@ -113,7 +113,7 @@ export class MemoryHost {
               ? { family: 4, address: this.host.addresses.served(service, 4), port }
               : 'refused',
         },
-        flowMemory: tableMemory(FlowTable.bytesFor(options.flowCapacity)),
+        flowMemory: tableMemory(FlowMemory.bytesFor(options.flowCapacity, options.peerCapacity ?? PEER_CAPACITY)),
         wallNow: () => world.wallNow,
         random: world.random,
         nextStamp: () => ++this.#stamp,

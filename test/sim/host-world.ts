@@ -9,7 +9,7 @@ import { IPV4_POOL, ZONE } from '../../lib/crypto/network-profile.js'
 import { portableAeads, PortableCodec } from '../../lib/crypto/portable-codec.js'
 import type { Primitives } from '../../lib/crypto/primitives.js'
 import { TrustStore } from '../../lib/crypto/trust.js'
-import { FlowTable } from '../../lib/flow/flow-table.js'
+import { FlowMemory } from '../../lib/flow/flow-memory.js'
 import type { LocalEndpoint } from '../../lib/flow/environment.js'
 import { Host } from '../../lib/host/host.js'
 import type { HostOptions } from '../../lib/host/host-options.js'
@@ -33,6 +33,9 @@ const START = 1_000
 const DATAGRAM_BUFFER = 65_536
 const DATAGRAMS = 8
 const FLOW_CAPACITY = 512
+/** Packets that a TUN device keeps while nobody reads them. */
+const TUN_QUEUE = 500
+const PEER_CAPACITY = 256
 /** Calls at one instant after which a timer counts as one that stays due. */
 const STUCK = 100
 /** ms after which a daemon says what it has, restored or not. */
@@ -267,6 +270,9 @@ export class WorldHost {
   readonly log: string[] = []
   /** Where its frames come from at the moment. */
   address: string
+  /** What the daemon's flow table lies in, and whether the next daemon finds there what the last one left. */
+  flowMemory = newFlowMemory()
+  #kept = false
   /** ms that its daemon needs, after a start, until its services are restored. */
   restoring = 0
   #restored = true
@@ -349,7 +355,7 @@ export class WorldHost {
           remember: () => undefined,
         },
         endpoints: { find: (service, protocol, port) => this.#endpoint(service, protocol, port) },
-        flowMemory: new ArrayBuffer(FlowTable.bytesFor(FLOW_CAPACITY)),
+        flowMemory: this.flowMemory,
         wallNow: () => world.wallNow,
         random: world.random,
         nextStamp: () => ++this.#stamp,
@@ -363,7 +369,8 @@ export class WorldHost {
       },
       {
         flowCapacity: FLOW_CAPACITY,
-        peerCapacity: 256,
+        peerCapacity: PEER_CAPACITY,
+        restore: this.#kept,
         mappings: this.#mappings,
         claims: this.#claims,
         ...(this.restoring > 0 ? { loadingUntil: world.now + LOADING_MAX } : {}),
@@ -410,8 +417,11 @@ export class WorldHost {
     directory.markSynced()
   }
 
-  /** The daemon is killed; the kernel and its programs stay. */
-  kill(): void {
+  /** The daemon is killed; the kernel and its programs stay. `keeps`: so do the memory of its flow table, and the packets of the TUN device, as far as it has room for them. */
+  kill(keeps = false): void {
+    if (!keeps) this.flowMemory = newFlowMemory()
+    this.#kept = keeps
+    if (!keeps) this.#fromKernel = []
     this.#mappings = this.host.addresses.exportMappings()
     this.#remembered = this.host.neighbours.remembered()
     this.#host = undefined
@@ -419,9 +429,9 @@ export class WorldHost {
     this.world.occupy(this.address, undefined)
   }
 
-  /** Killed, and started again after so many ms. */
-  restart(afterMs = 0): void {
-    this.kill()
+  /** Killed, and started again after so many ms. `keeps`: as for {@link kill}. */
+  restart(afterMs = 0, keeps = false): void {
+    this.kill(keeps)
     this.world.events.at(this.world.now + afterMs, () => this.start())
   }
 
@@ -618,7 +628,8 @@ export class WorldHost {
   }
 
   #emit(packet: Uint8Array): void {
-    if (this.#powered && this.#host !== undefined) this.#fromKernel.push(packet)
+    if (!this.#powered) return
+    if (this.#host !== undefined || (this.#kept && this.#fromKernel.length < TUN_QUEUE)) this.#fromKernel.push(packet)
   }
 
   /** A packet that no program of this kernel made. */
@@ -628,7 +639,7 @@ export class WorldHost {
   }
 
   #settle(): void {
-    for (let i = 0; this.#toKernel.length > 0 || this.#fromKernel.length > 0; i++) {
+    for (let i = 0; this.#toKernel.length > 0 || (this.#fromKernel.length > 0 && this.#host !== undefined); i++) {
       if (i > 10_000) throw new Error(`${this.name}: kernel and engine do not come to rest`)
       const packets = this.#toKernel
       this.#toKernel = []
@@ -641,7 +652,7 @@ export class WorldHost {
   #readTun(): void {
     const host = this.#host
     if (host === undefined) {
-      this.#fromKernel = []
+      if (!this.#kept) this.#fromKernel = []
       return
     }
     const { tunIn } = host.dataPath
@@ -701,6 +712,10 @@ export class WorldHost {
   #nameOf(id: HostId): string {
     return this.world.hosts.find((host) => host.id === id)?.name ?? 'stranger'
   }
+}
+
+function newFlowMemory(): ArrayBuffer {
+  return new ArrayBuffer(FlowMemory.bytesFor(FLOW_CAPACITY, PEER_CAPACITY))
 }
 
 function addressText(records: Uint8Array, at: number): string {
