@@ -41,6 +41,10 @@ import type { Undo } from './undo.js'
 import { wallNow } from './wall-clock.js'
 
 const FAREWELL_MS = 300
+/** For so long peers hold what goes to this host, at most: a process takes less to start. */
+const PAUSE_MS = 5_000
+/** A peer that has not acknowledged it by then is not waited for. */
+const PAUSE_TOLD_MS = 100
 
 /** Everything that a running daemon consists of. Made by {@link startDaemon}, ended by {@link stop}. */
 export class Daemon implements RunningDaemon {
@@ -61,6 +65,8 @@ export class Daemon implements RunningDaemon {
   closeControl: Close | undefined
   #locators: readonly OwnLocator[] = []
   #released: Promise<void> | undefined
+  /** It ends, and another one is to go on. */
+  #kept = false
   #requestStop: (request: StopRequest) => void = () => undefined
   /** Resolves with why, and how, the daemon is to end. */
   readonly stopRequested = new Promise<StopRequest>((resolve) => (this.#requestStop = resolve))
@@ -331,12 +337,26 @@ export class Daemon implements RunningDaemon {
     setImmediate(() => this.requestStop('another daemon has taken over', true))
   }
 
+  /** Another daemon is about to have what this one has: what goes to this host is held by its peers until then, since nobody could read it in between. */
+  async pausePeers(): Promise<void> {
+    const { host, loop } = this
+    if (!this.#kept) return
+    host.pausePeers(PAUSE_MS, monotonicNow())
+    loop.wake()
+    const deadline = monotonicNow() + PAUSE_TOLD_MS
+    while (host.peering.pauses.pending > 0 && monotonicNow() < deadline)
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    // What was sent before is there: it is read in the next turn of the event loop.
+    for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve))
+  }
+
   /** Gives everything back but the control socket; with `keep` what outlives a daemon stays. Once; later calls wait for the first. */
   release(keep: boolean): Promise<void> {
     return (this.#released ??= this.#release(keep))
   }
 
   async #release(keep: boolean): Promise<void> {
+    this.#kept = keep && this.state === 'ready'
     // Before the device goes, whose end is not to be taken for a failure. One that stays is served as long as possible.
     if (!keep) this.loop.stop()
     if (this.state !== 'starting') {

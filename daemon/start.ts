@@ -58,6 +58,8 @@ async function open({ daemon, kept, flowFile }: Built, before: HandedOver | unde
   const { config, log, host, link, instances, loop, servers, undo } = daemon
   host.policy = policyOf(config.policy)
   daemon.rules.set(config.rules)
+  // The last of what is done while packets are moved.
+  undo.add(() => daemon.pausePeers())
   undo.add(() => daemon.keeping?.leave())
   undo.addOutliving(() => daemon.keeping?.end())
   undo.addOutliving(() => link.teardown())
