@@ -105,7 +105,7 @@ void checkLayout(const Layout& l, size_t words, size_t ringBytes) {
   within(static_cast<int64_t>(l.capacity) * l.rowWords, 0, static_cast<int64_t>(words));
   within(l.mask & (static_cast<int64_t>(l.mask) + 1), 0, 0);
   within(l.tuples, 0, static_cast<int64_t>(words) - l.mask - 1);
-  for (const int32_t word : {l.state, l.kind, l.ports, l.nextTuple, l.generation, l.peer, l.remoteSlot, l.remoteGeneration, l.flags, l.lastOut, l.lastIn, l.acked, l.nextIn, l.nextOut})
+  for (const int32_t word : {l.state, l.kind, l.ports, l.nextTuple, l.generation, l.peer, l.remoteSlot, l.remoteGeneration, l.flags, l.lastOut, l.lastIn, l.acked, l.nextIn, l.nextOut, l.unacked})
     within(word, 0, l.rowWords - 1);
   for (const int32_t word : {l.remote, l.local}) within(word, 0, l.rowWords - 4);
   for (const int32_t word : {l.packetsOut, l.bytesOut, l.packetsIn, l.bytesIn}) within(word, 0, l.rowWords / 2 - 1);
@@ -280,6 +280,9 @@ void Express::trackIn(int32_t index, const uint8_t* wire, size_t payload) {
   } else if (minus(sequence, flow[l.nextIn]) <= 0 && minus(end, flow[l.nextIn]) > 0) {
     flow[l.nextIn] = end;
   }
+  if ((wire[kTcpFlags] & kAckFlag) == 0) return;
+  const auto acked = static_cast<int32_t>(readU32(wire + kTcpAck));
+  if ((flow[l.unacked] == 0 || minus(acked, flow[l.unacked]) > 0) && minus(flow[l.nextOut], acked) >= 0) flow[l.unacked] = acked;
 }
 
 /** RecentRing.append. */

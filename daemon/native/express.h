@@ -48,7 +48,7 @@ constexpr uint64_t kPauseNs = 30000;
 struct Layout {
   int32_t rowWords, capacity, tuples, mask, seed;
   /** Word positions in a row. */
-  int32_t state, kind, ports, remote, local, nextTuple, generation, peer, remoteSlot, remoteGeneration, flags, lastOut, lastIn, acked, nextIn, nextOut;
+  int32_t state, kind, ports, remote, local, nextTuple, generation, peer, remoteSlot, remoteGeneration, flags, lastOut, lastIn, acked, nextIn, nextOut, unacked;
   /** Positions of doubles in a row. */
   int32_t packetsOut, bytesOut, packetsIn, bytesIn;
   /** Values: the state of an established flow, flags of a flow, the role of a lane in use. */

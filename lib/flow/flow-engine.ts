@@ -16,6 +16,7 @@ import { defaultFlowOptions, type FlowOptions } from './flow-options.js'
 import type { FlowSnapshot } from './flow-snapshot.js'
 import { Count, FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
 import { FrameSender } from './frame-sender.js'
+import { Hastening } from './hastening.js'
 import { Inbound } from './inbound.js'
 import { Opening } from './opening.js'
 import { Outbound } from './outbound.js'
@@ -42,6 +43,7 @@ export class FlowEngine {
   readonly #opening: Opening
   readonly #closing: Closing
   readonly #expiry: Expiry
+  readonly #hastening: Hastening
   readonly #outbound: Outbound
   readonly #inbound: Inbound
 
@@ -59,6 +61,7 @@ export class FlowEngine {
     this.#opening = opening
     this.#closing = closing
     this.#expiry = new Expiry(core, kernel, confirmation)
+    this.#hastening = new Hastening(core, kernel)
     this.#outbound = new Outbound(core, sender, kernel, opening, accepting, closing)
     this.#inbound = new Inbound(core, sender, kernel, opening, accepting, closing, confirmation)
     this.restored = restoreFlows(core)
@@ -129,6 +132,11 @@ export class FlowEngine {
     this.#loop(now)
   }
 
+  /** The peer is there again after it was away: the own kernel is not to wait any longer with what it sends again. */
+  hasten(peer: number, now: number): void {
+    this.#hastening.begin(peer, now)
+  }
+
   /** The handshake was given up: flows that are being opened go to their next candidate. Established ones stay. */
   sessionFailed(peer: number, now: number): void {
     this.#core.now = now
@@ -189,6 +197,7 @@ export class FlowEngine {
     return Math.min(
       this.#opening.nextTimeout,
       this.#expiry.nextTimeout,
+      this.#hastening.nextTimeout,
       this.#sender.waiting.next,
       this.#outbound.reassembler.nextTimeout(),
       this.#inbound.pieces.nextTimeout(),
@@ -199,6 +208,7 @@ export class FlowEngine {
     this.#core.now = now
     this.#opening.handleTimeout(now)
     this.#expiry.handleTimeout(now)
+    this.#hastening.handleTimeout(now)
     this.#sender.waiting.expire(now)
     this.#outbound.reassembler.expire(now)
     this.#inbound.pieces.expire(now)

@@ -50,6 +50,8 @@ export const Row = {
   mss: 27,
   bindingSequence: 28,
   hostMoveSequence: 29,
+  /** TCP: last acknowledgement to the own kernel, which is the oldest number of it that is under way; 0: none yet. */
+  unacked: 30,
   /** When the other end last confirmed the flow, s. */
   confirmed: 31,
   /** Sequence numbers after the FIN of either direction. */

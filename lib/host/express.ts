@@ -201,6 +201,7 @@ function layoutOf(flows: FlowTable, ring: RecentRing): Int32Array {
     Row.acked,
     Row.nextIn,
     Row.nextOut,
+    Row.unacked,
     Count.packetsOut,
     Count.bytesOut,
     Count.packetsIn,

@@ -395,9 +395,10 @@ export class Host implements DataPathDecisions {
 
   #peeringSink(): PeeringSink {
     return {
-      sessionUp: (peer, rekey, now) => {
-        this.#resumption.sessionUp(peer, now)
+      sessionUp: (peer, rekey, afresh, now) => {
+        const resumed = this.#resumption.sessionUp(peer, now)
         this.#sendWaiting(peer, now)
+        if (resumed || afresh) this.flows.hasten(peer, now)
         this.services.sessionUp(peer, rekey, now)
       },
       confirmed: (peer, now) => this.#sendWaiting(peer, now),

@@ -464,7 +464,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.#c.members.learn(session.membership.bytes, host)
     if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
     const known = this.prober.liveness(peer) === undefined
-    if (known || !session.rekey || this.peers.addressSlot[peer]! < 0)
+    if (known || !session.rekey || session.afresh || this.peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
@@ -479,7 +479,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     }
     this.control.sessionUp(peer, now)
     this.pauses.sessionUp(peer, now)
-    this.#c.sink.sessionUp(peer, session.rekey, now)
+    this.#c.sink.sessionUp(peer, session.rekey, session.afresh, now)
   }
 
   confirmed(peer: number, now: number): void {
