@@ -155,6 +155,7 @@ export class Host implements DataPathDecisions {
       ring: dataPath.replay.ring,
       counters: this.flows.counters,
       passed: (peer, sentAt, heardAt) => peering.passed(peer, sentAt, heardAt),
+      attend: (peer, on, now) => peering.prober.attend(peer, on, now),
     })
   }
 
@@ -212,7 +213,7 @@ export class Host implements DataPathDecisions {
   /** Who sees the traffic from now on; undefined: nobody. */
   setTap(tap: DataPathTap | undefined): void {
     this.settle(this.#clock.now)
-    this.express.hold(tap !== undefined)
+    this.express.hold(tap !== undefined, this.#clock.now)
     this.dataPath.tap = tap
   }
 
@@ -354,7 +355,7 @@ export class Host implements DataPathDecisions {
 
   #enter(now: number): void {
     this.#clock.now = now
-    this.express.settle()
+    this.express.settle(now)
   }
 
   #afterFrames(now: number): void {
