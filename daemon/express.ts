@@ -16,7 +16,7 @@ export class NativeExpress {
   #open = true
 
   /**
-   * @param settle called from the event loop when something has passed, 200 ms later at most, or when a lively peer has fallen silent
+   * @param settle called from the event loop when something has passed, 1 s later at most, or when a lively peer has fallen silent
    */
   constructor(
     private readonly components: {

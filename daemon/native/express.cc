@@ -19,7 +19,7 @@ namespace {
 /** JavaScript hears so much later of a peer that it does not know as lively, or that has fallen silent. LIVELY_MS in lib/host/express.ts. */
 constexpr int64_t kAccountMs = 30;
 /** And so much later of all else. Less than any of its deadlines that depend on it. */
-constexpr double kSettleMs = 200;
+constexpr double kSettleMs = 1000;
 constexpr size_t kPlainMax = 2048 - kFrameOverhead;
 constexpr double kNone = -1;  // NONE in lib/session/liveness.ts
 constexpr double kWindowMax = 1073741824;  // WINDOW_MAX in lib/flow/tcp-track.ts

@@ -3,7 +3,7 @@
 //
 //   a packet comes ──▶ express: ordinary? ──┬▶ yes: sealed and sent, or opened and written; rows, marks, ring and keys are up to date; peer and counts are noted down
 //                                           └▶ no: the host gets it ──▶ settle ──▶ …
-//   200 ms later at the latest, or a timer ───────────────────────────▶ settle ──▶ deadlines, paths, counters
+//   1 s later at the latest, or a timer ──────────────────────────────▶ settle ──▶ deadlines, paths, counters
 //   30 ms, when a peer that was lively has fallen silent ─────────────▶ settle ──▶ paths
 //
 // Each turn of JavaScript makes the packets that meet it late. So as long as packets of a peer keep coming, native code watches that they do, and JavaScript does not look for it.
