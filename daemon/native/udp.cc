@@ -79,7 +79,7 @@ struct Udp : Descriptor, FrameSink {
   Span<uint8_t> records = {};
   int32_t waiting = 0;
 
-  bool step() override;
+  Descriptor* step() override;
   bool sendFrame(uint8_t* frame, size_t length, const uint8_t* record, int32_t trafficClass) override;
   void leaveExpress() override { express = nullptr; }
 
@@ -295,10 +295,11 @@ void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass, uint8_
   }
 }
 
-/** Datagrams received, at most 8 and as many as there is room for. */
-int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8_t>& addresses) {
-  const size_t room = std::min({data.length / kBuffer, desc.length / kDatagramWords, addresses.length / kRecord, kReceiveBatch});
-  for (size_t i = 0; i < room; i++) {
+/** Receives datagrams behind the `first` ones, at most `most` in all and as many as there is room for; returns how many there are then. */
+int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8_t>& addresses, size_t first, size_t most) {
+  const size_t room = std::min({data.length / kBuffer, desc.length / kDatagramWords, addresses.length / kRecord, most});
+  if (room <= first) return static_cast<int32_t>(first);
+  for (size_t i = first; i < room; i++) {
     udp.parts[i] = {data.data + i * kBuffer, kBuffer};
     msghdr& header = udp.messages[i].msg_hdr;
     header = {};
@@ -312,14 +313,15 @@ int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, 
   int got;
   // An error that an earlier send left behind (ECONNREFUSED and its kin) is taken off by reading it: it says nothing of what waits.
   int tries = 0;
-  do got = recvmmsg(udp.fd, udp.messages, static_cast<unsigned>(room), 0, nullptr);
+  do got = recvmmsg(udp.fd, udp.messages + first, static_cast<unsigned>(room - first), 0, nullptr);
   while (got < 0 && errno != EAGAIN && errno != ENOMEM && errno != EBADF && ++tries < 4);
-  int32_t count = 0;
-  for (int i = 0; i < got; i++) {
+  const size_t end = first + static_cast<size_t>(std::max(got, 0));
+  auto count = static_cast<int32_t>(first);
+  for (size_t i = first; i < end; i++) {
     msghdr& header = udp.messages[i].msg_hdr;
     if ((header.msg_flags & MSG_TRUNC) || header.msg_namelen == 0) continue;
     int32_t* words = desc.data + static_cast<size_t>(count) * kDatagramWords;
-    words[0] = i * static_cast<int32_t>(kBuffer);
+    words[0] = static_cast<int32_t>(i * kBuffer);
     words[1] = static_cast<int32_t>(udp.messages[i].msg_len);
     uint8_t* const record = addresses.data + static_cast<size_t>(count) * kRecord;
     toRecord(udp.addresses[i], record);
@@ -332,31 +334,19 @@ int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, 
 }
 
 /** A datagram that comes after a pause mostly comes alone, and is tried without JavaScript. From the first one on that this is not for, all stay in JavaScript's batch. */
-bool Udp::step() {
-  if (waiting > 0) return true;
-  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return true;
-  const int32_t count = receive(*this, data, desc, records);
-  int32_t taken = 0;
-  bool echo = false;
-  for (; taken < count; taken++) {
-    const int32_t* const words = desc.data + static_cast<size_t>(taken) * kDatagramWords;
-    if (words[2] != 0) break;
-    const Express::Way way = express->inward(data.data + words[0], static_cast<size_t>(words[1]), words[3], records.data + static_cast<size_t>(taken) * kRecord);
-    if (way == Express::Way::missed) break;
-    echo = echo || way == Express::Way::echo;
+Descriptor* Udp::step() {
+  if (waiting > 0) return this;
+  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return this;
+  waiting = receive(*this, data, desc, records, 0, 1);
+  if (waiting == 0) return nullptr;
+  const int32_t* const words = desc.data;
+  const Express::Way way = words[2] != 0 ? Express::Way::missed : express->inward(data.data + words[0], static_cast<size_t>(words[1]), words[3], records.data);
+  if (way == Express::Way::missed) {
+    waiting = receive(*this, data, desc, records, 1, kReceiveBatch);
+    return this;
   }
-  waiting = count - taken;
-  if (taken > 0 && waiting > 0) {
-    const auto from = static_cast<size_t>(taken), left = static_cast<size_t>(waiting);
-    memmove(desc.data, desc.data + from * kDatagramWords, left * kDatagramWords * sizeof(int32_t));
-    memmove(records.data, records.data + from * kRecord, left * kRecord);
-  }
-  // JavaScript looks at the TUN itself when it has done what is left.
-  if (waiting > 0) return true;
-  Descriptor* const tun = echo ? express->tun : nullptr;
-  // Nothing of this object is touched after that: JavaScript may close it.
-  if (tun != nullptr && tun->step()) tun->tell();
-  return false;
+  waiting = 0;
+  return way == Express::Way::echo && express->tun != nullptr ? express->tun->step() : nullptr;
 }
 
 /** udpReceive(handle, data, desc, addresses) → datagrams received, at most 8 and as many as there is room for. */
@@ -368,7 +358,7 @@ napi_value udpReceive(const Arguments& args) {
   if (udp.waiting > 0 && (data.data != udp.data.data || desc.data != udp.desc.data || addresses.data != udp.records.data))
     badArgument("data must be the batch that express receives into");
   if (udp.waiting > 0) return integer(args.env(), std::exchange(udp.waiting, 0));
-  return integer(args.env(), receive(udp, data, desc, addresses));
+  return integer(args.env(), receive(udp, data, desc, addresses, 0, kReceiveBatch));
 }
 
 /** udpExpress(handle, express, local, data, desc, addresses): what comes alone is tried by `express` (a handle) from now on, and it sends by this socket. `local`: the socket's own address record. The arrays, a DatagramBatch's, are the ones that udpReceive is called with. */

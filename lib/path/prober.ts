@@ -138,6 +138,14 @@ export class PathProber {
     this.#schedule(watch, now + CHALLENGE_MS)
   }
 
+  /** The peer's frames keep coming, and somebody else notices when they stop; or no more. */
+  attend(peer: number, on: boolean, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined || watch.attended === on) return
+    watch.attended = on
+    this.#arm(peer, watch, now)
+  }
+
   /** An authenticated frame came by a lane that says nothing of the peer's paths. `traffic` as for {@link heard}. */
   heardAside(peer: number, now: number, traffic = true): void {
     const watch = this.#watches.get(peer)
@@ -148,7 +156,7 @@ export class PathProber {
     watch.heardAt = now
     if (traffic) {
       watch.trafficAt = now
-      if (watch.activeUntil > now && watch.nextAt > now + this.#cadence.quiet(peer))
+      if (watch.activeUntil > now && !watch.attended && watch.nextAt > now + this.#cadence.quiet(peer))
         this.#schedule(watch, now + this.#cadence.quiet(peer))
     }
     if (watch.unansweredSince > 0) {
@@ -555,6 +563,7 @@ export class PathProber {
         unansweredSince: 0,
         tries: 0,
         restsUntil: 0,
+        attended: false,
         moving: undefined,
       }
       this.#watches.set(peer, watch)
