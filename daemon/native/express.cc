@@ -24,8 +24,8 @@ constexpr size_t kPlainMax = 2048 - kFrameOverhead;
 constexpr double kNone = -1;  // NONE in lib/session/liveness.ts
 constexpr double kWindowMax = 1073741824;  // WINDOW_MAX in lib/flow/tcp-track.ts
 constexpr int64_t kPathMtu = 1500;
-/** Chains are short; one that is longer is JavaScript's. */
-constexpr int kChainMax = 64;
+/** Searches are short; one that is longer is JavaScript's. */
+constexpr uint32_t kSlotsMax = 64;
 /** A segment so large that was sent before may have been too large for its way: JavaScript looks into it. */
 constexpr int64_t kRepeatedMin = 512;
 constexpr size_t kLocalAt = 24;  // ADDRESS_LOCAL
@@ -105,9 +105,10 @@ void checkLayout(const Layout& l, size_t words, size_t ringBytes) {
   within(l.rowWords % 2, 0, 0);
   within(l.capacity, 1, 1 << 24);
   within(static_cast<int64_t>(l.capacity) * l.rowWords, 0, static_cast<int64_t>(words));
-  within(l.mask & (static_cast<int64_t>(l.mask) + 1), 0, 0);
-  within(l.tuples, 0, static_cast<int64_t>(words) - l.mask - 1);
-  for (const int32_t word : {l.state, l.kind, l.ports, l.nextTuple, l.generation, l.peer, l.remoteSlot, l.remoteGeneration, l.flags, l.lastOut, l.lastIn, l.acked, l.nextIn, l.nextOut, l.unacked})
+  for (const int64_t mask : {l.slotMask, l.rowMask}) within(mask & (mask + 1), 0, 0);
+  within(l.rowMask, l.capacity, INT32_MAX);
+  within(l.slots, 0, static_cast<int64_t>(words) - l.slotMask - 1);
+  for (const int32_t word : {l.state, l.kind, l.ports, l.generation, l.peer, l.remoteSlot, l.remoteGeneration, l.flags, l.lastOut, l.lastIn, l.acked, l.nextIn, l.nextOut, l.unacked})
     within(word, 0, l.rowWords - 1);
   for (const int32_t word : {l.remote, l.local}) within(word, 0, l.rowWords - 4);
   for (const int32_t word : {l.packetsOut, l.bytesOut, l.packetsIn, l.bytesIn}) within(word, 0, l.rowWords / 2 - 1);
@@ -252,14 +253,16 @@ int32_t Express::find(const LonePacket& packet) const {
   int32_t remote[4] = {};
   memcpy(remote, packet.destination, bytes);
   const uint32_t kind = static_cast<uint32_t>(packet.protocol) << 8 | (packet.v6 ? 6 : 4);
-  const uint32_t head = hash(kind, packet.ports, remote, packet.v6) & static_cast<uint32_t>(l.mask);
-  int32_t index = words_.data[static_cast<size_t>(l.tuples) + head] - 1;
-  for (int steps = 0; index >= 0 && index < l.capacity && steps < kChainMax; steps++) {
-    const int32_t* const flow = row(index);
+  const uint32_t wanted = hash(kind, packet.ports, remote, packet.v6), rowMask = static_cast<uint32_t>(l.rowMask);
+  for (uint32_t steps = 0; steps < kSlotsMax; steps++) {
+    const auto slot = static_cast<uint32_t>(words_.data[static_cast<size_t>(l.slots) + ((wanted + steps) & static_cast<uint32_t>(l.slotMask))]);
+    if (slot == 0) return -1;
+    const uint32_t index = (slot & rowMask) - 1;
+    if (((slot ^ wanted) & ~rowMask) != 0 || index >= static_cast<uint32_t>(l.capacity)) continue;
+    const int32_t* const flow = row(static_cast<int32_t>(index));
     if (static_cast<uint32_t>(flow[l.ports]) == packet.ports && static_cast<uint32_t>(flow[l.kind]) == kind &&
         memcmp(flow + l.remote, packet.destination, bytes) == 0 && memcmp(flow + l.local, packet.source, bytes) == 0)
-      return index;
-    index = flow[l.nextTuple] - 1;
+      return static_cast<int32_t>(index);
   }
   return -1;
 }

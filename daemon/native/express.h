@@ -46,9 +46,9 @@ constexpr uint64_t kPauseNs = 30000;
 
 /** How rows and the index over them lie in the words: ExpressMemory.layout in lib/host/express.ts, in this order. */
 struct Layout {
-  int32_t rowWords, capacity, tuples, mask, seed;
+  int32_t rowWords, capacity, slots, slotMask, rowMask, seed;
   /** Word positions in a row. */
-  int32_t state, kind, ports, remote, local, nextTuple, generation, peer, remoteSlot, remoteGeneration, flags, lastOut, lastIn, acked, nextIn, nextOut, unacked;
+  int32_t state, kind, ports, remote, local, generation, peer, remoteSlot, remoteGeneration, flags, lastOut, lastIn, acked, nextIn, nextOut, unacked;
   /** Positions of doubles in a row. */
   int32_t packetsOut, bytesOut, packetsIn, bytesIn;
   /** Values: the state of an established flow, flags of a flow, the role of a lane in use. */

@@ -231,19 +231,19 @@ export class Express {
 }
 
 function layoutOf(flows: FlowTable, ring: RecentRing): Int32Array {
-  const { heads, mask, seed } = flows.tupleIndex
+  const { slots, slotMask, rowMask, seed } = flows.tupleIndex
   return Int32Array.of(
     ROW_WORDS,
     flows.capacity,
-    heads,
-    mask,
+    slots,
+    slotMask,
+    rowMask,
     seed,
     Row.state,
     Row.kind,
     Row.ports,
     Row.remote,
     Row.local,
-    Row.nextTuple,
     Row.generation,
     Row.peer,
     Row.remoteSlot,
