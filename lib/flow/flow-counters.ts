@@ -26,4 +26,6 @@ export class FlowCounters {
   notHereSent = 0
   notHereReceived = 0
   clashes = 0
+  /** ICMP errors in answer to a SYN that were told once only, as there were too many. */
+  refusalsOnce = 0
 }

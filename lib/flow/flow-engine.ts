@@ -33,6 +33,7 @@ export class FlowEngine {
   readonly table: FlowTable
   readonly #core: FlowCore
   readonly #sender: FrameSender
+  readonly #kernel: OwnKernel
   readonly #opening: Opening
   readonly #closing: Closing
   readonly #expiry: Expiry
@@ -50,6 +51,7 @@ export class FlowEngine {
     this.table = table
     this.#core = core
     this.#sender = sender
+    this.#kernel = kernel
     this.#opening = opening
     this.#closing = closing
     this.#expiry = new Expiry(core, kernel, confirmation)
@@ -147,6 +149,7 @@ export class FlowEngine {
     return Math.min(
       this.#opening.nextTimeout,
       this.#expiry.nextTimeout,
+      this.#kernel.nextTimeout,
       this.#sender.waiting.next,
       this.#outbound.reassembler.nextTimeout(),
       this.#inbound.pieces.nextTimeout(),
@@ -156,6 +159,7 @@ export class FlowEngine {
   handleTimeout(now: number): void {
     this.#opening.handleTimeout(now)
     this.#expiry.handleTimeout(now)
+    this.#kernel.handleTimeout(now)
     this.#sender.waiting.expire(now)
     this.#outbound.reassembler.expire(now)
     this.#inbound.pieces.expire(now)
