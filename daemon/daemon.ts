@@ -3,6 +3,7 @@ import { FlowTable } from '../lib/flow/flow-table.js'
 import { Host } from '../lib/host/host.js'
 import { PEER_CAPACITY, type HostEvents } from '../lib/host/host-options.js'
 import { areClaims } from '../lib/host/name-claims.js'
+import type { HostMove } from '../lib/host/move-notes.js'
 import { OFFERS_MAX } from '../lib/host/offers.js'
 import { TrafficTap } from '../lib/host/traffic-tap.js'
 import type { Locator } from '../lib/path/locator.js'
@@ -255,7 +256,7 @@ export class Daemon implements RunningDaemon {
     const events: HostEvents = {
       mappingChanged: () => late.daemon?.writeMappings(),
       localAddressesChanged: () => late.daemon?.localAddressesChanged(),
-      peer: (host, what, detail) => daemonOf().#peerEvent(host, what, detail),
+      peer: (host, what, detail, move) => daemonOf().#peerEvent(host, what, detail, move),
       revocationsChanged: () => void daemonOf().saveTrust(),
       namesRuled: () => void daemonOf().saveTrust(),
       claimsChanged: () => daemonOf().saveClaims(),
@@ -595,9 +596,9 @@ export class Daemon implements RunningDaemon {
     else log.error({ detail }, 'this host is a member no more: nothing new can be reached')
   }
 
-  #peerEvent(id: HostId, what: string, detail: string): void {
+  #peerEvent(id: HostId, what: string, detail: string, move?: HostMove): void {
     const level = what === 'failed' || what === 'doubtful' ? 'debug' : 'info'
-    this.log[level]({ host: this.names.showHost(id), detail }, `host ${what}`)
+    this.log[level]({ host: this.names.showHost(id), detail, ...move }, `host ${what}`)
     // A host calls this from inside its own work.
     if (what === 'up') setImmediate(() => this.rules.look())
     this.loop.wake()
