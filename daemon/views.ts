@@ -141,6 +141,7 @@ export function statusView(daemon: Viewed): StatusResponse {
         'pathCommits',
         Object.fromEntries(pathReasons.map((reason) => [reason, host.prober.commits.get(reason) ?? 0])),
       ),
+      ...prefixed('nameRules', identity.trust.nameRules.refused),
       ...prefixed('query', host.whereabouts.asking.counters),
       ...prefixed('directory', host.directory.counters),
     },
