@@ -40,6 +40,7 @@ export class FlowEngine {
   readonly restored: RestoredFlows
   readonly #core: FlowCore
   readonly #sender: FrameSender
+  readonly #kernel: OwnKernel
   readonly #opening: Opening
   readonly #closing: Closing
   readonly #expiry: Expiry
@@ -58,6 +59,7 @@ export class FlowEngine {
     this.table = core.table
     this.#core = core
     this.#sender = sender
+    this.#kernel = kernel
     this.#opening = opening
     this.#closing = closing
     this.#expiry = new Expiry(core, kernel, confirmation)
@@ -198,6 +200,7 @@ export class FlowEngine {
       this.#opening.nextTimeout,
       this.#expiry.nextTimeout,
       this.#hastening.nextTimeout,
+      this.#kernel.nextTimeout,
       this.#sender.waiting.next,
       this.#outbound.reassembler.nextTimeout(),
       this.#inbound.pieces.nextTimeout(),
@@ -209,6 +212,7 @@ export class FlowEngine {
     this.#opening.handleTimeout(now)
     this.#expiry.handleTimeout(now)
     this.#hastening.handleTimeout(now)
+    this.#kernel.handleTimeout(now)
     this.#sender.waiting.expire(now)
     this.#outbound.reassembler.expire(now)
     this.#inbound.pieces.expire(now)

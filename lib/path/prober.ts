@@ -45,6 +45,8 @@ export class PathProber {
   readonly own = new OwnAddresses()
   /** How often frames of a peer have gone another way since then, by why. */
   readonly commits = new Map<PathReason, number>()
+  /** Probes of paths, and those that have come back. */
+  readonly probes = { sent: 0, echoed: 0 }
   readonly #watches = new Map<number, Watch>()
   readonly #options: ProberOptions
   readonly #cadence: Cadence
@@ -176,6 +178,7 @@ export class PathProber {
     const path = watch.set.find(records, offset)
     const sentAt = path?.echoed(token, now)
     if (path === undefined || sentAt === undefined) return
+    this.probes.echoed++
     path.localSeen = records.slice(offset + ADDRESS_LOCAL, offset + ADDRESS_RECORD)
     if (path.usable) path.set('proven', 'proven', now)
     const { current } = watch.set
@@ -391,9 +394,9 @@ export class PathProber {
   paths(peer: number): PathView[] {
     const watch = this.#watches.get(peer)
     return (watch?.set.paths ?? []).map((path) => {
-      const { slot, state, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
+      const { slot, state, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
       const inUse = path === watch?.set.current
-      return { slot, state, inUse, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
+      return { slot, state, inUse, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
     })
   }
 
@@ -478,6 +481,7 @@ export class PathProber {
     }
     const token = this.components.randomBytes(PROBE_TOKEN)
     path.probed(token, now)
+    this.probes.sent++
     if (path.pending.length > 0 && now - path.pending[0]!.sentAt > this.#options.deadAfterMs + 2 * path.patience)
       path.set(path.state === 'unproven' ? 'unproven' : 'dead', 'silent', now)
     this.components.sink.sendProbe(peer, path.slot, token)
@@ -515,6 +519,7 @@ export class PathProber {
   ): void {
     const lossy = from >= 0 && !LOSSLESS.has(reason)
     const commit = { peer, from, to: path.slot, reason, heardAt, lossy }
+    path.usedSince = now
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
     if (path.usable) this.#go(peer, now)
