@@ -1,9 +1,12 @@
 // What carries the frames of simulated hosts: it delays, loses, doubles and reorders them. There is no clock: what happens is an event in virtual time, and chance comes from the world's seed.
 
-import { encodeLocator, parseLocator, type Locator } from '../../lib/path/locator.js'
+import { decodeLocator, encodeLocator, formatLocator, parseLocator, type Locator } from '../../lib/path/locator.js'
+import { ADDRESS_LOCAL } from '../../lib/wire/batch.js'
 import { EventQueue } from './event-queue.js'
 
 const START = 1_000
+/** Position in an address record. */
+const ADDRESS = 8
 
 export interface LinkOptions {
   readonly loss?: number
@@ -35,6 +38,7 @@ export class Underlay {
   arrived: (passing: Passing) => void = () => undefined
   readonly #sites = new Map<string, Site>()
   readonly #records = new Map<string, Uint8Array>()
+  readonly #texts = new Map<string | number, string>()
   #address = 0
 
   constructor(
@@ -50,7 +54,7 @@ export class Underlay {
   /** An address of the network that nobody has had yet. */
   freshAddress(network = 0, family: 4 | 6 = 4): string {
     const n = ++this.#address
-    if (family === 6) return `[fd00:${network.toString(16)}::${n.toString(16)}]:7474`
+    if (family === 6) return formatLocator(locatorOf(`[fd00:${network.toString(16)}::${n.toString(16)}]:7474`))
     return `10.${network}.${(n >> 8) & 255}.${n & 255}:7474`
   }
 
@@ -67,6 +71,19 @@ export class Underlay {
       this.#records.set(address, record)
     }
     return record
+  }
+
+  /** The address of the record at `at`; empty: it is none. */
+  textOf(records: Uint8Array, at: number): string {
+    const key =
+      records[at] === 4 ? numberOf(records, at) : String.fromCharCode(...records.subarray(at, at + ADDRESS_LOCAL))
+    let text = this.#texts.get(key)
+    if (text === undefined) {
+      const locator = decodeLocator(records, at)
+      text = locator === undefined ? '' : formatLocator(locator)
+      this.#texts.set(key, text)
+    }
+    return text
   }
 
   send(from: string, to: string, bytes: Uint8Array): void {
@@ -111,7 +128,15 @@ export function locatorOf(address: string): Locator {
   return locator
 }
 
-/** Of an address: the part that it has in common with all others of its network. */
-export function networkOf(address: string): string {
-  return address.split(address.startsWith('[') ? ':' : '.', 2).join(':')
+/** What all addresses of an address's network begin with, and no others. */
+export function prefixOf(address: string): string {
+  const separator = address.startsWith('[') ? ':' : '.'
+  return address.split(separator, 2).join(separator) + separator
+}
+
+/** Address and port of an IPv4 record. */
+function numberOf(records: Uint8Array, at: number): number {
+  let number = 0
+  for (let i = 0; i < 4; i++) number = number * 256 + records[at + ADDRESS + i]!
+  return number * 65_536 + records[at + 2]! * 256 + records[at + 3]!
 }

@@ -5,7 +5,7 @@ import type { TrustStore } from '../../lib/crypto/trust.js'
 import type { LocalEndpoint } from '../../lib/flow/environment.js'
 import { FlowTable } from '../../lib/flow/flow-table.js'
 import { isPinned } from '../../lib/path/candidates.js'
-import { decodeLocator, formatLocator, type Locator } from '../../lib/path/locator.js'
+import type { Locator } from '../../lib/path/locator.js'
 import { Host } from '../../lib/host/host.js'
 import type { SavedMappings } from '../../lib/service/addresses.js'
 import { parseServiceName } from '../../lib/service/service-id.js'
@@ -23,7 +23,7 @@ import { Protocol } from '../../lib/wire/constants.js'
 import type { DropReason } from '../../lib/wire/drop.js'
 import type { HostId, ServiceId } from '../../lib/wire/ids.js'
 import type { HostWorld } from './host-world.js'
-import { locatorOf, networkOf, type Site } from './underlay.js'
+import { locatorOf, prefixOf, type Site } from './underlay.js'
 import { VirtualKernel, type Family, type TcpSocket, type UdpSocket } from './virtual-kernel.js'
 
 const DATAGRAM_BUFFER = 65_536
@@ -114,6 +114,11 @@ export class WorldHost implements Site {
   /** Where others see its frames come from, when nothing speaks for another address; empty: it has none. */
   get address(): string {
     return this.#places[0]?.seen ?? ''
+  }
+
+  /** Whether frames to this address come to it. */
+  isAt(address: string): boolean {
+    return this.#places.some(({ seen }) => seen === address)
   }
 
   // ---- The daemon ----
@@ -429,7 +434,7 @@ export class WorldHost implements Site {
   #sendFrames(runs: FrameRuns, addresses: Uint8Array): void {
     for (let i = 0; i < runs.count; i++) {
       const [offset, length, stride, slot] = runs.desc.subarray(i * RUN_WORDS, i * RUN_WORDS + 4)
-      const to = addressText(addresses, slot! * ADDRESS_RECORD)
+      const to = this.world.textOf(addresses, slot! * ADDRESS_RECORD)
       const from = this.#sourceOf(addresses, slot! * ADDRESS_RECORD, to)
       if (from === undefined) continue
       for (let at = 0; at < length!; at += stride!) {
@@ -446,7 +451,7 @@ export class WorldHost implements Site {
       return places.find(({ own }) => this.#bytesOf(own).every((byte, i) => byte === records[at + ADDRESS_LOCAL + i]))
         ?.seen
     if (places.length === 1) return places[0]!.seen
-    return (places.find(({ own }) => networkOf(own) === networkOf(to)) ?? places[0])?.seen
+    return (places.find(({ own }) => to.startsWith(prefixOf(own))) ?? places[0])?.seen
   }
 
   /** The address as records have it. */
@@ -542,11 +547,4 @@ export class WorldHost implements Site {
 
 function placeAt(address: string): Place {
   return { own: address, seen: address }
-}
-
-function addressText(records: Uint8Array, at: number): string {
-  if (records[at] === 4)
-    return `${records.subarray(at + ADDRESS, at + 12).join('.')}:${(records[at + 2]! << 8) | records[at + 3]!}`
-  const locator = decodeLocator(records, at)
-  return locator === undefined ? '' : formatLocator(locator)
 }
