@@ -183,7 +183,7 @@ export function peersUp({ host }: Viewed): number[] {
 }
 
 function remoteOf({ host }: Viewed, peer: number): string | null {
-  const slot = host.peers.addressSlot[peer]!
+  const slot = host.peers.pathSlot[peer]!
   const locator = slot < 0 ? undefined : decodeLocator(host.peers.addresses.record(slot))
   return locator === undefined ? null : formatLocator(locator)
 }

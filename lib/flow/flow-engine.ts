@@ -19,6 +19,7 @@ import { Inbound } from './inbound.js'
 import { Opening } from './opening.js'
 import { Outbound } from './outbound.js'
 import { OwnKernel } from './own-kernel.js'
+import { WaitingKind } from './waiting-ring.js'
 
 export interface FlowComponents {
   readonly table: FlowTable
@@ -66,6 +67,12 @@ export class FlowEngine {
     return this.#core.counts
   }
 
+  /** Packets and frames that wait for a way to their peer, and the bytes that they take. */
+  get waiting(): { readonly count: number; readonly bytes: number } {
+    const { count, bytes } = this.#sender.waiting
+    return { count, bytes }
+  }
+
   /** Flows there are to the service's instance on a host, by its peer index. */
   openTo(service: ServiceId, peer: number): number {
     const number = this.#core.services.find(service)
@@ -77,6 +84,7 @@ export class FlowEngine {
    * and have room for `batch.count` entries. The batch's packets are consumed. Seal and send, then the buffer is free again.
    */
   fromTun(batch: PacketBatch, seal: SealBatch, now: number): void {
+    this.#core.now = now
     this.#outbound.run(batch, seal, now)
     this.#loop(now)
   }
@@ -88,27 +96,39 @@ export class FlowEngine {
    * Entries with status CLEAR are skipped: they are the session layer's. Failed ones are counted by `env.drop`.
    */
   fromPeers(open: OpenBatch, datagrams: DatagramBatch, lanePeer: Int32Array, tunOut: PacketBatch, now: number): void {
+    this.#core.now = now
     this.#inbound.run(open, datagrams, lanePeer, tunOut, now)
     this.#loop(now)
   }
 
-  /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent. Harmless when nothing did. */
+  /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent, by `env.sendFrame` and `env.sendBatch`. Harmless when nothing did. */
   sessionUp(peer: number, now: number): void {
-    this.#sender.flush(peer, (slot, generation) => this.#lives(slot, generation))
+    this.#core.now = now
+    this.#sender.flush(
+      peer,
+      (slot, generation) => this.#lives(slot, generation),
+      (packets, seal) => this.#outbound.run(packets, seal, now),
+    )
     this.#loop(now)
   }
 
   /** The handshake was given up: flows that are being opened go to their next candidate. Established ones stay. */
   sessionFailed(peer: number, now: number): void {
-    for (const frame of this.#sender.waiting.take(peer)) {
-      if (this.#lives(frame.slot, frame.generation)) this.#core.drop('session-timeout')
-    }
+    this.#core.now = now
+    // An older session may live on.
+    if (this.#core.peers.sealSlot[peer]! < 0)
+      this.#sender.waiting.dropAll(
+        peer,
+        'session-timeout',
+        ({ kind, slot, generation }) => kind === WaitingKind.packet || this.#lives(slot, generation),
+      )
     this.#opening.sessionFailed(peer, now)
     this.#loop(now)
   }
 
   /** More is known of services: first packets held by DELAY rules are tried again. */
   release(now: number): void {
+    this.#core.now = now
     this.#opening.release(now)
     this.#loop(now)
   }
@@ -125,6 +145,7 @@ export class FlowEngine {
    * Ends the flows for which `denied` says so (a policy or a revocation): CLOSE to the peer, reset to the own kernel. Returns their number.
    */
   cut(denied: (flow: FlowSnapshot) => boolean, now: number): number {
+    this.#core.now = now
     let n = 0
     for (let row = 0; row < this.table.highWater; row++) {
       const flow = this.flow(row)
@@ -138,6 +159,7 @@ export class FlowEngine {
 
   /** Shutdown: CLOSE to all peers, resets to the own kernel, by `env.sendFrame` and `env.writePacket`: flush both before leaving. */
   closeAll(now: number): void {
+    this.#core.now = now
     this.#closing.closeAll()
     this.#loop(now)
   }
@@ -154,6 +176,7 @@ export class FlowEngine {
   }
 
   handleTimeout(now: number): void {
+    this.#core.now = now
     this.#opening.handleTimeout(now)
     this.#expiry.handleTimeout(now)
     this.#sender.waiting.expire(now)

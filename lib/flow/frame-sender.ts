@@ -1,7 +1,15 @@
-// Frames outside the fast path: built one by one, cut into pieces where the path is narrower, kept while there is no session, and handed round to
+// Frames outside the fast path: built one by one, cut into pieces where the path is narrower, kept while there is no way to the peer, and handed round to
 // ourselves when the other end is this same host.
-import { ADDRESS_RECORD, Gso } from '../wire/batch.js'
-import { HEADROOM, INNER_HEADER, Kind, PATH_MTU, Protocol } from '../wire/constants.js'
+import {
+  ADDRESS_RECORD,
+  Gso,
+  PACKET_WORDS,
+  packetBatch,
+  sealBatch,
+  type PacketBatch,
+  type SealBatch,
+} from '../wire/batch.js'
+import { HEADROOM, INNER_HEADER, Kind, PATH_MTU, Protocol, VNET_HEADER } from '../wire/constants.js'
 import type { ServiceId } from '../wire/ids.js'
 import { writeInnerHeader } from '../wire/inner.js'
 import {
@@ -31,12 +39,16 @@ import { ROW_WORDS, Row } from './flow-table.js'
 import { piecesNeeded, writePiece } from './pieces.js'
 import type { Segment } from './segment.js'
 import { Waiting } from './waiting.js'
+import { WaitingEntry, WaitingKind, type WaitingRing } from './waiting-ring.js'
 
 /** Frames to ourselves never touch a path. */
 const SELF_ROOM = 65_535 + 256
 /** Any segment with the longest header of its own that a frame gives it. */
 const FRAME_MAX = HEADROOM + INNER_HEADER + SELF_ROOM
 const OWN_HOP_LIMIT = 64
+/** What waited goes out by so many packets and bytes at a time. */
+const RELEASED_PACKETS = 128
+const RELEASED_BYTES = 512 * 1024
 /** Where what follows the inner header begins in a frame that is being built. */
 const BODY = HEADROOM + INNER_HEADER
 
@@ -70,11 +82,17 @@ export class FrameSender {
   readonly #bytes = new Uint8Array(FRAME_MAX)
   readonly #view = viewOf(this.#bytes)
   readonly #open = new OpenFrame()
+  readonly #entry = new WaitingEntry()
+  /** Packets that waited, on their way out. */
+  #released: { readonly packets: PacketBatch; readonly seal: SealBatch } | undefined
   #pieceId = 0
 
   constructor(core: FlowCore) {
     this.#core = core
-    this.waiting = new Waiting(core.options, (reason) => core.drop(reason))
+    this.waiting = new Waiting(core.options, (reason, { kind, offset, length }, data) => {
+      if (kind === WaitingKind.frame) core.drop(reason)
+      else core.drop(reason, data.subarray(offset + VNET_HEADER, offset + length))
+    })
   }
 
   /** Whether frames to the peer can be sent now. */
@@ -172,7 +190,7 @@ export class FrameSender {
     const length = this.#begin(NOT_HERE_HEADER + frame.hintLength, Kind.notHere, OWN, slot, generation)
     writeNotHere(this.#bytes, this.#view, BODY, frame)
     this.#core.counters.notHereSent++
-    this.#sendNow(peer, this.#bytes, length, 0)
+    this.#sendNow(peer, length, 0)
   }
 
   /** Ends a flow at the other end. `slot`, `generation`: our flow ID; `remote…`: the other end's, 0 while not known. */
@@ -190,7 +208,7 @@ export class FrameSender {
     frame.code = code
     const length = this.#begin(CLOSE_HEADER, Kind.close, OWN, remoteSlot, remoteGeneration)
     writeClose(this.#bytes, this.#view, BODY, frame)
-    this.#sendNow(peer, this.#bytes, length, 0)
+    this.#sendNow(peer, length, 0)
   }
 
   /** {@link close} of a flow in the table. */
@@ -219,23 +237,74 @@ export class FrameSender {
       table.words[base + Row.remoteGeneration]!,
     )
     writeIcmpErrorFrame(this.#bytes, this.#view, BODY, frame)
-    this.#sendNow(table.words[base + Row.peer]!, this.#bytes, length, 0)
+    this.#sendNow(table.words[base + Row.peer]!, length, 0)
   }
 
   /** A frame whose body is given, about no flow in particular. */
   plain(peer: number, kind: Kind, body: Uint8Array): void {
     const length = this.#begin(body.length, kind, OWN, 0, 0)
     this.#bytes.set(body, BODY)
-    this.#sendNow(peer, this.#bytes, length, 0)
+    this.#sendNow(peer, length, 0)
   }
 
-  /** Sends what waited for the peer and is still `wanted`. */
-  flush(peer: number, wanted: (slot: number, generation: number) => boolean): void {
+  /** Keeps the packet of the TUN, vnet header and all, until there is a way to the peer. */
+  hold(peer: number, data: Uint8Array, offset: number, length: number, now: number): void {
+    const entry = this.#entry
+    entry.kind = WaitingKind.packet
+    entry.length = length
+    entry.since = now
+    entry.slot = -1
+    this.waiting.add(peer, entry, data, offset)
+    if (this.#core.peers.sealSlot[peer]! < 0) this.#core.env.wantSession(peer, now)
+  }
+
+  /** Sends what waited for the peer, in its order: frames that are still `wanted`; packets are decided upon anew by `run`, for much may have changed meanwhile. */
+  flush(
+    peer: number,
+    wanted: (slot: number, generation: number) => boolean,
+    run: (packets: PacketBatch, seal: SealBatch) => void,
+  ): void {
     if (!this.connected(peer)) return
-    for (const frame of this.waiting.take(peer)) {
-      if (!wanted(frame.slot, frame.generation)) continue
-      this.#sendNow(peer, frame.bytes, frame.bytes.length - HEADROOM, frame.trafficClass)
+    const entry = this.#entry
+    // What has to wait again meanwhile does not come up again at once.
+    for (let left = this.waiting.countFor(peer); left > 0;) {
+      const ring = this.waiting.ring(peer)
+      if (ring === undefined) break
+      const packets = this.#takePackets(ring, left)
+      left -= packets
+      if (packets > 0) this.#run(run)
+      else {
+        ring.oldest(entry)
+        const { length, trafficClass, slot, generation, offset } = entry
+        this.#bytes.set(ring.data.subarray(offset, offset + length), HEADROOM)
+        ring.shift()
+        left--
+        if (slot < 0 || wanted(slot, generation)) this.#sendNow(peer, length, trafficClass)
+      }
     }
+    this.waiting.emptied(peer)
+  }
+
+  /** Takes packets out of the ring, up to the next frame, at most so many. Returns their number. */
+  #takePackets(ring: WaitingRing, most: number): number {
+    const entry = this.#entry
+    const { packets } = (this.#released ??= releasedBatches())
+    packets.count = 0
+    packets.used = 0
+    while (packets.count < Math.min(most, RELEASED_PACKETS) && ring.count > 0) {
+      ring.oldest(entry)
+      if (entry.kind !== WaitingKind.packet || !putPacket(packets, ring.data, entry)) break
+      ring.shift()
+    }
+    return packets.count
+  }
+
+  #run(run: (packets: PacketBatch, seal: SealBatch) => void): void {
+    const { packets, seal } = (this.#released ??= releasedBatches())
+    const { env, now } = this.#core
+    seal.count = 0
+    run(packets, seal)
+    if (seal.count > 0) env.sendBatch(seal, now)
   }
 
   #sendFor(row: number, length: number, trafficClass: number, now: number): void {
@@ -247,20 +316,37 @@ export class FrameSender {
   /** Sends the frame that was built, or keeps it until there is a session. */
   #send(peer: number, length: number, trafficClass: number, slot: number, generation: number, now: number): void {
     if (this.connected(peer)) {
-      this.#sendNow(peer, this.#bytes, length, trafficClass)
+      this.#sendNow(peer, length, trafficClass)
       return
     }
-    this.waiting.add(peer, { bytes: this.#copy(length), trafficClass, slot, generation, since: now })
+    this.#wait(peer, length, trafficClass, slot, generation, now)
     this.#core.env.wantSession(peer, now)
   }
 
-  /** `bytes` has HEADROOM in front, and `length` bytes behind it. They are the caller's again afterwards. */
-  #sendNow(peer: number, bytes: Uint8Array, length: number, trafficClass: number): void {
+  /** Keeps the frame that was built. */
+  #wait(peer: number, length: number, trafficClass: number, slot: number, generation: number, now: number): void {
+    const entry = this.#entry
+    entry.kind = WaitingKind.frame
+    entry.length = length
+    entry.since = now
+    entry.trafficClass = trafficClass
+    entry.slot = slot
+    entry.generation = generation
+    this.waiting.add(peer, entry, this.#bytes, HEADROOM)
+  }
+
+  /** Sends the frame that was built, unless what goes to the peer is held. */
+  #sendNow(peer: number, length: number, trafficClass: number): void {
+    const bytes = this.#bytes
+    const { env, counters, peers, now } = this.#core
     if (peer === SELF) {
-      this.loopback.push({ bytes: bytes.slice(0, HEADROOM + length), gsoSize: 0, gsoKind: Gso.none })
+      this.loopback.push({ bytes: this.#copy(length), gsoSize: 0, gsoKind: Gso.none })
       return
     }
-    const { env, counters } = this.#core
+    if (peers.addressSlot[peer]! < 0 && peers.sealSlot[peer]! >= 0) {
+      this.#wait(peer, length, trafficClass, -1, 0, now)
+      return
+    }
     const room = this.room(peer)
     if (length <= room) {
       env.sendFrame(peer, bytes.subarray(HEADROOM, HEADROOM + length), trafficClass)
@@ -299,6 +385,23 @@ interface InnerFields {
 
 /** Of frames that carry no packet. */
 const OWN: InnerFields = { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 }
+
+function releasedBatches(): { readonly packets: PacketBatch; readonly seal: SealBatch } {
+  const packets = packetBatch(RELEASED_BYTES, RELEASED_PACKETS)
+  return { packets, seal: sealBatch(packets.data, RELEASED_PACKETS) }
+}
+
+/** One packet more, its IP header on a multiple of four; false: there is no room. */
+function putPacket(batch: PacketBatch, data: Uint8Array, { offset, length }: WaitingEntry): boolean {
+  const at = ((batch.used + VNET_HEADER + 3) & ~3) - VNET_HEADER
+  if (at + length > batch.data.length) return false
+  batch.data.set(data.subarray(offset, offset + length), at)
+  batch.desc[batch.count * PACKET_WORDS] = at
+  batch.desc[batch.count * PACKET_WORDS + 1] = length
+  batch.count++
+  batch.used = at + length
+  return true
+}
 
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -143,6 +143,7 @@ export class Host implements DataPathDecisions {
       retransmitted: (peer, now) => peering.retransmitted(peer, now),
       other: (batch, entry, peer, now) => peering.other(batch, entry, peer, now),
       sendFrame: (peer, plaintext, trafficClass) => peering.sendFrame(peer, plaintext, trafficClass),
+      sendBatch: (seal, now) => peering.sendBatch(seal, now),
       writePacket: (packet) => dataPath.packet(packet),
       drop: (reason, packet) => this.drop(reason, packet),
     })
@@ -296,6 +297,24 @@ export class Host implements DataPathDecisions {
     return this.peering.ping(peer, now, answered)
   }
 
+  /**
+   * Asks the peers to hold what goes to this host: another process is about to take its place. Until a session with that one stands, `ms` have passed (at most PAUSE_MAX_MS), or
+   * {@link resumePeers}. When `peering.pauses.pending` is 0 all have acknowledged it, and what they had sent before is here, or on its way and about to be: read the sockets on
+   * until nothing comes any more, then stop.
+   */
+  pausePeers(ms: number, now: number): void {
+    this.#enter(now)
+    this.peering.pauses.begin(ms, now)
+    this.dataPath.flush(now)
+  }
+
+  /** This host goes on after all: the peers send again. */
+  resumePeers(now: number): void {
+    this.#enter(now)
+    this.peering.pauses.end(now)
+    this.dataPath.flush(now)
+  }
+
   /** Leaves the network for now: withdraws what is offered, ends all flows, tells the peers. Returns the number of flows. */
   leave(now: number): number {
     if (this.#leaving) return 0
@@ -366,10 +385,11 @@ export class Host implements DataPathDecisions {
   #peeringSink(): PeeringSink {
     return {
       sessionUp: (peer, rekey, now) => {
-        this.flows.sessionUp(peer, now)
+        this.#sendWaiting(peer, now)
         this.services.sessionUp(peer, rekey, now)
       },
-      confirmed: (peer, now) => this.flows.sessionUp(peer, now),
+      confirmed: (peer, now) => this.#sendWaiting(peer, now),
+      released: (peer, now) => this.#sendWaiting(peer, now),
       sessionLost: (peer) => this.services.sessionLost(peer),
       sessionFailed: (peer, now) => this.flows.sessionFailed(peer, now),
       peerLost: (peer, now) => this.flows.peerLost(peer, now),
@@ -384,6 +404,11 @@ export class Host implements DataPathDecisions {
         if (this.wantsDrops) this.#c.events.dropped(reason, undefined)
       },
     }
+  }
+
+  /** What waited for the peer goes, before anything newer does. */
+  #sendWaiting(peer: number, now: number): void {
+    this.#turns.afterwards(() => this.#turns.inside(() => this.flows.sessionUp(peer, now)))
   }
 
   #recordChanged(change: RecordChange): void {

@@ -13,6 +13,8 @@ export interface PeeringSink {
   sessionUp(peer: number, rekey: boolean, now: number): void
   /** The peer has the current session too. */
   confirmed(peer: number, now: number): void
+  /** What waited for a way to the peer may go. */
+  released(peer: number, now: number): void
   /** There is no session any more; flows to the peer may wait for the next one. */
   sessionLost(peer: number): void
   /** No session could be had. */

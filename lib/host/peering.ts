@@ -44,6 +44,7 @@ import { IdleSessions } from './idle-sessions.js'
 import { issuingDefaults } from './issuing-options.js'
 import { Neighbours } from './neighbours.js'
 import { CONTROL_CLASS, ownFrame, prefersItsWay, probeFrame } from './own-frames.js'
+import { Pauses } from './pauses.js'
 import type { PeeringComponents } from './peering-components.js'
 import { Pings } from './pings.js'
 
@@ -64,6 +65,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   readonly lanePaths: LanePaths
   readonly pathMtus: PathMtus
   readonly control: ControlChannel
+  readonly pauses: Pauses
   readonly neighbours: Neighbours
   readonly detector: FailureDetector
   /** Frames of handshakes that came, whatever became of them. */
@@ -138,6 +140,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const epoch = new DataView(primitives.randomBytes(4).buffer).getUint32(0) | 1
     this.control = new ControlChannel({ peers, epoch: epoch >>> 0, sink: this })
     this.#farewells = new Farewells(peers, this.control)
+    this.pauses = new Pauses({
+      ...{ peers, control: this.control },
+      nextSequence: () => host.sequence.next(),
+      rest: (peer, until, now) => this.prober.rest(peer, until, now),
+      released: (peer, now) => sink.released(peer, now),
+    })
     this.neighbours = new Neighbours(
       {
         ...{ self: this.id, peers, random },
@@ -284,12 +292,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   /** Packets of flows have passed without this host being asked: as {@link sent} and {@link heard}. 0: none. */
   passed(peer: number, sentAt: number, heardAt: number): void {
-    const { addressSlot, addresses } = this.peers
+    const { pathSlot, addresses } = this.peers
     this.sessions.marked(peer)
     if (sentAt > 0) this.needed(peer, sentAt)
     // They came by the path in use, or had not passed.
-    if (heardAt > 0 && addressSlot[peer]! >= 0)
-      this.prober.heard(peer, addresses.records, addressSlot[peer]! * ADDRESS_RECORD, heardAt)
+    if (heardAt > 0 && pathSlot[peer]! >= 0)
+      this.prober.heard(peer, addresses.records, pathSlot[peer]! * ADDRESS_RECORD, heardAt)
   }
 
   /** A flow or bind concerns the peer. */
@@ -322,6 +330,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       this.lanePaths.nextTimeout(),
       this.pathMtus.nextTimeout(),
       this.control.nextTimeout(),
+      this.pauses.nextTimeout(),
       this.neighbours.nextTimeout(),
       this.#expulsions.nextTimeout(),
       this.#idle.nextTimeout(),
@@ -340,6 +349,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.pathMtus.handleTimeout(now)
     this.detector.handleTimeout(now)
     this.control.handleTimeout(now)
+    this.pauses.handleTimeout(now)
   }
 
   /** Who is a member no more, and whom to have sessions with. */
@@ -387,7 +397,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const token = this.#c.host.primitives.randomBytes(PROBE_TOKEN)
     const ping = this.#pings.add(peer, token, now, answered)
     if (ping === undefined) return undefined
-    this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
+    this.#dataPath.frameTo(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
     this.#dataPath.flush(now)
     return ping
   }
@@ -395,6 +405,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   /** A frame of a flow. False: there is no session, which is counted. */
   sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
     return this.#accounted(peer, this.#dataPath.flowFrameTo(peer, plaintext, trafficClass))
+  }
+
+  /** Packets of flows that waited. */
+  sendBatch(seal: SealBatch, now: number): void {
+    this.#dataPath.sendBatch(seal)
+    this.sent(seal, now)
   }
 
   /** What the peer's records say about where it is are paths to fall back to. */
@@ -462,6 +478,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       events.remember()
     }
     this.control.sessionUp(peer, now)
+    this.pauses.sessionUp(peer, now)
     this.#c.sink.sessionUp(peer, session.rekey, now)
   }
 
@@ -478,6 +495,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.pathMtus.forget(peer)
     this.prober.forget(peer)
     this.rebinding.forget(peer)
+    this.pauses.forget(peer)
     this.#dataPath.replay.forget(peer)
     this.#c.sink.sessionLost(peer)
     this.neighbours.lost(peer, now)
@@ -493,13 +511,13 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   }
 
   proveAlive(peer: number): void {
-    this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
+    this.#dataPath.frameTo(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
   }
 
   // ---- ProberSink ----
 
   sendProbe(peer: number, addressSlot: number, token: Uint8Array): void {
-    const inUse = addressSlot === this.peers.addressSlot[peer]
+    const inUse = addressSlot === this.peers.pathSlot[peer]
     this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse), CONTROL_CLASS)
     this.sessions.dataSent(peer, this.#clock.now)
   }
@@ -531,6 +549,10 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.#c.host.events.peer(this.peers.hostId(peer), 'settled', detail)
   }
 
+  released(peer: number, now: number): void {
+    this.#c.sink.released(peer, now)
+  }
+
   // ---- ControlSink ----
 
   sendControl(peer: number, message: Uint8Array, wantsAnswer: boolean): boolean {
@@ -554,6 +576,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         this.#c.sink.peerLost(peer, now)
         this.#end(peer, 'expired', now)
         return this.neighbours.left(peer, now)
+      case Channel.pause:
+        if (!this.pauses.receive(peer, body, now)) this.drop('bad-control')
+        return
       case Channel.sessions:
         if (!this.#idle.receive(peer, body, now)) this.drop('bad-control')
         return

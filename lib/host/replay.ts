@@ -61,13 +61,13 @@ export class Replay {
   }
 
   /**
-   * The peer's frames go where `peers.addressSlot` says from now on. `again`: what was sent to where they went before, since the peer was last heard from there less a
+   * The peer's frames go where `peers.pathSlot` says from now on. `again`: what was sent to where they went before, since the peer was last heard from there less a
    * round trip, is to be sent again; false: that way is as good as ever.
    */
   moved(peer: number, now: number, again = true): void {
-    const { addressSlot, heardAt, rttMs } = this.#peers
+    const { pathSlot, heardAt, rttMs } = this.#peers
     const before = this.#to[peer]!
-    const to = addressSlot[peer]!
+    const to = pathSlot[peer]!
     if (to < 0) return
     this.#to[peer] = to
     const since = Math.max(heardAt[peer]! - rttMs[peer]! - SLACK_MS, now - AGE_MAX)

@@ -23,6 +23,8 @@ export interface Watch {
   unansweredSince: number
   /** Probes sent since then. */
   tries: number
+  /** Until when the peer answers nothing, as it has said: it is left alone. */
+  restsUntil: number
   /** A move of which nothing has been heard yet. */
   moving: PathCommit | undefined
 }
@@ -63,6 +65,7 @@ export class Cadence {
   }
 
   nextLook(peer: number, watch: Watch, now: number): number {
+    if (now < watch.restsUntil) return watch.restsUntil
     const { paths, current } = watch.set
     let next = this.probeAt(peer, watch, now)
     for (const path of paths) next = Math.min(next, this.challengeAt(path), this.besideAt(watch, path, now))

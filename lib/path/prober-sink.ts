@@ -22,8 +22,10 @@ export interface ProberSink {
   sendProbe(peer: number, addressSlot: number, token: Uint8Array): void
   /** The peer's liveness changed. */
   liveness(peer: number, state: Liveness, now: number): void
-  /** Frames of the peer go another way now; `PeerTable.addressSlot` says so already. */
+  /** Frames of the peer go another way now; `PeerTable.pathSlot` says so already. */
   committed(commit: PathCommit, now: number): void
+  /** Frames of the peer's flows had to wait, and go again: `PeerTable.addressSlot` says so already. */
+  released(peer: number, now: number): void
   /** The first frame has come by the way to which the peer's frames were moved: ms since the last one by the old way. */
   settled(commit: PathCommit, stallMs: number): void
   drop(reason: DropReason): void

@@ -13,7 +13,7 @@ import {
 import { OwnAddresses } from './candidates.js'
 import type { AddressStanding, Path, PathReason } from './path.js'
 import { PathSet } from './path-set.js'
-import type { PeerTable } from './peers.js'
+import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 
@@ -36,6 +36,8 @@ const LOSSLESS: ReadonlySet<PathReason> = new Set<PathReason>(['established', 'b
  * except during the handshake that opened the session. Probe tokens are random, so an echo cannot be forged without having seen the probe.
  *
  *   unproven ──echo──▶ proven ──probes overdue──▶ suspect ──for long, or an address is gone──▶ dead      any ──echo──▶ proven
+ *
+ * Frames of flows wait while the path in use is known not to work and there is no other: an address of it is gone, or the peer does not answer any more.
  *
  * The path in use is left at once when it is silent, an address of it is gone or about to go, or the peer has left it; for a better one only when that is clear and lasts.
  */
@@ -87,7 +89,8 @@ export class PathProber {
     watch.set.release()
     this.#watches.delete(peer)
     this.#due = undefined
-    peers.addressSlot[peer] = -1
+    peers.setPath(peer, -1)
+    peers.hold(peer, Hold.noWay, false)
   }
 
   /** A flow or bind concerns the peer: watch it closely for a while. */
@@ -114,6 +117,7 @@ export class PathProber {
       peers.heardAt[peer] = now
       current.heardAt = now
       if (traffic) current.trafficAt = now
+      if (peers.isHeld(peer, Hold.noWay)) this.#heardAgain(peer, current, now)
       if (watch.moving !== undefined) this.#settle(watch, now)
       return
     }
@@ -211,7 +215,7 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     const current = watch?.set.current
     if (watch === undefined || current === undefined || watch.set.paths.length === 1 || this.#works(current, now))
-      return this.components.peers.addressSlot[peer]!
+      return this.components.peers.pathSlot[peer]!
     let best: Path | undefined
     for (const path of watch.set.paths)
       if (path !== current && path.usable && path.heardAt > (best ?? current).heardAt) best = path
@@ -289,13 +293,15 @@ export class PathProber {
   ): void {
     this.own.set(records)
     for (const [peer, watch] of this.#watches) {
-      const slot = watch.set.current?.slot ?? -1
+      const before = watch.set.current
+      const slot = before?.slot ?? -1
+      const wasUsable = before?.usable ?? true
       const changed = watch.set.review(now)
       const { current } = watch.set
       if (current !== undefined && changed) {
-        this.components.peers.addressSlot[peer] = current.slot
+        this.components.peers.setPath(peer, current.slot)
         this.#commit(peer, watch, slot, current, current.heardAt, 'links-changed', now)
-      } else if (current !== undefined && current.usable && moved) {
+      } else if (current !== undefined && current.usable && (moved || !wasUsable)) {
         // The kernel chooses where from; until now it may have had nothing to choose.
         this.#commit(peer, watch, slot, current, current.heardAt, 'address-gone', now)
       }
@@ -303,8 +309,16 @@ export class PathProber {
     }
   }
 
-  /** Leaves the path in use when there is a reason to and a better one is proven. */
+  /** Leaves the path in use when there is a reason to and a better one is proven; where there is none, frames wait. */
   #choose(peer: number, watch: Watch, now: number): void {
+    this.#leave(peer, watch, now)
+    const { current } = watch.set
+    if (current === undefined) return
+    if (!current.usable || (watch.state !== 'alive' && this.#isSilent(current, now)))
+      this.components.peers.hold(peer, Hold.noWay, true)
+  }
+
+  #leave(peer: number, watch: Watch, now: number): void {
     const { set } = watch
     const { current } = set
     const standby = set.standby()
@@ -317,7 +331,7 @@ export class PathProber {
       else if (current.local === 'gone') {
         const { slot } = current
         if (!set.unpin()) return
-        this.components.peers.addressSlot[peer] = current.slot
+        this.components.peers.setPath(peer, current.slot)
         this.#commit(peer, watch, slot, current, current.heardAt, 'address-gone', now)
       }
     } else if (!current.lasting && standby?.lasting === true) this.#use(peer, watch, standby, 'deprecated', now)
@@ -325,6 +339,17 @@ export class PathProber {
       if (current.state === 'proven') current.set('suspect', 'silent', now)
       if (standby !== undefined && standby.misses(now) === 0) this.#use(peer, watch, standby, 'silent', now)
     }
+  }
+
+  /** The peer answers nothing until then, as it has said itself, and is not looked at meanwhile. */
+  rest(peer: number, until: number, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined) return
+    watch.restsUntil = until
+    watch.unansweredSince = 0
+    watch.tries = 0
+    for (const path of watch.set.paths) path.forgetProbes()
+    this.#arm(peer, watch, now)
   }
 
   /** Somebody suspects the peer: look at it closely now. */
@@ -401,6 +426,7 @@ export class PathProber {
 
   #look(peer: number, watch: Watch, now: number, late: boolean): void {
     const { doubtfulAfterMs, deadAfterMs } = this.#options
+    if (now < watch.restsUntil) return this.#arm(peer, watch, now)
     if (now >= this.#cadence.silentAt(peer, watch, deadAfterMs)) this.#setState(peer, watch, 'dead', now)
     else if (now >= this.#cadence.silentAt(peer, watch, doubtfulAfterMs)) this.#setState(peer, watch, 'doubtful', now)
     // What has come while this host slept is not read yet.
@@ -452,12 +478,13 @@ export class PathProber {
   #use(peer: number, watch: Watch, path: Path, reason: PathReason, now: number): void {
     const { peers } = this.components
     const before = watch.set.current
-    const from = peers.addressSlot[peer]!
+    const from = peers.pathSlot[peer]!
     watch.set.current = path
-    peers.addressSlot[peer] = path.slot
+    peers.setPath(peer, path.slot)
     if (path.rttMs > 0) peers.rttMs[peer] = path.rttMs
     for (const each of watch.set.paths) each.betterFor = 0
-    if (from !== path.slot) {
+    if (from === path.slot) this.#go(peer, now)
+    else {
       path.changed(reason, now)
       this.#commit(peer, watch, from, path, before?.heardAt ?? -Infinity, reason, now)
       // By this the peer learns of it, and whether it works.
@@ -482,9 +509,23 @@ export class PathProber {
     const commit = { peer, from, to: path.slot, reason, heardAt, lossy }
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
+    if (path.usable) this.#go(peer, now)
     if (!lossy) return
     watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }
     if (path.heardAt > heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
+  }
+
+  /** Something has come by the way for which frames wait. */
+  #heardAgain(peer: number, current: Path, now: number): void {
+    // It has come to an own address that this host is not supposed to have, and was not on its way when that went.
+    if (current.local === 'gone' && now - current.changedAt > FOLLOW_MS) current.local = 'usable'
+    if (current.usable) this.#go(peer, now)
+  }
+
+  /** The way works, or may: frames that waited for it go. */
+  #go(peer: number, now: number): void {
+    const { peers, sink } = this.components
+    if (peers.isHeld(peer, Hold.noWay) && peers.hold(peer, Hold.noWay, false)) sink.released(peer, now)
   }
 
   #settle(watch: Watch, now: number): void {
@@ -513,6 +554,7 @@ export class PathProber {
         idleFor: this.#options.idleIntervalMs,
         unansweredSince: 0,
         tries: 0,
+        restsUntil: 0,
         moving: undefined,
       }
       this.#watches.set(peer, watch)

@@ -40,7 +40,7 @@ class Rig {
   }
 
   to(addressSlot: number, now: number, again = true): void {
-    this.peers.addressSlot[this.peer] = addressSlot
+    this.peers.setPath(this.peer, addressSlot)
     this.replay.moved(this.peer, now, again)
   }
 

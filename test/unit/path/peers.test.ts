@@ -1,5 +1,5 @@
 import { test } from 'tap'
-import { PeerTable, SELF } from '../../../lib/path/peers.js'
+import { Hold, PeerTable, SELF } from '../../../lib/path/peers.js'
 import { hostId } from '../../../lib/wire/ids.js'
 
 const id = (n: number) => hostId(new Uint8Array(32).fill(n))
@@ -44,5 +44,24 @@ test('a new peer has neither session nor path', (t) => {
   t.equal(peers.addressSlot[peer], -1)
   t.equal(peers.rttMs[peer], 0)
   t.equal(peers.pathMtu[peer], 0)
+  t.end()
+})
+
+test('frames wait for as long as there is a reason, whatever becomes of the path', (t) => {
+  const peers = new PeerTable(id(9), 3)
+  const peer = peers.add(id(1))
+  peers.setPath(peer, 5)
+  t.equal(peers.addressSlot[peer], 5)
+  t.notOk(peers.hold(peer, Hold.noWay, true))
+  t.notOk(peers.hold(peer, Hold.paused, true))
+  peers.setPath(peer, 6)
+  t.equal(peers.addressSlot[peer], -1)
+  t.equal(peers.pathSlot[peer], 6, 'the host’s own frames go')
+  t.notOk(peers.hold(peer, Hold.noWay, false))
+  t.equal(peers.addressSlot[peer], -1)
+  t.ok(peers.isHeld(peer, Hold.paused))
+  t.ok(peers.hold(peer, Hold.paused, false), 'the last one')
+  t.equal(peers.addressSlot[peer], 6)
+  t.notOk(peers.hold(peer, Hold.paused, false), 'only once')
   t.end()
 })

@@ -43,6 +43,7 @@ class World {
           sendProbe: (_peer, slot, token) => this.#sent(this.place(slot), token.slice()),
           liveness: (_peer, state, now) => this.events.push(`${state} ${now}`),
           committed: ({ to, reason }, now) => this.events.push(`moved ${this.place(to)} ${now} ${reason}`),
+          released: (_peer, now) => this.events.push(`released ${now}`),
           settled: ({ reason }, stall) => this.events.push(`settled ${stall} ${reason}`),
           drop: (reason) => this.events.push(reason),
         },
@@ -55,7 +56,7 @@ class World {
     return formatLocator(decodeLocator(this.peers.addresses.record(slot))!)
   }
   get current(): string | undefined {
-    const slot = this.peers.addressSlot[this.peer]!
+    const slot = this.peers.pathSlot[this.peer]!
     return slot < 0 ? undefined : this.place(slot)
   }
 

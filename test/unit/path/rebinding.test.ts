@@ -35,6 +35,7 @@ class World {
       liveness: () => undefined,
       committed: () => undefined,
       settled: () => undefined,
+      released: () => undefined,
       drop: (reason) => this.drops.push(reason),
     },
   })
@@ -75,7 +76,7 @@ class World {
     if (probe !== undefined) this.prober.echoed(this.peer, probe.token, record(from), 0, this.now)
   }
   get current(): string {
-    return this.#place(this.peers.addressSlot[this.peer]!)
+    return this.#place(this.peers.pathSlot[this.peer]!)
   }
   runFor(ms: number): void {
     for (const until = this.now + ms; ; this.rebinding.handleTimeout(this.now)) {
