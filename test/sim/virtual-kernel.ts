@@ -333,6 +333,11 @@ export class UdpSocket {
     readonly ends: Ends,
   ) {}
 
+  take(text: string): void {
+    this.received.push(text)
+    this.onData?.(text)
+  }
+
   send(text: string): void {
     const { family, local, localPort, remote, remotePort } = this.ends
     const payload = [...new TextEncoder().encode(text)]
@@ -483,22 +488,23 @@ export class VirtualKernel {
   #datagram(packet: Seen, bytes: Uint8Array): void {
     const ends = endsOf(packet)
     const server = this.#udpServers.get(ends.localPort)
-    if (typeof server === 'string') {
-      const payload = [...new TextEncoder().encode(server), ...packet.payload]
-      const { family, local, localPort, remote, remotePort } = ends
-      this.emit(udpPacket({ family, source: local, destination: remote, ports: [localPort, remotePort], payload }))
-      return
-    }
     let socket = this.#udp.get(keyOf(ends))
-    if (socket === undefined && server !== undefined) {
+    if (typeof server === 'function' && socket === undefined) {
       socket = new UdpSocket(this, ends)
       this.#udp.set(keyOf(ends), socket)
       server(socket)
     }
-    if (socket === undefined) return this.emit(portUnreachable(bytes))
-    const text = new TextDecoder().decode(packet.payload)
-    socket.received.push(text)
-    socket.onData?.(text)
+    if (server === undefined && socket === undefined) return this.emit(portUnreachable(bytes))
+    const size = packet.gsoSize > 0 ? packet.gsoSize : Math.max(packet.payload.length, 1)
+    for (let at = 0; at < Math.max(packet.payload.length, 1); at += size) {
+      const payload = packet.payload.subarray(at, at + size)
+      if (typeof server === 'string') this.#sendBack(ends, [...new TextEncoder().encode(server), ...payload])
+      else socket?.take(new TextDecoder().decode(payload))
+    }
+  }
+
+  #sendBack({ family, local, localPort, remote, remotePort }: Ends, payload: number[]): void {
+    this.emit(udpPacket({ family, source: local, destination: remote, ports: [localPort, remotePort], payload }))
   }
 
   #error(packet: Seen): void {

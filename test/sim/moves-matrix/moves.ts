@@ -50,7 +50,7 @@ const STANDBY_MS = 40_000
 /** Where the host's frames to the other go. */
 export function inUse(at: WorldHost, to: WorldHost): string {
   const { peers } = at.host
-  const slot = peers.addressSlot[peers.indexOf(to.id)]!
+  const slot = peers.pathSlot[peers.indexOf(to.id)]!
   return slot < 0 ? '' : at.world.textOf(peers.addresses.records, slot * ADDRESS_RECORD)
 }
 
