@@ -272,6 +272,7 @@ export class WorldHost {
   #restored = true
   #host: Host | undefined
   #powered = true
+  #isAway = false
   #life = 0
   #stamp = 0n
   #sequence = 0
@@ -444,10 +445,18 @@ export class WorldHost {
     wait()
   }
 
+  /** The host has no address any more, until it is somewhere else. `told`: its daemon notices. */
+  vanish(told: boolean): void {
+    this.world.occupy(this.address, undefined)
+    this.#isAway = true
+    if (told) this.enter((host) => host.setLocators([], this.world.now))
+  }
+
   /** The host is somewhere else from now on. `told`: its daemon notices and publishes it; else only the source of its frames changes, as behind a NAT. */
   move(address: string, told: boolean): void {
     this.world.occupy(this.address, undefined)
     this.address = address
+    this.#isAway = false
     this.world.occupy(address, this)
     if (told) this.enter((host) => host.setLocators([locatorOf(address)], this.world.now))
   }
@@ -607,6 +616,7 @@ export class WorldHost {
   }
 
   #sendFrames(runs: FrameRuns, addresses: Uint8Array): void {
+    if (this.#isAway) return
     for (let i = 0; i < runs.count; i++) {
       const [offset, length, stride, slot] = runs.desc.subarray(i * RUN_WORDS, i * RUN_WORDS + 4)
       const to = addressText(addresses, slot! * ADDRESS_RECORD)

@@ -436,15 +436,18 @@ export class VirtualKernel {
   #datagram(packet: Seen, bytes: Uint8Array): void {
     const ends = endsOf(packet)
     const prefix = this.#udpServers.get(ends.localPort)
-    if (prefix !== undefined) {
-      const payload = [...new TextEncoder().encode(prefix), ...packet.payload]
-      const { family, local, localPort, remote, remotePort } = ends
-      this.emit(udpPacket({ family, source: local, destination: remote, ports: [localPort, remotePort], payload }))
-      return
-    }
     const socket = this.#udp.get(keyOf(ends))
-    if (socket !== undefined) socket.received.push(new TextDecoder().decode(packet.payload))
-    else this.emit(portUnreachable(bytes))
+    if (prefix === undefined && socket === undefined) return this.emit(portUnreachable(bytes))
+    const size = packet.gsoSize > 0 ? packet.gsoSize : Math.max(packet.payload.length, 1)
+    for (let at = 0; at < Math.max(packet.payload.length, 1); at += size) {
+      const payload = packet.payload.subarray(at, at + size)
+      if (prefix === undefined) socket?.received.push(new TextDecoder().decode(payload))
+      else this.#sendBack(ends, [...new TextEncoder().encode(prefix), ...payload])
+    }
+  }
+
+  #sendBack({ family, local, localPort, remote, remotePort }: Ends, payload: number[]): void {
+    this.emit(udpPacket({ family, source: local, destination: remote, ports: [localPort, remotePort], payload }))
   }
 
   #error(packet: Seen): void {
