@@ -254,6 +254,12 @@ export class WorldHost implements Site {
     if (told) this.tell()
   }
 
+  /** The host has no address any more, until it is somewhere else. `told`: its daemon notices. */
+  vanish(told: boolean): void {
+    this.settle([])
+    if (told) this.tell()
+  }
+
   /** It has these addresses and no others from now on, as its kernel knows; its daemon does not before {@link tell}. */
   settle(addresses: readonly string[]): void {
     this.#settleAt(addresses.map(placeAt))
