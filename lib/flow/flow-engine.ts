@@ -125,13 +125,20 @@ export class FlowEngine {
 
   /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent, by `env.sendFrame` and `env.sendBatch`. Harmless when nothing did. */
   sessionUp(peer: number, now: number): void {
+    this.sendWaiting(peer, Infinity, now)
+  }
+
+  /** As {@link sessionUp}, the oldest first and no more than so many bytes of datagrams. Returns how many they were at most. */
+  sendWaiting(peer: number, bytes: number, now: number): number {
     this.#core.now = now
-    this.#sender.flush(
+    const spent = this.#sender.flush(
       peer,
       (slot, generation) => this.#lives(slot, generation),
       (packets, seal) => this.#outbound.run(packets, seal, now),
+      bytes,
     )
     this.#loop(now)
+    return spent
   }
 
   /** The peer is there again after it was away: the own kernel is not to wait any longer with what it sends again. */

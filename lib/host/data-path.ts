@@ -286,6 +286,14 @@ export class DataPath {
     this.#seal(seal)
   }
 
+  /** Sends copies of what lately went to the peer to this address slot, up to so many bytes, oldest first. Returns whether all were sent. */
+  copyTo(peer: number, addressSlot: number, bytes: number, now: number): boolean {
+    const before = this.framesOut
+    const all = this.replay.copy(peer, addressSlot, bytes, now, (runs) => this.#transmit(runs, 0))
+    this.singleFramesOut += this.framesOut - before
+    return all
+  }
+
   /** What has been decided upon so far leaves before what is made now. */
   #sealDecided(): void {
     if (this.#sealedEntries >= this.#tunSeal.count) return

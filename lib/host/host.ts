@@ -404,6 +404,7 @@ export class Host implements DataPathDecisions {
       },
       confirmed: (peer, now) => this.#sendWaiting(peer, now),
       released: (peer, now) => this.#sendWaiting(peer, now),
+      spend: (peer, addressSlot, bytes, now) => this.#spend(peer, addressSlot, bytes, now),
       sessionLost: (peer) => this.services.sessionLost(peer),
       sessionFailed: (peer, now) => this.flows.sessionFailed(peer, now),
       peerLost: (peer, now) => this.flows.peerLost(peer, now),
@@ -423,6 +424,14 @@ export class Host implements DataPathDecisions {
   /** What waited for the peer goes, before anything newer does. */
   #sendWaiting(peer: number, now: number): void {
     this.#turns.afterwards(() => this.#turns.inside(() => this.flows.sessionUp(peer, now)))
+  }
+
+  #spend(peer: number, addressSlot: number, bytes: number, now: number): number {
+    let spent = 0
+    this.peers.lend(peer, addressSlot)
+    this.#turns.inside(() => (spent = this.flows.sendWaiting(peer, bytes, now)))
+    this.peers.lend(peer, -1)
+    return spent
   }
 
   #recordChanged(change: RecordChange): void {

@@ -521,9 +521,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   // ---- ProberSink ----
 
-  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void {
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0): void {
     const inUse = addressSlot === this.peers.pathSlot[peer]
-    this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse), CONTROL_CLASS)
+    this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
     this.sessions.dataSent(peer, this.#clock.now)
   }
 
@@ -554,7 +554,20 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     if (move !== undefined) this.#c.host.events.peer(this.peers.hostId(commit.peer), 'settled', moveText(move), move)
   }
 
+  spend(peer: number, addressSlot: number, bytes: number, now: number): number {
+    const before = this.#dataPath.bytesOut
+    const all = this.#dataPath.copyTo(peer, addressSlot, bytes, now)
+    const spent = this.#dataPath.bytesOut - before
+    // What was sent first arrives first.
+    return all ? spent + this.#c.sink.spend(peer, addressSlot, bytes - spent, now) : spent
+  }
+
+  held(peer: number, now: number): void {
+    this.#dataPath.replay.held(peer, now)
+  }
+
   released(peer: number, now: number): void {
+    this.#dataPath.replay.held(peer, Infinity)
     this.#c.sink.released(peer, now)
   }
 

@@ -5,12 +5,15 @@ import {
   CHALLENGE_MS,
   CHALLENGES_MAX,
   DEAF_AFTER,
+  FOLLOW_MS,
+  MOVED_PROBE_BYTES,
   PROBE_BYTES,
   REST_MS,
   SILENT_AFTER,
   type Watch,
 } from './cadence.js'
 import { OwnAddresses } from './candidates.js'
+import { Holding } from './holding.js'
 import type { AddressStanding, Path, PathReason } from './path.js'
 import { PathSet } from './path-set.js'
 import { Hold, type PeerTable } from './peers.js'
@@ -22,8 +25,6 @@ const AMPLIFICATION = 3
 /** Bytes in which a peer tells of its addresses, at least: signature and names, and each address. */
 const RECORD_BYTES = 100
 const LOCATOR_BYTES = 8
-/** The peer is followed to a proven path when nothing has come by the old one for so long: frames overtake each other. */
-const FOLLOW_MS = 20
 /** A path must be better than the one in use at so many probes in a row. */
 const BETTER_FOR = 4
 /** A look that comes so much too late says more about this host than about its peers. */
@@ -50,6 +51,7 @@ export class PathProber {
   readonly #watches = new Map<number, Watch>()
   readonly #options: ProberOptions
   readonly #cadence: Cadence
+  readonly #holding: Holding
   /** Not later than the next look at any peer; undefined: to be worked out anew. */
   #due: number | undefined
 
@@ -63,6 +65,7 @@ export class PathProber {
   ) {
     this.#options = { ...proberDefaults, ...options }
     this.#cadence = new Cadence(components.peers, this.#options)
+    this.#holding = new Holding(components.peers, components.sink)
   }
 
   /** A session came up over this address: the handshake has proven it. */
@@ -92,7 +95,7 @@ export class PathProber {
     this.#watches.delete(peer)
     this.#due = undefined
     peers.setPath(peer, -1)
-    peers.hold(peer, Hold.noWay, false)
+    this.#holding.forget(peer)
   }
 
   /** A flow or bind concerns the peer: watch it closely for a while. */
@@ -119,7 +122,7 @@ export class PathProber {
       peers.heardAt[peer] = now
       current.heardAt = now
       if (traffic) current.trafficAt = now
-      if (peers.isHeld(peer, Hold.noWay)) this.#heardAgain(peer, current, now)
+      if (peers.addressSlot[peer]! < 0) this.#holding.heardAgain(peer, watch, current, traffic, now)
       if (watch.moving !== undefined) this.#settle(watch, now)
       return
     }
@@ -127,17 +130,21 @@ export class PathProber {
     if (path === undefined) return
     path.heardAt = now
     if (!path.validated) path.credit += AMPLIFICATION * bytes
+    const left = traffic && (current === undefined || current.trafficAt < now - FOLLOW_MS)
     if (traffic) {
       path.trafficAt = now
       path.challenges = 0
-      const left = current === undefined || current.trafficAt < now - FOLLOW_MS
       if (path.proven && left) return this.#use(peer, watch, path, 'peer-moved', now)
     }
     // Probes and echoes must not bring forth others in turns.
-    if (now - path.sentAt < (traffic ? CHALLENGE_MS : this.#options.idleIntervalMs)) return
-    path.challenges++
-    this.#probe(peer, path, now)
-    this.#schedule(watch, now + CHALLENGE_MS)
+    if (now - path.sentAt >= (traffic ? CHALLENGE_MS : this.#options.idleIntervalMs)) {
+      path.challenges++
+      this.#probe(peer, path, now)
+      this.#schedule(watch, now + CHALLENGE_MS)
+      if (left && path.pending.length > 0 && this.#holding.court(peer, watch, path, now))
+        this.#schedule(watch, watch.courtedUntil)
+    }
+    if (left) this.#holding.spend(peer, path, now)
   }
 
   /** The peer's frames keep coming, and somebody else notices when they stop; or no more. */
@@ -326,7 +333,7 @@ export class PathProber {
     const { current } = watch.set
     if (current === undefined) return
     if (!current.usable || (watch.state !== 'alive' && this.#isSilent(current, now)))
-      this.components.peers.hold(peer, Hold.noWay, true)
+      this.#holding.begin(peer, Hold.noWay, now)
   }
 
   #leave(peer: number, watch: Watch, now: number): void {
@@ -442,6 +449,7 @@ export class PathProber {
     else if (now >= this.#cadence.silentAt(peer, watch, doubtfulAfterMs)) this.#setState(peer, watch, 'doubtful', now)
     // What has come while this host slept is not read yet.
     if (!late) this.#choose(peer, watch, now)
+    this.#holding.look(peer, watch, now)
     if (now >= this.#cadence.probeAt(peer, watch, now)) this.#probeAll(peer, watch, now)
     for (const path of watch.set.paths) {
       if (now >= this.#cadence.challengeAt(path)) {
@@ -465,8 +473,8 @@ export class PathProber {
     watch.tries++
   }
 
-  /** Sends a probe, unless more has gone there than may before it is proven. */
-  #probe(peer: number, path: Path, now: number): void {
+  /** Sends a probe, unless more has gone there than may before it is proven. `bytes`: of the datagram, where the way is known to carry them. */
+  #probe(peer: number, path: Path, now: number, bytes?: number): void {
     if (!path.validated) {
       // An address that the peer itself has named is tried now and then for ever.
       const rested = path.announced && path.restsUntil > 0 && now >= path.restsUntil
@@ -484,7 +492,7 @@ export class PathProber {
     this.probes.sent++
     if (path.pending.length > 0 && now - path.pending[0]!.sentAt > this.#options.deadAfterMs + 2 * path.patience)
       path.set(path.state === 'unproven' ? 'unproven' : 'dead', 'silent', now)
-    this.components.sink.sendProbe(peer, path.slot, token)
+    this.components.sink.sendProbe(peer, path.slot, token, bytes)
   }
 
   #use(peer: number, watch: Watch, path: Path, reason: PathReason, now: number): void {
@@ -492,10 +500,11 @@ export class PathProber {
     const before = watch.set.current
     const from = peers.pathSlot[peer]!
     watch.set.current = path
+    watch.shyUntil = -Infinity
     peers.setPath(peer, path.slot)
     if (path.rttMs > 0) peers.rttMs[peer] = path.rttMs
     for (const each of watch.set.paths) each.betterFor = 0
-    if (from === path.slot) this.#go(peer, now)
+    if (from === path.slot) this.#holding.end(peer, watch, now)
     else {
       path.changed(reason, now)
       this.#commit(peer, watch, from, path, before?.heardAt ?? -Infinity, reason, now)
@@ -522,23 +531,13 @@ export class PathProber {
     path.usedSince = now
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
-    if (path.usable) this.#go(peer, now)
+    if (path.usable) this.#holding.end(peer, watch, now)
     if (!lossy) return
+    // By this the peer may send back more than a little before it has proven where this host is.
+    if (reason === 'address-gone' && path.validated && watch.activeUntil > now)
+      this.#probe(peer, path, now, MOVED_PROBE_BYTES)
     watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }
     if (path.heardAt > heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
-  }
-
-  /** Something has come by the way for which frames wait. */
-  #heardAgain(peer: number, current: Path, now: number): void {
-    // It has come to an own address that this host is not supposed to have, and was not on its way when that went.
-    if (current.local === 'gone' && now - current.changedAt > FOLLOW_MS) current.local = 'usable'
-    if (current.usable) this.#go(peer, now)
-  }
-
-  /** The way works, or may: frames that waited for it go. */
-  #go(peer: number, now: number): void {
-    const { peers, sink } = this.components
-    if (peers.isHeld(peer, Hold.noWay) && peers.hold(peer, Hold.noWay, false)) sink.released(peer, now)
   }
 
   #settle(watch: Watch, now: number): void {
@@ -569,6 +568,8 @@ export class PathProber {
         tries: 0,
         restsUntil: 0,
         attended: false,
+        courtedUntil: Infinity,
+        shyUntil: -Infinity,
         moving: undefined,
       }
       this.#watches.set(peer, watch)

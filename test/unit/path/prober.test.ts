@@ -23,6 +23,10 @@ class World {
   readonly prober: PathProber
   readonly probes: { readonly at: number; readonly to: string; readonly token: Uint8Array }[] = []
   readonly events: string[] = []
+  readonly holds: string[] = []
+  /** Bytes that wait, and those that went to somewhere unproven. */
+  waiting = 0
+  readonly spent: string[] = []
   /** Where the peer is; undefined: nowhere. */
   home: string | undefined = OLD
   delay = 10
@@ -43,7 +47,9 @@ class World {
           sendProbe: (_peer, slot, token) => this.#sent(this.place(slot), token.slice()),
           liveness: (_peer, state, now) => this.events.push(`${state} ${now}`),
           committed: ({ to, reason }, now) => this.events.push(`moved ${this.place(to)} ${now} ${reason}`),
-          released: (_peer, now) => this.events.push(`released ${now}`),
+          held: (_peer, now) => this.holds.push(`held ${now}`),
+          released: (_peer, now) => this.holds.push(`released ${now}`),
+          spend: (_peer, slot, bytes) => this.#spend(this.place(slot), bytes),
           settled: ({ reason }, stall) => this.events.push(`settled ${stall} ${reason}`),
           drop: (reason) => this.events.push(reason),
         },
@@ -83,6 +89,13 @@ class World {
     }
     this.now = until
     this.prober.handleTimeout(until)
+  }
+
+  #spend(to: string, bytes: number): number {
+    const spent = Math.min(this.waiting, bytes)
+    this.waiting -= spent
+    if (spent > 0) this.spent.push(`${to} ${spent}`)
+    return spent
   }
 
   #sent(to: string, token: Uint8Array): void {
