@@ -120,7 +120,7 @@ export async function buildDaemon(
   const events: HostEvents = {
     mappingChanged: () => late.daemon?.writes.mappings(),
     localAddressesChanged: () => late.daemon?.localAddressesChanged(),
-    peer: (host, what, detail) => daemonOf().peerEvent(host, what, detail),
+    peer: (host, what, detail, move) => daemonOf().peerEvent(host, what, detail, move),
     revocationsChanged: () => void daemonOf().writes.trust(),
     namesRuled: () => void daemonOf().writes.trust(),
     claimsChanged: () => daemonOf().writes.claims(),

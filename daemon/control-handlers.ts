@@ -4,6 +4,7 @@ import { nextSerial } from '../lib/crypto/authority.js'
 import type { TapEvent } from '../lib/host/tap.js'
 import type { DialledTarget } from '../lib/flow/environment.js'
 import { SELF } from '../lib/path/peers.js'
+import type { PathView } from '../lib/path/prober-sink.js'
 import type { ServiceView } from '../lib/service/catalogue.js'
 import { parseServiceName, plainLabels } from '../lib/service/service-id.js'
 import { fromHex, type HostId } from '../lib/wire/ids.js'
@@ -28,8 +29,9 @@ import {
   dialledPair,
   flowView,
   hostsView,
-  hostView,
   instanceView,
+  pathEnds,
+  pathInUse,
   pathsView,
   peersUp,
   rulesView,
@@ -183,15 +185,13 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const { daemon } = this
     const { host, names } = daemon
     const target = this.#target(text)
-    const reply = (peer: number | undefined, rttMs: number | null, detail: string) => ({
+    const reply = (peer: number | undefined, rttMs: number | null, detail: string, path?: PathView) => ({
       target: text,
       kind: target.kind,
       sequence,
       host: peer === undefined ? null : (names.peer(peer) ?? null),
-      remote:
-        peer === undefined || peer === SELF
-          ? null
-          : (hostView(daemon, host.peers.hostId(peer)).session?.remote ?? null),
+      ...(path === undefined ? { local: null, remote: null } : pathEnds(daemon, path)),
+      reason: path?.reason ?? null,
       rttMs,
       detail,
     })
@@ -205,17 +205,19 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     while (host.peers.sealSlot[peer]! < 0 && monotonicNow() < deadline)
       await new Promise((resolve) => setTimeout(resolve, 5))
     if (host.peers.sealSlot[peer]! < 0) return reply(peer, null, 'no session with the host')
+    // The one by which it goes, whatever becomes of that until the answer is there.
+    const path = pathInUse(daemon, peer)
     return new Promise((resolve) => {
       const timer = setTimeout(
         () => {
           ping?.cancel()
-          resolve(reply(peer, null, 'no answer'))
+          resolve(reply(peer, null, 'no answer', path))
         },
         Math.max(1, deadline - monotonicNow()),
       )
       const ping = host.ping(peer, monotonicNow(), (rttMs) => {
         clearTimeout(timer)
-        resolve(reply(peer, rttMs, ''))
+        resolve(reply(peer, rttMs, '', path))
       })
     })
   }

@@ -1,3 +1,4 @@
+import type { HostMove } from '../lib/host/move-notes.js'
 import { OFFERS_MAX } from '../lib/host/offers.js'
 import { TrafficTap } from '../lib/host/traffic-tap.js'
 import type { Tap, TapPoint } from '../lib/host/tap.js'
@@ -281,9 +282,9 @@ export class Daemon implements RunningDaemon {
     else log.error({ detail }, 'this host is a member no more: nothing new can be reached')
   }
 
-  peerEvent(id: HostId, what: string, detail: string): void {
+  peerEvent(id: HostId, what: string, detail: string, move?: HostMove): void {
     const level = what === 'failed' || what === 'doubtful' ? 'debug' : 'info'
-    this.log[level]({ host: this.names.showHost(id), detail }, `host ${what}`)
+    this.log[level]({ host: this.names.showHost(id), detail, ...move }, `host ${what}`)
     // A host calls this from inside its own work.
     if (what === 'up') setImmediate(() => this.rules.look())
     this.loop.wake()

@@ -52,6 +52,7 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
     },
     directory: { synced: directory.synced, counters: { ...directory.counters } },
     hosts: hostsView(daemon),
+    lanePorts: daemon.lanes.ports,
     nameConflicts: catalogue.conflicts().map((one) => `${one.name} on ${names.showHost(one.host)}: ${one.detail}`),
     unsettledClaims: services.filter((service) => !service.movable).map((service) => service.name),
     instances: services.flatMap(({ name, instances }) =>

@@ -223,11 +223,13 @@ export interface FlowPage {
 export type FlowsRequest = RequestOf<'flows'>
 
 export const watchEventShape = z.object({
-  /** `open` also for each flow that was there at the start. */
-  change: z.enum(['open', 'update', 'close']),
+  /** `open` also for each flow that was there at the start. `move`: its frames go to another address, or it has another instance. */
+  change: z.enum(['open', 'update', 'move', 'close']),
   /** ms since the epoch. */
   time: z.number(),
   flow: flowShape,
+  /** Of a `move`: what was before. */
+  from: z.object({ instance: z.string().nullable(), path: z.string().nullable() }).optional(),
 })
 export type WatchEvent = z.infer<typeof watchEventShape>
 

@@ -58,7 +58,7 @@ struct Tun : Descriptor, PacketSink {
   Span<int32_t> desc = {};
   int32_t waiting = 0;
 
-  bool step() override;
+  Descriptor* step() override;
   bool takePacket(const uint8_t* packet, size_t length) override;
   void leaveExpress() override { express = nullptr; }
 
@@ -306,17 +306,17 @@ int32_t readMore(const Tun& tun, const Span<uint8_t>& data, const Span<int32_t>&
 }
 
 /** A packet that comes after a pause mostly comes alone, and is tried without JavaScript. What that is not for stays in JavaScript's batch. */
-bool Tun::step() {
-  if (waiting > 0) return true;
-  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return true;
+Descriptor* Tun::step() {
+  if (waiting > 0) return this;
+  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return this;
   const ssize_t length = readOne(*this, data, 2);
-  if (length <= 0) return length < 0;
-  if (express->outward(data.data + 2, static_cast<size_t>(length)) != Express::Way::missed) return false;
+  if (length <= 0) return length < 0 ? this : nullptr;
+  if (express->outward(data.data + 2, static_cast<size_t>(length)) != Express::Way::missed) return nullptr;
   desc.data[0] = 2;
   desc.data[1] = static_cast<int32_t>(length);
   // After a large one, more of them are to be expected.
   waiting = length > kAlone ? readMore(*this, data, desc, 1) : 1;
-  return true;
+  return this;
 }
 
 /**

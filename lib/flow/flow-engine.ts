@@ -16,6 +16,7 @@ import { defaultFlowOptions, type FlowOptions } from './flow-options.js'
 import type { FlowSnapshot } from './flow-snapshot.js'
 import { Count, FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
 import { FrameSender } from './frame-sender.js'
+import { Hastening } from './hastening.js'
 import { Inbound } from './inbound.js'
 import { Opening } from './opening.js'
 import { Outbound } from './outbound.js'
@@ -39,9 +40,11 @@ export class FlowEngine {
   readonly restored: RestoredFlows
   readonly #core: FlowCore
   readonly #sender: FrameSender
+  readonly #kernel: OwnKernel
   readonly #opening: Opening
   readonly #closing: Closing
   readonly #expiry: Expiry
+  readonly #hastening: Hastening
   readonly #outbound: Outbound
   readonly #inbound: Inbound
 
@@ -56,9 +59,11 @@ export class FlowEngine {
     this.table = core.table
     this.#core = core
     this.#sender = sender
+    this.#kernel = kernel
     this.#opening = opening
     this.#closing = closing
     this.#expiry = new Expiry(core, kernel, confirmation)
+    this.#hastening = new Hastening(core, kernel)
     this.#outbound = new Outbound(core, sender, kernel, opening, accepting, closing)
     this.#inbound = new Inbound(core, sender, kernel, opening, accepting, closing, confirmation)
     this.restored = restoreFlows(core)
@@ -129,6 +134,11 @@ export class FlowEngine {
     this.#loop(now)
   }
 
+  /** The peer is there again after it was away: the own kernel is not to wait any longer with what it sends again. */
+  hasten(peer: number, now: number): void {
+    this.#hastening.begin(peer, now)
+  }
+
   /** The handshake was given up: flows that are being opened go to their next candidate. Established ones stay. */
   sessionFailed(peer: number, now: number): void {
     this.#core.now = now
@@ -189,6 +199,8 @@ export class FlowEngine {
     return Math.min(
       this.#opening.nextTimeout,
       this.#expiry.nextTimeout,
+      this.#hastening.nextTimeout,
+      this.#kernel.nextTimeout,
       this.#sender.waiting.next,
       this.#outbound.reassembler.nextTimeout(),
       this.#inbound.pieces.nextTimeout(),
@@ -199,6 +211,8 @@ export class FlowEngine {
     this.#core.now = now
     this.#opening.handleTimeout(now)
     this.#expiry.handleTimeout(now)
+    this.#hastening.handleTimeout(now)
+    this.#kernel.handleTimeout(now)
     this.#sender.waiting.expire(now)
     this.#outbound.reassembler.expire(now)
     this.#inbound.pieces.expire(now)

@@ -81,6 +81,12 @@ export function trackIn(
     // Beyond a gap the kernel keeps expecting the gap.
     if (((sequence - next) | 0) <= 0 && ((end - next) | 0) > 0) words[b + Row.nextIn] = end
   }
+  if ((flags & TcpFlag.ack) !== 0) {
+    const ack = view.getInt32(wire + 4)
+    const unacked = words[b + Row.unacked]!
+    if ((unacked === 0 || ((ack - unacked) | 0) > 0) && ((words[b + Row.nextOut]! - ack) | 0) >= 0)
+      words[b + Row.unacked] = ack
+  }
   return (flags & (TcpFlag.fin | TcpFlag.rst)) !== 0 && ended(table, row, flags, FlowFlag.finIn, Row.finIn, end)
 }
 

@@ -165,6 +165,7 @@ export class Host implements DataPathDecisions {
       ring: dataPath.replay.ring,
       counters: this.flows.counters,
       passed: (peer, sentAt, heardAt) => peering.passed(peer, sentAt, heardAt),
+      attend: (peer, on, now) => peering.prober.attend(peer, on, now),
     })
   }
 
@@ -224,7 +225,7 @@ export class Host implements DataPathDecisions {
   /** Who sees the traffic from now on; undefined: nobody. */
   setTap(tap: DataPathTap | undefined): void {
     this.settle(this.#clock.now)
-    this.express.hold(tap !== undefined)
+    this.express.hold(tap !== undefined, this.#clock.now)
     this.dataPath.tap = tap
   }
 
@@ -384,7 +385,7 @@ export class Host implements DataPathDecisions {
 
   #enter(now: number): void {
     this.#clock.now = now
-    this.express.settle()
+    this.express.settle(now)
   }
 
   #afterFrames(now: number): void {
@@ -395,9 +396,10 @@ export class Host implements DataPathDecisions {
 
   #peeringSink(): PeeringSink {
     return {
-      sessionUp: (peer, rekey, now) => {
-        this.#resumption.sessionUp(peer, now)
+      sessionUp: (peer, rekey, afresh, now) => {
+        const resumed = this.#resumption.sessionUp(peer, now)
         this.#sendWaiting(peer, now)
+        if (resumed || afresh) this.flows.hasten(peer, now)
         this.services.sessionUp(peer, rekey, now)
       },
       confirmed: (peer, now) => this.#sendWaiting(peer, now),

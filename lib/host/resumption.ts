@@ -52,12 +52,13 @@ export class Resumption {
     connect(hosts, now)
   }
 
-  /** Before anything of the peer's flows comes or goes. */
-  sessionUp(peer: number, now: number): void {
+  /** Before anything of the peer's flows comes or goes. False: there are none of a former process. */
+  sessionUp(peer: number, now: number): boolean {
     const rows = this.#rows.get(peer)
-    if (rows === undefined) return
+    if (rows === undefined) return false
     this.#rows.delete(peer)
     const { flows, allowsFlow } = this.components
     flows.cut((flow) => flow.peer === peer && !allowsFlow(flow), now, rows)
+    return true
   }
 }

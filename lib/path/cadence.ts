@@ -25,6 +25,8 @@ export interface Watch {
   tries: number
   /** Until when the peer answers nothing, as it has said: it is left alone. */
   restsUntil: number
+  /** Somebody else looks after it, and says so when it falls silent. */
+  attended: boolean
   /** A move of which nothing has been heard yet. */
   moving: PathCommit | undefined
 }
@@ -44,6 +46,8 @@ const AGAIN_LATER_MS = 100
 /** Challenges of a path, and the time between them: one may be lost, and together they are less than three times what came from there. */
 export const CHALLENGES_MAX = 2
 export const CHALLENGE_MS = 20
+/** Between probes of a peer whose frames keep coming: for the round trip, not for its life. */
+const ATTENDED_INTERVALS = 5
 /** Between probes of a path that nobody has proven yet, to an active peer: the first wait, doubled each time. */
 const UNPROVEN_MS = 100
 /** Overdue probes of a path that make it a silent one; and those that do although something comes by it. */
@@ -95,6 +99,7 @@ export class Cadence {
       return probedAt + Math.min(again, activeIntervalMs)
     }
     if (watch.activeUntil <= now) return probedAt + (state === 'dead' ? idleIntervalMs : watch.idleFor)
+    if (watch.attended) return probedAt + ATTENDED_INTERVALS * activeIntervalMs
     const next = probedAt + activeIntervalMs
     // What has come lately, and has stopped.
     return trafficAt > probedAt ? Math.min(next, trafficAt + this.quiet(peer)) : next

@@ -45,6 +45,8 @@ export class PathProber {
   readonly own = new OwnAddresses()
   /** How often frames of a peer have gone another way since then, by why. */
   readonly commits = new Map<PathReason, number>()
+  /** Probes of paths, and those that have come back. */
+  readonly probes = { sent: 0, echoed: 0 }
   readonly #watches = new Map<number, Watch>()
   readonly #options: ProberOptions
   readonly #cadence: Cadence
@@ -138,6 +140,14 @@ export class PathProber {
     this.#schedule(watch, now + CHALLENGE_MS)
   }
 
+  /** The peer's frames keep coming, and somebody else notices when they stop; or no more. */
+  attend(peer: number, on: boolean, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined || watch.attended === on) return
+    watch.attended = on
+    this.#arm(peer, watch, now)
+  }
+
   /** An authenticated frame came by a lane that says nothing of the peer's paths. `traffic` as for {@link heard}. */
   heardAside(peer: number, now: number, traffic = true): void {
     const watch = this.#watches.get(peer)
@@ -148,7 +158,7 @@ export class PathProber {
     watch.heardAt = now
     if (traffic) {
       watch.trafficAt = now
-      if (watch.activeUntil > now && watch.nextAt > now + this.#cadence.quiet(peer))
+      if (watch.activeUntil > now && !watch.attended && watch.nextAt > now + this.#cadence.quiet(peer))
         this.#schedule(watch, now + this.#cadence.quiet(peer))
     }
     if (watch.unansweredSince > 0) {
@@ -168,6 +178,7 @@ export class PathProber {
     const path = watch.set.find(records, offset)
     const sentAt = path?.echoed(token, now)
     if (path === undefined || sentAt === undefined) return
+    this.probes.echoed++
     path.localSeen = records.slice(offset + ADDRESS_LOCAL, offset + ADDRESS_RECORD)
     if (path.usable) path.set('proven', 'proven', now)
     const { current } = watch.set
@@ -383,9 +394,9 @@ export class PathProber {
   paths(peer: number): PathView[] {
     const watch = this.#watches.get(peer)
     return (watch?.set.paths ?? []).map((path) => {
-      const { slot, state, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
+      const { slot, state, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
       const inUse = path === watch?.set.current
-      return { slot, state, inUse, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
+      return { slot, state, inUse, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
     })
   }
 
@@ -470,6 +481,7 @@ export class PathProber {
     }
     const token = this.components.randomBytes(PROBE_TOKEN)
     path.probed(token, now)
+    this.probes.sent++
     if (path.pending.length > 0 && now - path.pending[0]!.sentAt > this.#options.deadAfterMs + 2 * path.patience)
       path.set(path.state === 'unproven' ? 'unproven' : 'dead', 'silent', now)
     this.components.sink.sendProbe(peer, path.slot, token)
@@ -507,6 +519,7 @@ export class PathProber {
   ): void {
     const lossy = from >= 0 && !LOSSLESS.has(reason)
     const commit = { peer, from, to: path.slot, reason, heardAt, lossy }
+    path.usedSince = now
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
     if (path.usable) this.#go(peer, now)
@@ -555,6 +568,7 @@ export class PathProber {
         unansweredSince: 0,
         tries: 0,
         restsUntil: 0,
+        attended: false,
         moving: undefined,
       }
       this.#watches.set(peer, watch)
