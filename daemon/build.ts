@@ -28,6 +28,7 @@ import { codecAddon, NativeCodec } from './native-codec.js'
 import { native } from './native.js'
 import { linkMtu } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
+import { rehearse } from './rehearsal.js'
 import type { Servers } from './servers.js'
 import { StateDirectory } from './state-files.js'
 import { readClaims, readMappings } from './state-writes.js'
@@ -53,8 +54,10 @@ export interface Prepared {
   readonly codec: NativeCodec
 }
 
-export function prepare(config: Config): Prepared {
-  return { codec: new NativeCodec(codecAddon(), config.aead) }
+/** `rehearsed`: so is everything that can be without this host's own state. */
+export function prepare({ aead }: Config, primitives: Primitives, rehearsed: boolean): Prepared {
+  if (rehearsed) rehearse(primitives, () => new NativeCodec(codecAddon(), aead))
+  return { codec: new NativeCodec(codecAddon(), aead) }
 }
 
 /** Throws CaracalErrors; what is in `undo` is to be run then. `found`: what a former daemon has left is there, and is to stay. */
@@ -89,10 +92,12 @@ export async function buildDaemon(
   })
   const { trust, hostKey } = identity
   if (kept !== undefined && kept.host !== hostKey.id) throw otherHost()
-  const stamps = await CounterFile.open(files, 'stamps', Date.now())
-  const sequences = await CounterFile.open(files, 'sequences')
-  const mappings = await readMappings(files)
-  const claims = await readClaims(files)
+  const [stamps, sequences, mappings, claims] = await Promise.all([
+    CounterFile.open(files, 'stamps', Date.now()),
+    CounterFile.open(files, 'sequences'),
+    readMappings(files),
+    readClaims(files),
+  ])
   const io = new DeviceIo(underlay)
   const lanes = Lanes.open({
     count: laneCount - 1,

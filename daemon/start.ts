@@ -23,6 +23,8 @@ import { Undo } from './undo.js'
 import { metricsSample } from './views.js'
 
 const LOOK_MS = 5_000
+/** More than handshakes take with as many hosts as a host usually has flows with. */
+const SESSIONS_MS = 250
 
 /**
  * Brings everything up; what had been done is undone when something fails, but what a former daemon has left stays with its keeper for the next try. With `options.replace` the daemon that runs is asked to
@@ -38,7 +40,7 @@ export async function startDaemon(
   let keep = false
   let daemon: Daemon | undefined
   try {
-    const prepared = prepare(options.config)
+    const prepared = prepare(options.config, primitives, options.replace)
     const before = options.replace ? await askToHandOver(options.config) : undefined
     const built = await buildDaemon(options, log, primitives, servers, prepared, undo, () => (keep = true))
     daemon = built.daemon
@@ -67,6 +69,7 @@ async function open({ daemon, kept, flowFile }: Built, before: HandedOver | unde
   else {
     // Programs wait: first the packets, then what is as it should be already.
     await moveBegins(daemon)
+    await sessionsReturn(daemon)
     daemon.linkReport = await link.adopt()
   }
   for (const warning of daemon.linkReport.warnings) log.warn({ device: config.tun.name }, warning)
@@ -126,13 +129,21 @@ function tellWhatIsKept({ host, log }: Daemon, kept: Kept | undefined): void {
   )
 }
 
-/** Packets are moved from now on, and hosts that are known are looked for. */
+/** Hosts that are known are looked for, and packets are moved from now on. */
 async function moveBegins(daemon: Daemon): Promise<void> {
   const { host, lanes, loop, log } = daemon
+  await restorePeers(daemon)
   loop.start()
   lanes.start(host, loop, log)
-  await restorePeers(daemon)
   watchNetwork(daemon)
+}
+
+/** Open flows wait for sessions with the hosts that they are with; nothing else is done meanwhile, but for those that do not come it is not waited. */
+async function sessionsReturn({ host }: Daemon): Promise<void> {
+  const wanted = [...host.flows.restored.rows.keys()]
+  const deadline = monotonicNow() + SESSIONS_MS
+  while (wanted.some((peer) => host.peers.sealSlot[peer]! < 0) && monotonicNow() < deadline)
+    await new Promise((resolve) => setTimeout(resolve, 2))
 }
 
 async function openNames(daemon: Daemon): Promise<void> {
