@@ -92,11 +92,11 @@ export class PathProber {
 
   /** A flow or bind concerns the peer: watch it closely for a while. */
   active(peer: number, now: number): void {
+    const wasActive = this.#cadence.isActive(peer, now)
+    this.#cadence.activeUntil[peer] = now + this.#options.activeForMs
+    if (wasActive) return
     const watch = this.#watches.get(peer)
-    if (watch === undefined) return
-    const wasIdle = watch.activeUntil <= now
-    watch.activeUntil = now + this.#options.activeForMs
-    if (wasIdle) this.#schedule(watch, now + this.#cadence.quiet(peer))
+    if (watch !== undefined) this.#schedule(watch, now + this.#cadence.quiet(peer))
   }
 
   /**
@@ -144,7 +144,7 @@ export class PathProber {
     watch.heardAt = now
     if (traffic) {
       watch.trafficAt = now
-      if (watch.activeUntil > now && watch.nextAt > now + this.#cadence.quiet(peer))
+      if (this.#cadence.isActive(peer, now) && watch.nextAt > now + this.#cadence.quiet(peer))
         this.#schedule(watch, now + this.#cadence.quiet(peer))
     }
     if (watch.unansweredSince > 0) {
@@ -275,7 +275,7 @@ export class PathProber {
     this.#choose(peer, watch, now)
     const { current } = watch.set
     const urgent = current === undefined || !current.lasting || watch.state !== 'alive'
-    if (watch.activeUntil <= now && !urgent) return
+    if (!this.#cadence.isActive(peer, now) && !urgent) return
     for (const path of watch.set.paths)
       if (path.usable && path.state !== 'proven' && now - path.sentAt >= CHALLENGE_MS) this.#probe(peer, path, now)
     this.#schedule(watch, now)
@@ -331,14 +331,15 @@ export class PathProber {
   suspect(peer: number, now: number): void {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
-    watch.activeUntil = Math.max(watch.activeUntil, now + 2 * this.#options.deadAfterMs)
+    const { activeUntil } = this.#cadence
+    activeUntil[peer] = Math.max(activeUntil[peer]!, now + 2 * this.#options.deadAfterMs)
     this.#schedule(watch, now)
   }
 
   /** The host's links have changed: all paths of the peers that matter now are probed at once. */
   linksChanged(now: number): void {
-    for (const watch of this.#watches.values()) {
-      if (watch.activeUntil <= now) continue
+    for (const [peer, watch] of this.#watches) {
+      if (!this.#cadence.isActive(peer, now)) continue
       watch.probedAt = -Infinity
       for (const path of watch.set.paths) path.sentAt = -Infinity
       this.#schedule(watch, now)
@@ -410,7 +411,7 @@ export class PathProber {
       if (now >= this.#cadence.challengeAt(path)) {
         path.challenges++
         this.#probe(peer, path, now)
-      } else if (now >= this.#cadence.besideAt(watch, path, now)) this.#probe(peer, path, now)
+      } else if (now >= this.#cadence.besideAt(peer, watch, path, now)) this.#probe(peer, path, now)
     }
     watch.nextAt = this.#cadence.nextLook(peer, watch, now)
   }
@@ -507,7 +508,6 @@ export class PathProber {
         state: 'alive',
         heardAt: now,
         trafficAt: -Infinity,
-        activeUntil: 0,
         nextAt: now,
         probedAt: -Infinity,
         idleFor: this.#options.idleIntervalMs,
@@ -515,6 +515,7 @@ export class PathProber {
         tries: 0,
         moving: undefined,
       }
+      this.#cadence.activeUntil[peer] = 0
       this.#watches.set(peer, watch)
       this.#due = undefined
     }
