@@ -26,6 +26,6 @@ export class FlowCounters {
   notHereSent = 0
   notHereReceived = 0
   clashes = 0
-  /** Flows whose waiting kernel was told to go on: see hastening.ts. */
+  /** Flows whose waiting kernel was told to go on: see reunion.ts. */
   hastened = 0
 }

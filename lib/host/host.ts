@@ -379,7 +379,7 @@ export class Host implements DataPathDecisions {
       sessionUp: (peer, rekey, afresh, now) => {
         const resumed = this.#resumption.sessionUp(peer, now)
         this.flows.sessionUp(peer, now)
-        if (resumed || afresh) this.flows.hasten(peer, now)
+        if (resumed || afresh) this.flows.reunite(peer, now)
         this.services.sessionUp(peer, rekey, now)
       },
       confirmed: (peer, now) => this.flows.sessionUp(peer, now),
@@ -401,7 +401,7 @@ export class Host implements DataPathDecisions {
 
   #recordChanged(change: RecordChange): void {
     const payload = change.record?.payload ?? change.before?.payload
-    if (payload?.kind === 'locators') this.peering.offerPaths(this.peers.indexOf(change.host))
+    if (payload?.kind === 'locators') this.peering.located(change.host)
     this.services.recordChanged(change)
   }
 
