@@ -1,6 +1,6 @@
 import type { PeerTable } from '../path/peers.js'
 import type { AddressBook, DialledTarget, Family } from '../service/address-book.js'
-import type { OpenBatch } from '../wire/batch.js'
+import type { OpenBatch, SealBatch } from '../wire/batch.js'
 import type { DropReason } from '../wire/drop.js'
 import type { ServiceId } from '../wire/ids.js'
 
@@ -80,6 +80,8 @@ export interface FlowEnvironment {
   other(batch: OpenBatch, entry: number, peer: number, now: number): void
   /** One frame to a peer outside the fast path: inner header and all. Copied. False: no session or path, the frame was dropped and counted. */
   sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean
+  /** Entries to be sealed and sent, of packets that waited: in memory of the caller, whose it is again afterwards. */
+  sendBatch(seal: SealBatch, now: number): void
   /** One packet to the own kernel outside the fast path: vnet header and all. Copied. */
   writePacket(packet: Uint8Array): void
   /** A packet was dropped; `packet` is only valid during the call. Counts it. */

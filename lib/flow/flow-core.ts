@@ -25,6 +25,8 @@ export class FlowCore {
   /** Answers to packets and frames that fit nothing. */
   readonly answers: AnswerLimit
   readonly peers: PeerTable
+  /** Of the call into the engine that is under way, or was last, ms. */
+  now = 0
   /** Packets and frames dropped by the flow layer, whatever the reason. */
   dropped = 0
   /** Rows looked at in vain, the next one, and when the next round may begin. */

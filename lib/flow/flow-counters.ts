@@ -28,4 +28,6 @@ export class FlowCounters {
   clashes = 0
   /** Flows whose waiting kernel was told to go on: see reunion.ts. */
   hastened = 0
+  /** ICMP errors in answer to a SYN that were told once only, as there were too many. */
+  refusalsOnce = 0
 }

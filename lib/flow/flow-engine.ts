@@ -22,6 +22,7 @@ import { Outbound } from './outbound.js'
 import { OwnKernel } from './own-kernel.js'
 import { Reunion } from './reunion.js'
 import { restoreFlows, type RestoredFlows } from './restored-flows.js'
+import { WaitingKind } from './waiting-ring.js'
 
 export interface FlowComponents {
   /** With what a former process has left, or new. */
@@ -39,6 +40,7 @@ export class FlowEngine {
   readonly restored: RestoredFlows
   readonly #core: FlowCore
   readonly #sender: FrameSender
+  readonly #kernel: OwnKernel
   readonly #opening: Opening
   readonly #closing: Closing
   readonly #expiry: Expiry
@@ -58,6 +60,7 @@ export class FlowEngine {
     this.table = core.table
     this.#core = core
     this.#sender = sender
+    this.#kernel = kernel
     this.#opening = opening
     this.#closing = closing
     this.#expiry = new Expiry(core, kernel, confirmation)
@@ -76,6 +79,12 @@ export class FlowEngine {
     return this.#core.counts
   }
 
+  /** Packets and frames that wait for a way to their peer, and the bytes that they take. */
+  get waiting(): { readonly count: number; readonly bytes: number } {
+    const { count, bytes } = this.#sender.waiting
+    return { count, bytes }
+  }
+
   /** Flows there are to the service's instance on a host, by its peer index. */
   openTo(service: ServiceId, peer: number): number {
     const number = this.#core.services.find(service)
@@ -87,6 +96,7 @@ export class FlowEngine {
    * and have room for `batch.count` entries. The batch's packets are consumed. Seal and send, then the buffer is free again.
    */
   fromTun(batch: PacketBatch, seal: SealBatch, now: number): void {
+    this.#core.now = now
     this.#outbound.run(batch, seal, now)
     this.#loop(now)
   }
@@ -98,6 +108,7 @@ export class FlowEngine {
    * Entries with status CLEAR are skipped: they are the session layer's. Failed ones are counted by `env.drop`.
    */
   fromPeers(open: OpenBatch, datagrams: DatagramBatch, lanePeer: Int32Array, tunOut: PacketBatch, now: number): void {
+    this.#core.now = now
     this.#inbound.run(open, datagrams, lanePeer, tunOut, now)
     this.#loop(now)
   }
@@ -113,10 +124,22 @@ export class FlowEngine {
     this.#loop(now)
   }
 
-  /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent. Harmless when nothing did. */
+  /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent, by `env.sendFrame` and `env.sendBatch`. Harmless when nothing did. */
   sessionUp(peer: number, now: number): void {
-    this.#sender.flush(peer, (slot, generation) => this.#lives(slot, generation))
+    this.sendWaiting(peer, Infinity, now)
+  }
+
+  /** As {@link sessionUp}, the oldest first and no more than so many bytes of datagrams. Returns how many they were at most. */
+  sendWaiting(peer: number, bytes: number, now: number): number {
+    this.#core.now = now
+    const spent = this.#sender.flush(
+      peer,
+      (slot, generation) => this.#lives(slot, generation),
+      (packets, seal) => this.#outbound.run(packets, seal, now),
+      bytes,
+    )
     this.#loop(now)
+    return spent
   }
 
   /** The peer is there again after it was away, or has begun anew: flows with it go on at once, and those that it does not have any more end. */
@@ -126,15 +149,21 @@ export class FlowEngine {
 
   /** The handshake was given up: flows that are being opened go to their next candidate. Established ones stay. */
   sessionFailed(peer: number, now: number): void {
-    for (const frame of this.#sender.waiting.take(peer)) {
-      if (this.#lives(frame.slot, frame.generation)) this.#core.drop('session-timeout')
-    }
+    this.#core.now = now
+    // An older session may live on.
+    if (this.#core.peers.sealSlot[peer]! < 0)
+      this.#sender.waiting.dropAll(
+        peer,
+        'session-timeout',
+        ({ kind, slot, generation }) => kind === WaitingKind.packet || this.#lives(slot, generation),
+      )
     this.#opening.sessionFailed(peer, now)
     this.#loop(now)
   }
 
   /** More is known of services: first packets held by DELAY rules are tried again. */
   release(now: number): void {
+    this.#core.now = now
     this.#opening.release(now)
     this.#loop(now)
   }
@@ -152,6 +181,7 @@ export class FlowEngine {
    * about, else all.
    */
   cut(denied: (flow: FlowSnapshot) => boolean, now: number, rows?: readonly number[]): number {
+    this.#core.now = now
     let n = 0
     const count = rows?.length ?? this.table.highWater
     for (let i = 0; i < count; i++) {
@@ -167,6 +197,7 @@ export class FlowEngine {
 
   /** Shutdown: CLOSE to all peers, resets to the own kernel, by `env.sendFrame` and `env.writePacket`: flush both before leaving. */
   closeAll(now: number): void {
+    this.#core.now = now
     this.#closing.closeAll()
     this.#loop(now)
   }
@@ -177,6 +208,7 @@ export class FlowEngine {
       this.#opening.nextTimeout,
       this.#expiry.nextTimeout,
       this.#reunion.nextTimeout,
+      this.#kernel.nextTimeout,
       this.#sender.waiting.next,
       this.#outbound.reassembler.nextTimeout(),
       this.#inbound.pieces.nextTimeout(),
@@ -184,9 +216,11 @@ export class FlowEngine {
   }
 
   handleTimeout(now: number): void {
+    this.#core.now = now
     this.#opening.handleTimeout(now)
     this.#expiry.handleTimeout(now)
     this.#reunion.handleTimeout(now)
+    this.#kernel.handleTimeout(now)
     this.#sender.waiting.expire(now)
     this.#outbound.reassembler.expire(now)
     this.#inbound.pieces.expire(now)

@@ -476,7 +476,7 @@ export class Opening {
     }
     if (refused === 0) return
     const { row, reason } = pending
-    this.#kernel.refuse(row, reason, pending.segments[0]!)
+    this.#kernel.refuse(row, reason, pending.segments[0]!, now)
     this.#core.counters.refused++
     this.#core.drop(reason)
     this.abandon(row)

@@ -202,21 +202,19 @@ export class Outbound {
     counters.bytesOut += packet.end - packet.ipOffset
   }
 
-  /** The way beside the batch: to this same host, without a session, in pieces, or of a packet that lies elsewhere. The frame is copied. */
+  /** The way beside the batch: to this same host, without a way to the peer, in pieces, or of a packet that lies elsewhere. The frame is copied. */
   #forwardSingly(data: Uint8Array, view: DataView, row: number): void {
     const packet = this.#packet
     const { table, counters } = this.#core
     const peer = table.get(row, Row.peer)
+    if (!this.#sender.connected(peer)) {
+      this.#sender.hold(peer, data, packet.vnetOffset, packet.end - packet.vnetOffset, this.#now)
+      return
+    }
     const payload = packet.end - packet.payloadOffset
     const segmented = packet.gsoSize > 0 && packet.gsoSize < payload
     if (segmented && packet.protocol === Protocol.udp && peer !== SELF) {
       this.#split(data)
-      return
-    }
-    if (segmented && peer !== SELF) {
-      // TCP sends it again by itself; a super-packet is too much to keep.
-      this.#core.env.wantSession(peer, this.#now)
-      this.#core.drop('no-session', data.subarray(packet.ipOffset, packet.end))
       return
     }
     const room = this.#sender.room(peer)

@@ -270,17 +270,36 @@ export class DataPath {
   frameTo(peer: number, addressSlot: number, plaintext: Uint8Array, trafficClass: number): boolean {
     const sealSlot = this.components.peers.sealSlot[peer]!
     if (sealSlot < 0 || addressSlot < 0) return false
-    if (this.#sealedEntries < this.#tunSeal.count) {
-      this.#flushFrames()
-      this.tap?.settle(this.#now)
-      this.#sealEntries()
-    }
+    this.#sealDecided()
     if (this.#scratchSeal.count >= SCRATCH_ENTRIES || this.#scratchSealUsed + plaintext.length > SCRATCH_BYTES)
       this.#flushFrames()
     this.#scratchSeal.data.set(plaintext, this.#scratchSealUsed)
     putSingle(this.#scratchSeal, this.#scratchSealUsed, plaintext.length, sealSlot, addressSlot, trafficClass)
     this.#scratchSealUsed += plaintext.length
     return true
+  }
+
+  /** Seals and sends a batch whose bytes are its owner's, after all that was decided before. */
+  sendBatch(seal: SealBatch): void {
+    this.#sealDecided()
+    this.#flushFrames()
+    this.#seal(seal)
+  }
+
+  /** Sends copies of what lately went to the peer to this address slot, up to so many bytes, oldest first. Returns whether all were sent. */
+  copyTo(peer: number, addressSlot: number, bytes: number, now: number): boolean {
+    const before = this.framesOut
+    const all = this.replay.copy(peer, addressSlot, bytes, now, (runs) => this.#transmit(runs, 0))
+    this.singleFramesOut += this.framesOut - before
+    return all
+  }
+
+  /** What has been decided upon so far leaves before what is made now. */
+  #sealDecided(): void {
+    if (this.#sealedEntries >= this.#tunSeal.count) return
+    this.#flushFrames()
+    this.tap?.settle(this.#now)
+    this.#sealEntries()
   }
 
   /** Queues one packet, vnet header and all (copied), for the own kernel. */

@@ -19,6 +19,7 @@ import type { LocalEndpoints } from './host-environment.js'
 import type { FailureDetectorOptions } from './failure-detector.js'
 import type { IdleSessionsOptions } from './idle-sessions.js'
 import type { IssuingOptions } from './issuing-options.js'
+import type { HostMove } from './move-notes.js'
 import type { NeighboursOptions } from './neighbours.js'
 
 export interface HostComponents {
@@ -90,7 +91,12 @@ export interface HostEvents {
   /** The kernel's local addresses are to be brought in line with Addresses.localAddresses. */
   localAddressesChanged(): void
   /** A host's session came up or ended, its liveness changed, or its frames go another way. */
-  peer(host: HostId, what: 'up' | 'lost' | 'failed' | 'moved' | 'settled' | Liveness, detail: string): void
+  peer(
+    host: HostId,
+    what: 'up' | 'lost' | 'failed' | 'moved' | 'settled' | Liveness,
+    detail: string,
+    move?: HostMove,
+  ): void
   /** The revocation list grew: to disk. */
   revocationsChanged(): void
   /** Rules for names have come: to disk. */

@@ -145,6 +145,7 @@ export class Host implements DataPathDecisions {
       retransmitted: (peer, now) => peering.retransmitted(peer, now),
       other: (batch, entry, peer, now) => peering.other(batch, entry, peer, now),
       sendFrame: (peer, plaintext, trafficClass) => peering.sendFrame(peer, plaintext, trafficClass),
+      sendBatch: (seal, now) => peering.sendBatch(seal, now),
       writePacket: (packet) => dataPath.packet(packet),
       drop: (reason, packet) => this.drop(reason, packet),
     })
@@ -164,6 +165,7 @@ export class Host implements DataPathDecisions {
       ring: dataPath.replay.ring,
       counters: this.flows.counters,
       passed: (peer, sentAt, heardAt) => peering.passed(peer, sentAt, heardAt),
+      attend: (peer, on, now) => peering.prober.attend(peer, on, now),
     })
   }
 
@@ -223,7 +225,7 @@ export class Host implements DataPathDecisions {
   /** Who sees the traffic from now on; undefined: nobody. */
   setTap(tap: DataPathTap | undefined): void {
     this.settle(this.#clock.now)
-    this.express.hold(tap !== undefined)
+    this.express.hold(tap !== undefined, this.#clock.now)
     this.dataPath.tap = tap
   }
 
@@ -307,6 +309,24 @@ export class Host implements DataPathDecisions {
     return this.peering.ping(peer, now, answered)
   }
 
+  /**
+   * Asks the peers to hold what goes to this host: another process is about to take its place. Until a session with that one stands, `ms` have passed (at most PAUSE_MAX_MS), or
+   * {@link resumePeers}. When `peering.pauses.pending` is 0 all have acknowledged it, and what they had sent before is here, or on its way and about to be: read the sockets on
+   * until nothing comes any more, then stop.
+   */
+  pausePeers(ms: number, now: number): void {
+    this.#enter(now)
+    this.peering.pauses.begin(ms, now)
+    this.dataPath.flush(now)
+  }
+
+  /** This host goes on after all: the peers send again. */
+  resumePeers(now: number): void {
+    this.#enter(now)
+    this.peering.pauses.end(now)
+    this.dataPath.flush(now)
+  }
+
   /** Leaves the network for now: withdraws what is offered, ends all flows, tells the peers. Returns the number of flows. */
   leave(now: number): number {
     if (this.#leaving) return 0
@@ -365,7 +385,7 @@ export class Host implements DataPathDecisions {
 
   #enter(now: number): void {
     this.#clock.now = now
-    this.express.settle()
+    this.express.settle(now)
   }
 
   #afterFrames(now: number): void {
@@ -378,11 +398,13 @@ export class Host implements DataPathDecisions {
     return {
       sessionUp: (peer, rekey, afresh, now) => {
         const resumed = this.#resumption.sessionUp(peer, now)
-        this.flows.sessionUp(peer, now)
+        this.#sendWaiting(peer, now)
         if (resumed || afresh) this.flows.reunite(peer, now)
         this.services.sessionUp(peer, rekey, now)
       },
-      confirmed: (peer, now) => this.flows.sessionUp(peer, now),
+      confirmed: (peer, now) => this.#sendWaiting(peer, now),
+      released: (peer, now) => this.#sendWaiting(peer, now),
+      spend: (peer, addressSlot, bytes, now) => this.#spend(peer, addressSlot, bytes, now),
       sessionLost: (peer) => this.services.sessionLost(peer),
       sessionFailed: (peer, now) => this.flows.sessionFailed(peer, now),
       peerLost: (peer, now) => this.flows.peerLost(peer, now),
@@ -397,6 +419,19 @@ export class Host implements DataPathDecisions {
         if (this.wantsDrops) this.#c.events.dropped(reason, undefined)
       },
     }
+  }
+
+  /** What waited for the peer goes, before anything newer does. */
+  #sendWaiting(peer: number, now: number): void {
+    this.#turns.afterwards(() => this.#turns.inside(() => this.flows.sessionUp(peer, now)))
+  }
+
+  #spend(peer: number, addressSlot: number, bytes: number, now: number): number {
+    let spent = 0
+    this.peers.lend(peer, addressSlot)
+    this.#turns.inside(() => (spent = this.flows.sendWaiting(peer, bytes, now)))
+    this.peers.lend(peer, -1)
+    return spent
   }
 
   #recordChanged(change: RecordChange): void {

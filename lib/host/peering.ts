@@ -7,7 +7,7 @@
 // What this means for flows and services goes to PeeringSink.
 
 import type { Membership } from '../crypto/membership.js'
-import { decodeLocator, formatLocator, locatorRecord, type Locator } from '../path/locator.js'
+import { decodeLocator, locatorRecord, type Locator } from '../path/locator.js'
 import { LanePaths } from '../path/lane-paths.js'
 import { PathMtus } from '../path/path-mtus.js'
 import type { PeerTable } from '../path/peers.js'
@@ -42,8 +42,10 @@ import type { HostClock } from './host-clock.js'
 import type { HostOptions } from './host-options.js'
 import { IdleSessions } from './idle-sessions.js'
 import { issuingDefaults } from './issuing-options.js'
+import { MoveNotes, moveText } from './move-notes.js'
 import { Neighbours } from './neighbours.js'
 import { CONTROL_CLASS, ownFrame, prefersItsWay, probeFrame } from './own-frames.js'
+import { Pauses } from './pauses.js'
 import type { PeeringComponents } from './peering-components.js'
 import { Pings } from './pings.js'
 
@@ -61,9 +63,11 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   readonly sessions: SessionTable
   readonly prober: PathProber
   readonly rebinding: Rebinding
+  readonly moveNotes: MoveNotes
   readonly lanePaths: LanePaths
   readonly pathMtus: PathMtus
   readonly control: ControlChannel
+  readonly pauses: Pauses
   readonly neighbours: Neighbours
   readonly detector: FailureDetector
   /** Frames of handshakes that came, whatever became of them. */
@@ -118,6 +122,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       datagramBytes: (body) => INNER_HEADER + body.length + SEALED_MORE,
       drop: (reason) => sink.drop(reason),
     })
+    this.moveNotes = new MoveNotes(peers)
     this.lanePaths = new LanePaths({
       peers,
       randomBytes,
@@ -138,6 +143,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const epoch = new DataView(primitives.randomBytes(4).buffer).getUint32(0) | 1
     this.control = new ControlChannel({ peers, epoch: epoch >>> 0, sink: this })
     this.#farewells = new Farewells(peers, this.control)
+    this.pauses = new Pauses({
+      ...{ peers, control: this.control },
+      nextSequence: () => host.sequence.next(),
+      rest: (peer, until, now) => this.prober.rest(peer, until, now),
+      released: (peer, now) => sink.released(peer, now),
+    })
     this.neighbours = new Neighbours(
       {
         ...{ self: this.id, peers, random },
@@ -284,12 +295,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   /** Packets of flows have passed without this host being asked: as {@link sent} and {@link heard}. 0: none. */
   passed(peer: number, sentAt: number, heardAt: number): void {
-    const { addressSlot, addresses } = this.peers
+    const { pathSlot, addresses } = this.peers
     this.sessions.marked(peer)
     if (sentAt > 0) this.needed(peer, sentAt)
     // They came by the path in use, or had not passed.
-    if (heardAt > 0 && addressSlot[peer]! >= 0)
-      this.prober.heard(peer, addresses.records, addressSlot[peer]! * ADDRESS_RECORD, heardAt)
+    if (heardAt > 0 && pathSlot[peer]! >= 0)
+      this.prober.heard(peer, addresses.records, pathSlot[peer]! * ADDRESS_RECORD, heardAt)
   }
 
   /** A flow or bind concerns the peer. */
@@ -322,6 +333,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       this.lanePaths.nextTimeout(),
       this.pathMtus.nextTimeout(),
       this.control.nextTimeout(),
+      this.pauses.nextTimeout(),
       this.neighbours.nextTimeout(),
       this.#expulsions.nextTimeout(),
       this.#idle.nextTimeout(),
@@ -340,6 +352,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.pathMtus.handleTimeout(now)
     this.detector.handleTimeout(now)
     this.control.handleTimeout(now)
+    this.pauses.handleTimeout(now)
   }
 
   /** Who is a member no more, and whom to have sessions with. */
@@ -387,7 +400,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const token = this.#c.host.primitives.randomBytes(PROBE_TOKEN)
     const ping = this.#pings.add(peer, token, now, answered)
     if (ping === undefined) return undefined
-    this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
+    this.#dataPath.frameTo(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
     this.#dataPath.flush(now)
     return ping
   }
@@ -401,6 +414,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   located(host: HostId): void {
     this.offerPaths(this.peers.indexOf(host))
     this.neighbours.located(host, this.#clock.now)
+  }
+
+  /** Packets of flows that waited. */
+  sendBatch(seal: SealBatch, now: number): void {
+    this.#dataPath.sendBatch(seal)
+    this.sent(seal, now)
   }
 
   /** What the peer's records say about where it is are paths to fall back to. */
@@ -418,6 +437,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       const record = locatorRecord(locator)
       return record === undefined ? [] : { record, deprecated: locator.deprecated === true }
     })
+    this.moveNotes.setOwn(locators)
     return this.rebinding.setOwn(own, now)
   }
 
@@ -468,6 +488,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       events.remember()
     }
     this.control.sessionUp(peer, now)
+    this.pauses.sessionUp(peer, now)
     this.#c.sink.sessionUp(peer, session.rekey, session.afresh, now)
   }
 
@@ -484,6 +505,8 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.pathMtus.forget(peer)
     this.prober.forget(peer)
     this.rebinding.forget(peer)
+    this.pauses.forget(peer)
+    this.moveNotes.forget(peer)
     this.#dataPath.replay.forget(peer)
     this.#c.sink.sessionLost(peer)
     this.neighbours.lost(peer, now)
@@ -501,14 +524,14 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   }
 
   proveAlive(peer: number): void {
-    this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
+    this.#dataPath.frameTo(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
   }
 
   // ---- ProberSink ----
 
-  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void {
-    const inUse = addressSlot === this.peers.addressSlot[peer]
-    this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse), CONTROL_CLASS)
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0): void {
+    const inUse = addressSlot === this.peers.pathSlot[peer]
+    this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
     this.sessions.dataSent(peer, this.#clock.now)
   }
 
@@ -518,25 +541,42 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.detector.looked(host, state, now)
   }
 
-  committed({ peer, from, to, reason, lossy }: PathCommit, now: number): void {
+  committed(commit: PathCommit, now: number): void {
+    const { peer, from, to, reason, lossy } = commit
     const { events } = this.#c.host
+    const host = this.peers.hostId(peer)
     this.#dataPath.replay.moved(peer, now, lossy)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
-    const locator = decodeLocator(this.peers.addresses.record(to))
-    if (locator === undefined || from === to || reason === 'links-changed') return
-    this.neighbours.hint(this.peers.hostId(peer), locator, now)
-    const old = from < 0 ? undefined : decodeLocator(this.peers.addresses.record(from))
-    const where = `${old === undefined ? '' : `${formatLocator(old)} → `}${formatLocator(locator)}`
-    events.peer(this.peers.hostId(peer), 'moved', `${where}, ${reason}`)
+    const move = this.moveNotes.committed(commit)
+    if (move === undefined || reason === 'links-changed') return
+    events.peer(host, 'moved', moveText(move), move)
+    const locator = from === to ? undefined : decodeLocator(this.peers.addresses.record(to))
+    if (locator === undefined) return
+    this.neighbours.hint(host, locator, now)
     events.remember()
   }
 
-  settled({ peer, to, reason }: PathCommit, stallMs: number): void {
-    const locator = decodeLocator(this.peers.addresses.record(to))
-    const where = locator === undefined ? '' : formatLocator(locator)
-    const detail = `${where}, ${reason}, nothing came for ${stallMs.toFixed(1)} ms`
-    this.#c.host.events.peer(this.peers.hostId(peer), 'settled', detail)
+  settled(commit: PathCommit, stallMs: number): void {
+    const move = this.moveNotes.settled(commit, stallMs)
+    if (move !== undefined) this.#c.host.events.peer(this.peers.hostId(commit.peer), 'settled', moveText(move), move)
+  }
+
+  spend(peer: number, addressSlot: number, bytes: number, now: number): number {
+    const before = this.#dataPath.bytesOut
+    const all = this.#dataPath.copyTo(peer, addressSlot, bytes, now)
+    const spent = this.#dataPath.bytesOut - before
+    // What was sent first arrives first.
+    return all ? spent + this.#c.sink.spend(peer, addressSlot, bytes - spent, now) : spent
+  }
+
+  held(peer: number, now: number): void {
+    this.#dataPath.replay.held(peer, now)
+  }
+
+  released(peer: number, now: number): void {
+    this.#dataPath.replay.held(peer, Infinity)
+    this.#c.sink.released(peer, now)
   }
 
   // ---- ControlSink ----
@@ -562,6 +602,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         this.#c.sink.peerLost(peer, now)
         this.#end(peer, 'expired', now)
         return this.neighbours.left(peer, now)
+      case Channel.pause:
+        if (!this.pauses.receive(peer, body, now)) this.drop('bad-control')
+        return
       case Channel.sessions:
         if (!this.#idle.receive(peer, body, now)) this.drop('bad-control')
         return

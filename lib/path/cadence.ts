@@ -23,6 +23,13 @@ export interface Watch {
   unansweredSince: number
   /** Probes sent since then. */
   tries: number
+  /** Until when the peer answers nothing, as it has said: it is left alone. */
+  restsUntil: number
+  /** Somebody else looks after it, and says so when it falls silent. */
+  attended: boolean
+  /** While frames wait for the proof of where the peer sends from: until when at most, else Infinity; and until when that is not done again. */
+  courtedUntil: number
+  shyUntil: number
   /** A move of which nothing has been heard yet. */
   moving: PathCommit | undefined
 }
@@ -42,8 +49,14 @@ const AGAIN_LATER_MS = 100
 /** Challenges of a path, and the time between them: one may be lost, and together they are less than three times what came from there. */
 export const CHALLENGES_MAX = 2
 export const CHALLENGE_MS = 20
+/** Between probes of a peer whose frames keep coming: for the round trip, not for its life. */
+const ATTENDED_INTERVALS = 5
 /** Between probes of a path that nobody has proven yet, to an active peer: the first wait, doubled each time. */
 const UNPROVEN_MS = 100
+/** Of a probe by which a peer learns that this host is elsewhere: its bytes are what the peer may send there before it has proven it. */
+export const MOVED_PROBE_BYTES = 1_200
+/** The peer is followed to a proven path when nothing has come by the old one for so long, ms: frames overtake each other. */
+export const FOLLOW_MS = 20
 /** Overdue probes of a path that make it a silent one; and those that do although something comes by it. */
 export const SILENT_AFTER = 2
 export const DEAF_AFTER = 5
@@ -63,8 +76,9 @@ export class Cadence {
   }
 
   nextLook(peer: number, watch: Watch, now: number): number {
+    if (now < watch.restsUntil) return watch.restsUntil
     const { paths, current } = watch.set
-    let next = this.probeAt(peer, watch, now)
+    let next = Math.min(this.probeAt(peer, watch, now), watch.courtedUntil)
     for (const path of paths) next = Math.min(next, this.challengeAt(path), this.besideAt(watch, path, now))
     if (paths.length > 1 && current !== undefined && current.state === 'proven') {
       const [first, decisive] = [current.pending[0], current.pending[SILENT_AFTER - 1]]
@@ -92,6 +106,7 @@ export class Cadence {
       return probedAt + Math.min(again, activeIntervalMs)
     }
     if (watch.activeUntil <= now) return probedAt + (state === 'dead' ? idleIntervalMs : watch.idleFor)
+    if (watch.attended) return probedAt + ATTENDED_INTERVALS * activeIntervalMs
     const next = probedAt + activeIntervalMs
     // What has come lately, and has stopped.
     return trafficAt > probedAt ? Math.min(next, trafficAt + this.quiet(peer)) : next

@@ -418,7 +418,7 @@ export class SessionTable {
 
   #renew(state: PeerSessions, now: number): void {
     const { peers } = this.#c
-    const slot = peers.addressSlot[state.peer]!
+    const slot = peers.pathSlot[state.peer]!
     const path = slot < 0 ? [] : [peers.addresses.record(slot)]
     state.renewAt = now + RENEW_AGAIN_MS
     this.#initiate(state, merged(path, state.addresses), now)

@@ -16,7 +16,8 @@ import {
   type FrameRuns,
   type PacketBatch,
 } from '../../lib/wire/batch.js'
-import { HostWorld, locatorOf } from '../sim/host-world.js'
+import { HostWorld } from '../sim/host-world.js'
+import { locatorOf } from '../sim/underlay.js'
 
 const DATAGRAMS = 8
 const DATAGRAM_BYTES = 65_536

@@ -195,7 +195,7 @@ test('killed while it or the other end moves: a third host knows where they are'
     world.runFor(down / 2)
     if (moves === 'the other moves meanwhile' || moves === 'both') other.move(world.freshAddress(), true)
     world.runFor(down / 2)
-    if (moves === 'comes back elsewhere' || moves === 'both') killed.address = world.freshAddress()
+    if (moves === 'comes back elsewhere' || moves === 'both') killed.settle([world.freshAddress()])
     killed.start()
     world.runFor(6_000)
     const problems = finish(world, streams)

@@ -17,7 +17,7 @@ import { FlowMemory } from '../../../lib/flow/flow-memory.js'
 import { FlowState, Row } from '../../../lib/flow/flow-table.js'
 import { isWhole } from '../../../lib/flow/row-checksum.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
-import { PeerTable, SELF } from '../../../lib/path/peers.js'
+import { Hold, PeerTable, SELF } from '../../../lib/path/peers.js'
 import {
   datagramBatch,
   Open,
@@ -29,6 +29,7 @@ import {
   SEAL_WORDS,
   sealBatch,
   type OpenBatch,
+  type SealBatch,
 } from '../../../lib/wire/batch.js'
 import { HEADROOM } from '../../../lib/wire/constants.js'
 import type { DropReason } from '../../../lib/wire/drop.js'
@@ -139,10 +140,13 @@ export class FlowHost implements FlowEnvironment {
 
   connect(peer: number): void {
     this.peers.sealSlot[peer] = peer
-    this.peers.addressSlot[peer] = this.peers.addresses.acquire(
-      encodeLocator({ address: '192.0.2.1', port: 7000 + peer }),
-    )
+    this.peers.setPath(peer, this.peers.addresses.acquire(encodeLocator({ address: '192.0.2.1', port: 7000 + peer })))
     this.peers.pathMtu[peer] = 1500
+  }
+
+  /** Frames of the peer's flows wait although there is a session, or not any more. */
+  hold(peer: number, on: boolean): void {
+    this.peers.hold(peer, Hold.noWay, on)
   }
 
   disconnect(peer: number): void {
@@ -169,6 +173,10 @@ export class FlowHost implements FlowEnvironment {
     const seal = sealBatch(batch.data, packets.length)
     this.engine.fromTun(batch, seal, now)
     this.#checkCounts()
+    this.sendBatch(seal)
+  }
+
+  sendBatch(seal: SealBatch): void {
     for (let i = 0; i < seal.count; i++) {
       const word = (field: number) => seal.desc[i * SEAL_WORDS + field]!
       const bytes = seal.data.slice(word(Seal.offset), word(Seal.offset) + word(Seal.length))

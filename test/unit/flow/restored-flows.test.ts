@@ -382,7 +382,7 @@ test('restoring changes nothing of a row that is kept, and may be broken off and
   const { client } = several()
   const still = (of: FlowHost) =>
     [0, 1, 2, 3].map((row) =>
-      words(of.engine.table, row).map((word, i) => (i === Row.nextTuple || i === Row.nextRemote ? 0 : word)),
+      words(of.engine.table, row).map((word, i) => (i === Row.nextFree || i === Row.nextRemote ? 0 : word)),
     )
   const before = still(client)
   for (let i = 0; i < 3; i++) t.same(still(new FlowHost(1, {}, CAPACITY, 20 + i, client.buffer)), before)

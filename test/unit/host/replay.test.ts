@@ -40,7 +40,7 @@ class Rig {
   }
 
   to(addressSlot: number, now: number, again = true): void {
-    this.peers.addressSlot[this.peer] = addressSlot
+    this.peers.setPath(this.peer, addressSlot)
     this.replay.moved(this.peer, now, again)
   }
 
@@ -153,4 +153,40 @@ check('the ring holds so many runs', (t, rig) => {
   const marks = rig.flush(20)
   t.equal(marks.length, RECENT_ROWS)
   t.equal(marks[0], 5)
+})
+
+test('copies go to where the peer seems to be, each once, as many as may', async (t) => {
+  const rig = new Rig()
+  for (let i = 1; i <= 6; i++) rig.send(i, 100 + i)
+  const copies = (bytes: number, to = NEW): readonly [number[], boolean] => {
+    const marks: number[] = []
+    const all = rig.replay.copy(rig.peer, to, bytes, 120, ({ data, desc, count }) => {
+      for (let i = 0; i < count; i++)
+        marks.push(new DataView(data.buffer).getUint32(desc[i * RUN_WORDS + Run.offset]! + 16, true))
+    })
+    return [marks, all]
+  }
+  rig.peers.heardAt[rig.peer] = 113
+  t.strictSame(copies(250), [[3, 4], false], 'those after the last sign of the peer')
+  t.strictSame(copies(99), [[], false])
+  t.strictSame(copies(1_000), [[5, 6], true])
+  t.strictSame(copies(1_000), [[], true])
+  rig.send(7, 121, 100, NEW)
+  t.strictSame(copies(1_000), [[], true], 'not what goes there by itself')
+  t.strictSame(copies(1_000, NEWEST), [[3, 4, 5, 6], true])
+  rig.to(NEW, 130)
+  t.strictSame(rig.flush(130), [3, 4, 5, 6], 'and after the proof once more, for copies may be lost')
+})
+
+test('what went to a peer whose frames have waited for long is as good as when that began', async (t) => {
+  const rig = new Rig()
+  rig.peers.heardAt[rig.peer] = 0
+  rig.send(1, 100)
+  rig.replay.held(rig.peer, 600)
+  rig.replay.held(rig.peer, 900)
+  rig.to(NEW, 1_500)
+  t.strictSame(rig.flush(1_500), [1])
+  rig.send(2, 1_600, 100, NEW)
+  rig.to(OLD, 2_700)
+  t.strictSame(rig.flush(2_700), [], 'others are too old')
 })
