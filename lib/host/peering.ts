@@ -190,6 +190,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     )
     this.#idle = new IdleSessions(
       {
+        capacity: peers.capacity,
         wanted: (peer) => neighbours.wants(peers.hostId(peer)),
         inUse: () => sink.peersInUse(),
         send: (peer, body, now) => control.send(peer, Channel.sessions, body, now),

@@ -100,11 +100,11 @@ export class PathProber {
 
   /** A flow or bind concerns the peer: watch it closely for a while. */
   active(peer: number, now: number): void {
+    const wasActive = this.#cadence.isActive(peer, now)
+    this.#cadence.activeUntil[peer] = now + this.#options.activeForMs
+    if (wasActive) return
     const watch = this.#watches.get(peer)
-    if (watch === undefined) return
-    const wasIdle = watch.activeUntil <= now
-    watch.activeUntil = now + this.#options.activeForMs
-    if (wasIdle) this.#schedule(watch, now + this.#cadence.quiet(peer))
+    if (watch !== undefined) this.#schedule(watch, now + this.#cadence.quiet(peer))
   }
 
   /**
@@ -165,7 +165,7 @@ export class PathProber {
     watch.heardAt = now
     if (traffic) {
       watch.trafficAt = now
-      if (watch.activeUntil > now && !watch.attended && watch.nextAt > now + this.#cadence.quiet(peer))
+      if (this.#cadence.isActive(peer, now) && !watch.attended && watch.nextAt > now + this.#cadence.quiet(peer))
         this.#schedule(watch, now + this.#cadence.quiet(peer))
     }
     if (watch.unansweredSince > 0) {
@@ -297,7 +297,7 @@ export class PathProber {
     this.#choose(peer, watch, now)
     const { current } = watch.set
     const urgent = current === undefined || !current.lasting || watch.state !== 'alive'
-    if (watch.activeUntil <= now && !urgent) return
+    if (!this.#cadence.isActive(peer, now) && !urgent) return
     for (const path of watch.set.paths)
       if (path.usable && path.state !== 'proven' && now - path.sentAt >= CHALLENGE_MS) this.#probe(peer, path, now)
     this.#schedule(watch, now)
@@ -374,14 +374,15 @@ export class PathProber {
   suspect(peer: number, now: number): void {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
-    watch.activeUntil = Math.max(watch.activeUntil, now + 2 * this.#options.deadAfterMs)
+    const { activeUntil } = this.#cadence
+    activeUntil[peer] = Math.max(activeUntil[peer]!, now + 2 * this.#options.deadAfterMs)
     this.#schedule(watch, now)
   }
 
   /** The host's links have changed: all paths of the peers that matter now are probed at once. */
   linksChanged(now: number): void {
-    for (const watch of this.#watches.values()) {
-      if (watch.activeUntil <= now) continue
+    for (const [peer, watch] of this.#watches) {
+      if (!this.#cadence.isActive(peer, now)) continue
       watch.probedAt = -Infinity
       for (const path of watch.set.paths) path.sentAt = -Infinity
       this.#schedule(watch, now)
@@ -455,7 +456,7 @@ export class PathProber {
       if (now >= this.#cadence.challengeAt(path)) {
         path.challenges++
         this.#probe(peer, path, now)
-      } else if (now >= this.#cadence.besideAt(watch, path, now)) this.#probe(peer, path, now)
+      } else if (now >= this.#cadence.besideAt(peer, watch, path, now)) this.#probe(peer, path, now)
     }
     watch.nextAt = this.#cadence.nextLook(peer, watch, now)
   }
@@ -534,7 +535,7 @@ export class PathProber {
     if (path.usable) this.#holding.end(peer, watch, now)
     if (!lossy) return
     // By this the peer may send back more than a little before it has proven where this host is.
-    if (reason === 'address-gone' && path.validated && watch.activeUntil > now)
+    if (reason === 'address-gone' && path.validated && this.#cadence.isActive(peer, now))
       this.#probe(peer, path, now, MOVED_PROBE_BYTES)
     watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }
     if (path.heardAt > heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
@@ -560,7 +561,6 @@ export class PathProber {
         state: 'alive',
         heardAt: now,
         trafficAt: -Infinity,
-        activeUntil: 0,
         nextAt: now,
         probedAt: -Infinity,
         idleFor: this.#options.idleIntervalMs,
@@ -572,6 +572,7 @@ export class PathProber {
         shyUntil: -Infinity,
         moving: undefined,
       }
+      this.#cadence.activeUntil[peer] = 0
       this.#watches.set(peer, watch)
       this.#due = undefined
     }
