@@ -301,3 +301,28 @@ test('a client keeps its IPv4 address before a server that was killed, whatever 
     return [...problems, ...finish(world, [stream])]
   })
 })
+
+test('a server with connections from more hosts than it keeps sessions with has them all back within moments', (t) => {
+  seeds(t, 1, (seed) => {
+    const delay = 10
+    const world = meet(seed, 40, { link: { delay } })
+    const [server, ...clients] = world.hosts as [WorldHost, ...WorldHost[]]
+    server.expose('web', 80)
+    world.runFor(1_000)
+    const streams = clients.map((client) => new Stream(client, 100))
+    world.runFor(1_000)
+    const sessions = () => server.host.sessions.count
+    const before = sessions()
+    server.kill(true)
+    world.runFor(200)
+    server.start()
+    const { kept } = server.host.flows.restored
+    // A handshake, and what makes it known to be new.
+    const back = world.until(() => sessions() >= clients.length, 6 * delay, 1)
+    const problems = back && kept === clients.length ? [] : [`${sessions()} of ${before} sessions, ${kept} flows`]
+    world.runFor(500)
+    // Down, the first repetition, the next thing that is written, and the ways.
+    if (stallOf(streams) > 200 + 200 + 100 + 10 * delay) problems.push(`it took ${stallOf(streams)} ms`)
+    return [...problems, ...finish(world, streams)]
+  })
+})
