@@ -399,7 +399,7 @@ export class Host implements DataPathDecisions {
       sessionUp: (peer, rekey, afresh, now) => {
         const resumed = this.#resumption.sessionUp(peer, now)
         this.#sendWaiting(peer, now)
-        if (resumed || afresh) this.flows.hasten(peer, now)
+        if (resumed || afresh) this.flows.reunite(peer, now)
         this.services.sessionUp(peer, rekey, now)
       },
       confirmed: (peer, now) => this.#sendWaiting(peer, now),
@@ -436,7 +436,7 @@ export class Host implements DataPathDecisions {
 
   #recordChanged(change: RecordChange): void {
     const payload = change.record?.payload ?? change.before?.payload
-    if (payload?.kind === 'locators') this.peering.offerPaths(this.peers.indexOf(change.host))
+    if (payload?.kind === 'locators') this.peering.located(change.host)
     this.services.recordChanged(change)
   }
 

@@ -411,6 +411,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     return this.#accounted(peer, this.#dataPath.flowFrameTo(peer, plaintext, trafficClass))
   }
 
+  /** The host's records say something else about where it is. */
+  located(host: HostId): void {
+    this.offerPaths(this.peers.indexOf(host))
+    this.neighbours.located(host, this.#clock.now)
+  }
+
   /** Packets of flows that waited. */
   sendBatch(seal: SealBatch, now: number): void {
     this.#dataPath.sendBatch(seal)
@@ -512,7 +518,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   failed(peer: number, reason: FailReason, now: number): void {
     this.neighbours.failed(peer, now)
-    this.#c.sink.sessionFailed(peer, now)
+    // Whether a host is revoked that was not known as a member before only its handshake shows.
+    if (reason === 'revoked') this.#c.sink.peerLost(peer, now)
+    else this.#c.sink.sessionFailed(peer, now)
     this.#c.host.events.peer(this.peers.hostId(peer), 'failed', reason)
   }
 

@@ -7,7 +7,7 @@ import { FlowMemory } from '../../lib/flow/flow-memory.js'
 import { isPinned } from '../../lib/path/candidates.js'
 import type { Locator } from '../../lib/path/locator.js'
 import { Host } from '../../lib/host/host.js'
-import type { SavedMappings } from '../../lib/service/addresses.js'
+import type { Addresses, SavedMappings } from '../../lib/service/addresses.js'
 import { parseServiceName } from '../../lib/service/service-id.js'
 import type { RuleAction } from '../../lib/service/service-table.js'
 import {
@@ -54,6 +54,13 @@ export interface Exposed {
   readonly weight: number
 }
 
+/** Ends what a daemon does, as kill -9 would. */
+class Killed extends Error {
+  constructor(readonly afterMs: number) {
+    super('killed')
+  }
+}
+
 export class WorldHost implements Site {
   readonly key: HostKey
   readonly name: string
@@ -72,6 +79,7 @@ export class WorldHost implements Site {
   #places: readonly Place[]
   #restored = true
   #host: Host | undefined
+  #addresses: Addresses | undefined
   #powered = true
   #life = 0
   #stamp = 0n
@@ -88,6 +96,7 @@ export class WorldHost implements Site {
   #fromKernel: Uint8Array[] = []
   #inbox: { readonly from: string; readonly to: string; readonly bytes: Uint8Array }[] = []
   #entered = false
+  #killed: { calls: number; readonly afterMs: number } | undefined
 
   constructor(
     readonly world: HostWorld,
@@ -103,7 +112,8 @@ export class WorldHost implements Site {
       now: () => world.now,
       random: world.random,
       emit: (packet) => this.#emit(packet),
-      isLocal: (address, family) => this.host.addresses.isLocal(address, 0, family),
+      // Also while no daemon runs: addresses are the kernel's.
+      isLocal: (address, family) => this.#addresses?.isLocal(address, 0, family) ?? false,
     })
   }
 
@@ -185,6 +195,7 @@ export class WorldHost implements Site {
         ...world.options.host,
       },
     )
+    this.#addresses = this.#host.addresses
     this.#listen(this.#host)
     for (const { seen } of this.#places) world.occupy(seen, this)
     this.#restored = this.restoring === 0
@@ -243,6 +254,11 @@ export class WorldHost implements Site {
     this.world.events.at(this.world.now + afterMs, () => this.start())
   }
 
+  /** As {@link restart} with what it keeps, but in the middle of its work: instead of writing to a device for the `calls`th time from now on. */
+  restartWithin(calls: number, afterMs: number): void {
+    this.#killed = { calls, afterMs }
+  }
+
   /** The machine is off: nothing of it does anything any more. */
   die(): void {
     this.kill()
@@ -298,14 +314,29 @@ export class WorldHost implements Site {
   /** Does something with the engine, and what follows from it between engine and kernel. */
   enter(work: (host: Host) => void): void {
     if (this.#host === undefined) return
+    this.#inside(work)
+    this.#settle()
+  }
+
+  #inside(work: (host: Host) => void): void {
     if (this.#entered) throw new Error('the engine was entered from inside')
     this.#entered = true
     try {
-      work(this.#host)
+      work(this.host)
+    } catch (error) {
+      if (!(error instanceof Killed)) throw error
+      this.restart(error.afterMs, true)
     } finally {
       this.#entered = false
     }
-    this.#settle()
+  }
+
+  /** A device is written to. */
+  #writes(): void {
+    if (this.#killed === undefined || --this.#killed.calls > 0) return
+    const { afterMs } = this.#killed
+    this.#killed = undefined
+    throw new Killed(afterMs)
   }
 
   // ---- Programs ----
@@ -444,6 +475,7 @@ export class WorldHost implements Site {
   }
 
   #written(batch: PacketBatch): void {
+    this.#writes()
     for (let i = 0; i < batch.count; i++) {
       const offset = batch.desc[i * PACKET_WORDS]!
       const length = batch.desc[i * PACKET_WORDS + 1]!
@@ -452,6 +484,7 @@ export class WorldHost implements Site {
   }
 
   #sendFrames(runs: FrameRuns, addresses: Uint8Array): void {
+    this.#writes()
     for (let i = 0; i < runs.count; i++) {
       const [offset, length, stride, slot] = runs.desc.subarray(i * RUN_WORDS, i * RUN_WORDS + 4)
       const to = this.world.textOf(addresses, slot! * ADDRESS_RECORD)
@@ -518,9 +551,7 @@ export class WorldHost implements Site {
       tunIn.used = offset + packet.length
       offset = ((offset + packet.length + 1) & ~3) + 2
     }
-    this.#entered = true
-    host.tunRead(this.world.now)
-    this.#entered = false
+    this.#inside((running) => running.tunRead(this.world.now))
   }
 
   // ---- Time ----
