@@ -31,6 +31,7 @@ import {
   checkDrops,
   checkHosts,
   checkInstances,
+  checkLanes,
   checkNames,
   type DirectoryInputs,
   type DnsInputs,
@@ -67,6 +68,8 @@ export interface DoctorInputs {
   readonly trust: TrustInputs
   readonly directory: DirectoryInputs
   readonly hosts: readonly HostReport[]
+  /** UDP ports of the lanes above the first. */
+  readonly lanePorts: readonly number[]
   /** Registrations that are ignored (Catalogue.conflicts), one sentence each. */
   readonly nameConflicts: readonly string[]
   /** IPv4 claims that are not settled, one name or sentence each. */
@@ -100,6 +103,7 @@ export async function runDoctor(inputs: DoctorInputs, limitMs = LIMIT_MS): Promi
     ['clock', () => checkClock(trust)],
     ['membership', () => checkMembership(trust)],
     ['hosts', () => checkHosts(inputs.hosts)],
+    ['lanes', () => checkLanes(inputs.hosts, inputs.lanePorts)],
     ['directory', () => checkDirectory(inputs.directory)],
     ['dns', () => checkDns(inputs.dns)],
     ['names', () => checkNames(inputs.nameConflicts)],

@@ -185,6 +185,9 @@ export const flowShape = z.object({
   /** As the own kernel sees it, `ADDR:PORT`. */
   source: z.string(),
   destination: z.string(),
+  /** Underlay address that its frames go to, and for how long they have; null: none, or the other end is this host, too. */
+  path: z.string().nullable(),
+  pathMs: z.number().nullable(),
 })
 export type FlowInfo = z.infer<typeof flowShape>
 export const flowsShape = z.object({
@@ -206,8 +209,11 @@ export const pathShape = z.object({
   rttVarMs: z.number().nullable(),
   /** Of the last probes, at most 32. */
   lossPercent: z.number().nullable(),
-  mtu: z.number(),
+  /** Largest IP packet, as far as found out; null: it was not in use lately. */
+  mtu: z.number().nullable(),
   lastHeardMs: z.number().nullable(),
+  /** How long it has been in use; null: it is not. */
+  usedMs: z.number().nullable(),
   /** Why it was last taken into use, or its state changed; how long ago; and how often that has happened. */
   reason: z.enum(pathReasons),
   changedMs: z.number(),
@@ -251,8 +257,11 @@ export const pingShape = z.object({
   sequence: z.number(),
   /** The host that answered, or was asked; null: none could be chosen. */
   host: z.string().nullable(),
-  /** Underlay address that it went to. */
+  /** Underlay addresses that it went from and to. */
+  local: z.string().nullable(),
   remote: z.string().nullable(),
+  /** Why that path was last taken into use, or its state changed. */
+  reason: z.enum(pathReasons).nullable(),
   /** null: no answer. */
   rttMs: z.number().nullable(),
   /** Why there is no answer, empty when there is. */
@@ -323,6 +332,9 @@ export type NamesResponse = z.infer<typeof namesShape>
 
 export const downShape = z.object({ pid: z.number(), flows: count })
 export type DownResponse = z.infer<typeof downShape>
+
+export const handoverShape = z.object({ pid: z.number() })
+export type HandoverResponse = z.infer<typeof handoverShape>
 
 export const reloadShape = z.object({
   /** Settings that changed and are in force. */

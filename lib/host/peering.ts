@@ -7,7 +7,7 @@
 // What this means for flows and services goes to PeeringSink.
 
 import type { Membership } from '../crypto/membership.js'
-import { decodeLocator, formatLocator, locatorRecord, type Locator } from '../path/locator.js'
+import { decodeLocator, locatorRecord, type Locator } from '../path/locator.js'
 import { LanePaths } from '../path/lane-paths.js'
 import { PathMtus } from '../path/path-mtus.js'
 import type { PeerTable } from '../path/peers.js'
@@ -42,6 +42,7 @@ import type { HostClock } from './host-clock.js'
 import type { HostOptions } from './host-options.js'
 import { IdleSessions } from './idle-sessions.js'
 import { issuingDefaults } from './issuing-options.js'
+import { MoveNotes, moveText } from './move-notes.js'
 import { Neighbours } from './neighbours.js'
 import { CONTROL_CLASS, ownFrame, prefersItsWay, probeFrame } from './own-frames.js'
 import { Pauses } from './pauses.js'
@@ -62,6 +63,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   readonly sessions: SessionTable
   readonly prober: PathProber
   readonly rebinding: Rebinding
+  readonly moveNotes: MoveNotes
   readonly lanePaths: LanePaths
   readonly pathMtus: PathMtus
   readonly control: ControlChannel
@@ -120,6 +122,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       datagramBytes: (body) => INNER_HEADER + body.length + SEALED_MORE,
       drop: (reason) => sink.drop(reason),
     })
+    this.moveNotes = new MoveNotes(peers)
     this.lanePaths = new LanePaths({
       peers,
       randomBytes,
@@ -187,6 +190,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     )
     this.#idle = new IdleSessions(
       {
+        capacity: peers.capacity,
         wanted: (peer) => neighbours.wants(peers.hostId(peer)),
         inUse: () => sink.peersInUse(),
         send: (peer, body, now) => control.send(peer, Channel.sessions, body, now),
@@ -428,6 +432,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       const record = locatorRecord(locator)
       return record === undefined ? [] : { record, deprecated: locator.deprecated === true }
     })
+    this.moveNotes.setOwn(locators)
     return this.rebinding.setOwn(own, now)
   }
 
@@ -464,7 +469,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.#c.members.learn(session.membership.bytes, host)
     if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
     const known = this.prober.liveness(peer) === undefined
-    if (known || !session.rekey || this.peers.addressSlot[peer]! < 0)
+    if (known || !session.rekey || session.afresh || this.peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
@@ -479,7 +484,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     }
     this.control.sessionUp(peer, now)
     this.pauses.sessionUp(peer, now)
-    this.#c.sink.sessionUp(peer, session.rekey, now)
+    this.#c.sink.sessionUp(peer, session.rekey, session.afresh, now)
   }
 
   confirmed(peer: number, now: number): void {
@@ -496,6 +501,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.prober.forget(peer)
     this.rebinding.forget(peer)
     this.pauses.forget(peer)
+    this.moveNotes.forget(peer)
     this.#dataPath.replay.forget(peer)
     this.#c.sink.sessionLost(peer)
     this.neighbours.lost(peer, now)
@@ -528,25 +534,25 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.detector.looked(host, state, now)
   }
 
-  committed({ peer, from, to, reason, lossy }: PathCommit, now: number): void {
+  committed(commit: PathCommit, now: number): void {
+    const { peer, from, to, reason, lossy } = commit
     const { events } = this.#c.host
+    const host = this.peers.hostId(peer)
     this.#dataPath.replay.moved(peer, now, lossy)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
-    const locator = decodeLocator(this.peers.addresses.record(to))
-    if (locator === undefined || from === to || reason === 'links-changed') return
-    this.neighbours.hint(this.peers.hostId(peer), locator, now)
-    const old = from < 0 ? undefined : decodeLocator(this.peers.addresses.record(from))
-    const where = `${old === undefined ? '' : `${formatLocator(old)} → `}${formatLocator(locator)}`
-    events.peer(this.peers.hostId(peer), 'moved', `${where}, ${reason}`)
+    const move = this.moveNotes.committed(commit)
+    if (move === undefined || reason === 'links-changed') return
+    events.peer(host, 'moved', moveText(move), move)
+    const locator = from === to ? undefined : decodeLocator(this.peers.addresses.record(to))
+    if (locator === undefined) return
+    this.neighbours.hint(host, locator, now)
     events.remember()
   }
 
-  settled({ peer, to, reason }: PathCommit, stallMs: number): void {
-    const locator = decodeLocator(this.peers.addresses.record(to))
-    const where = locator === undefined ? '' : formatLocator(locator)
-    const detail = `${where}, ${reason}, nothing came for ${stallMs.toFixed(1)} ms`
-    this.#c.host.events.peer(this.peers.hostId(peer), 'settled', detail)
+  settled(commit: PathCommit, stallMs: number): void {
+    const move = this.moveNotes.settled(commit, stallMs)
+    if (move !== undefined) this.#c.host.events.peer(this.peers.hostId(commit.peer), 'settled', moveText(move), move)
   }
 
   spend(peer: number, addressSlot: number, bytes: number, now: number): number {

@@ -42,6 +42,9 @@ function reader(changed: Readonly<Record<string, string | undefined>> = {}): Doc
 const missing = (program: string) => new CommandError(program, undefined, 'not found', true)
 const refused = (program: string, complaint: string) => new CommandError(program, 1, complaint, false)
 
+/** Of three lanes so many work. */
+const session = (lanesWorking: number, upMs = 60_000) => ({ upMs, lanes: 3, lanesWorking })
+
 const well: DoctorInputs = {
   nodeVersion: 'v20.20.2',
   loopDelay: { p50Ms: 0.1, p99Ms: 1, maxMs: 12 },
@@ -91,10 +94,11 @@ const well: DoctorInputs = {
   },
   directory: { synced: true, counters: { full: 0, sent: 3 } },
   hosts: [
-    { name: 'h1', self: true, state: 'self', locators: [] },
-    { name: 'h2', self: false, state: 'up', locators: ['192.0.2.2:7474'] },
-    { name: 'h3', self: false, state: 'revoked', locators: [] },
+    { name: 'h1', self: true, state: 'self', locators: [], session: null },
+    { name: 'h2', self: false, state: 'up', locators: ['192.0.2.2:7474'], session: session(3) },
+    { name: 'h3', self: false, state: 'revoked', locators: [], session: null },
   ],
+  lanePorts: [7475, 7476],
   nameConflicts: [],
   unsettledClaims: [],
   instances: [{ service: 'web', state: 'up', health: { kind: 'tcp', detail: '' } }],
@@ -140,6 +144,7 @@ test('on a host where all is well every check is ok', async (t) => {
       'clock',
       'membership',
       'hosts',
+      'lanes',
       'directory',
       'dns',
       'names',
@@ -437,7 +442,7 @@ test('the clock and the membership', async (t) => {
 test('the other hosts', async (t) => {
   const [self] = well.hosts
   const host = (name: string, state: 'up' | 'down' | 'suspect' | 'connecting') =>
-    ({ name, self: false, state, locators: [`192.0.2.${name.slice(1)}:7474`] }) as const
+    ({ name, self: false, state, locators: [`192.0.2.${name.slice(1)}:7474`], session: null }) as const
   t.match(await one('hosts', { hosts: [self!] }), { result: 'ok', detail: /no other host/ })
   t.match(await one('hosts', { hosts: [self!, host('h2', 'up'), host('h3', 'down')] }), {
     result: 'warn',
@@ -449,6 +454,18 @@ test('the other hosts', async (t) => {
   })
   const crowd = Array.from({ length: 40 }, (_, i) => host(`h${i + 2}`, 'down'))
   t.match((await one('hosts', { hosts: crowd })).detail, /and 35 more$/, 'bounded')
+  const reached = (...lanes: ReturnType<typeof session>[]) =>
+    lanes.map((one, i) => ({ ...host(`h${i + 2}`, 'up'), session: one }))
+  t.match(await one('lanes', { hosts: reached(session(3), session(1), session(2)) }), {
+    result: 'warn',
+    detail: /^h3 is reached by 1 of 3; h4 is reached by 2 of 3: /,
+    remedy: /ports 7475 to 7476/,
+  })
+  t.match(await one('lanes', { hosts: reached(session(1, 100)) }), { result: 'ok' }, 'they are still being tried')
+  t.match(await one('lanes', { hosts: reached({ ...session(1), lanes: 1 }), lanePorts: [] }), {
+    result: 'ok',
+    detail: 'one',
+  })
   t.match(await one('directory', { directory: { synced: false, counters: {} } }), {
     result: 'warn',
     detail: /SERVFAIL/,
