@@ -190,3 +190,26 @@ test('what went to a peer whose frames have waited for long is as good as when t
   rig.to(OLD, 2_700)
   t.strictSame(rig.flush(2_700), [], 'others are too old')
 })
+
+test('what went ahead to where the peer was not goes again, to where it is', async (t) => {
+  const rig = new Rig()
+  const ahead = (now: number) => rig.replay.copy(rig.peer, NEW, 1_000, now, () => undefined)
+  rig.peers.heardAt[rig.peer] = 100
+  ahead(110)
+  rig.send(1, 111, 100, NEW)
+  rig.send(2, 111, 100, NEW)
+  rig.peers.heardAt[rig.peer] = 150
+  rig.replay.stayed(rig.peer)
+  t.strictSame(rig.flush(150), [1, 2], 'where it was all the time')
+  t.ok(rig.again.every(({ to }) => to === OLD))
+  rig.replay.stayed(rig.peer)
+  t.notOk(rig.replay.due, 'once')
+  ahead(160)
+  rig.send(3, 161, 100, NEW)
+  rig.to(NEWEST, 170)
+  t.strictSame(rig.flush(170).slice(-1), [3], 'or elsewhere')
+  ahead(180)
+  rig.send(4, 181, 100, NEW)
+  rig.to(NEW, 190)
+  t.notOk(rig.flush(190).includes(4), 'but not when it was right')
+})
