@@ -528,9 +528,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.detector.looked(host, state, now)
   }
 
-  committed({ peer, from, to, reason, lossy }: PathCommit, now: number): void {
+  committed({ peer, from, to, reason, lossy, reachedAt }: PathCommit, now: number): void {
     const { events } = this.#c.host
-    this.#dataPath.replay.moved(peer, now, lossy)
+    this.#dataPath.replay.moved(peer, now, lossy, reachedAt)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
     const locator = decodeLocator(this.peers.addresses.record(to))
