@@ -489,8 +489,8 @@ export class PathProber {
     for (const each of watch.set.paths) each.betterFor = 0
     if (from === path.slot) this.#holding.end(peer, watch, now)
     else {
-      path.changed(reason, now)
       this.#commit(peer, watch, from, path, before, reason, now)
+      path.changed(reason, now)
       // By this the peer learns of it, and whether it works.
       if (from >= 0) {
         this.#probe(peer, path, now)
@@ -511,7 +511,7 @@ export class PathProber {
   ): void {
     const lossy = from >= 0 && !LOSSLESS.has(reason)
     const heardAt = before?.heardAt ?? -Infinity
-    const reachedAt = before !== undefined && isForSilence(path, before, reason) ? before.reachedAt : Infinity
+    const reachedAt = before !== undefined && isForSilence(path, before, reason, now) ? before.reachedAt : Infinity
     const commit = { peer, from, to: path.slot, reason, heardAt, lossy, reachedAt }
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
@@ -562,7 +562,7 @@ export class PathProber {
   }
 }
 
-/** Whether the path is taken because the one before is silent at either end: a peer that goes another way, which had been proven, and has not given up the old one, hears nothing by that. */
-function isForSilence(path: Path, before: Path, reason: PathReason): boolean {
-  return reason === 'silent' || (reason === 'peer-moved' && before.lasting && path.samples > 1)
+/** Whether the path is taken because the one before is silent at either end: a peer that goes a way that had been proven already, and has not given up the old one, hears nothing by that. */
+function isForSilence(path: Path, before: Path, reason: PathReason, now: number): boolean {
+  return reason === 'silent' || (reason === 'peer-moved' && before.lasting && path.changedAt < now)
 }
