@@ -543,10 +543,10 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   }
 
   committed(commit: PathCommit, now: number): void {
-    const { peer, from, to, reason, lossy } = commit
+    const { peer, from, to, reason, lossy, reachedAt } = commit
     const { events } = this.#c.host
     const host = this.peers.hostId(peer)
-    this.#dataPath.replay.moved(peer, now, lossy)
+    this.#dataPath.replay.moved(peer, now, lossy, reachedAt)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
     const move = this.moveNotes.committed(commit)

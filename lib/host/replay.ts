@@ -72,15 +72,15 @@ export class Replay {
 
   /**
    * The peer's frames go where `peers.pathSlot` says from now on. `again`: what was sent to where they went before, since the peer was last heard from there less a
-   * round trip, is to be sent again; false: that way is as good as ever.
+   * round trip, and since `reachedAt`, is to be sent again: a way may be dead in one direction only. False: that way is as good as ever.
    */
-  moved(peer: number, now: number, again = true): void {
+  moved(peer: number, now: number, again = true, reachedAt = Infinity): void {
     const { pathSlot, heardAt } = this.#peers
     const before = this.#to[peer]!
     const to = pathSlot[peer]!
     if (to < 0) return
     this.#to[peer] = to
-    const since = this.#lostSince(peer, now)
+    const since = this.#lostSince(peer, now, reachedAt)
     if (this.#takeBack(peer)) again = true
     heardAt[peer] = now
     this.#heldAt[peer] = Infinity
@@ -152,9 +152,10 @@ export class Replay {
   }
 
   /** From when on what went to the peer may not have arrived. */
-  #lostSince(peer: number, now: number): number {
+  #lostSince(peer: number, now: number, reachedAt = Infinity): number {
     const { heardAt, rttMs } = this.#peers
-    return Math.max(heardAt[peer]! - rttMs[peer]! - SLACK_MS, Math.min(now, this.#heldAt[peer]!) - AGE_MAX)
+    const arrivedUntil = Math.min(heardAt[peer]! - rttMs[peer]! - SLACK_MS, reachedAt)
+    return Math.max(arrivedUntil, Math.min(now, this.#heldAt[peer]!) - AGE_MAX)
   }
 
   /** The peer's paths are gone, and its addresses may be others' soon. */

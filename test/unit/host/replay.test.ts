@@ -39,9 +39,9 @@ class Rig {
     this.replay.sent(this.#runs, now)
   }
 
-  to(addressSlot: number, now: number, again = true): void {
+  to(addressSlot: number, now: number, again = true, reachedAt = Infinity): void {
     this.peers.setPath(this.peer, addressSlot)
-    this.replay.moved(this.peer, now, again)
+    this.replay.moved(this.peer, now, again, reachedAt)
   }
 
   /** Marks of what is sent again now. */
@@ -83,6 +83,16 @@ check('what was sent since the old way last gave a sign is sent again, in order,
   t.notOk(rig.replay.due)
   t.strictSame(rig.flush(201), [], 'once')
 })
+
+check(
+  'what was sent since anything is known to have arrived is sent again although the peer is heard, from a way that is dead in one direction',
+  (t, rig) => {
+    for (let i = 0; i < 10; i++) rig.send(i + 1, 100 + 20 * i)
+    rig.peers.heardAt[rig.peer] = 290
+    rig.to(NEW, 300, true, 195)
+    t.strictSame(rig.flush(300), [6, 7, 8, 9, 10])
+  },
+)
 
 check('what went by the new way, for another peer or in the clear stays', (t, rig) => {
   rig.peers.heardAt[rig.peer] = 0
