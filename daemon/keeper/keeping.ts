@@ -89,6 +89,11 @@ export function keptOf({ link, state, held }: FoundKeeper, wanted: KeptSettings,
   }
 }
 
+/** The device that was left; undefined: it cannot be told. */
+export function deviceOf({ state }: FoundKeeper): string | undefined {
+  return readNote(state.note)?.tun
+}
+
 function readNote(bytes: Uint8Array): Note | undefined {
   try {
     return noteShape.safeParse(JSON.parse(Buffer.from(bytes).toString('utf8'))).data

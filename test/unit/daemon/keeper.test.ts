@@ -19,6 +19,7 @@ import {
 import { native, projectRoot } from '../../../daemon/native.js'
 import { NativeUdp } from '../../../daemon/udp.js'
 import { datagramBatch } from '../../../lib/wire/batch.js'
+import { runs } from '../../tools/processes.js'
 
 const PATIENCE_MS = 10_000
 const isRoot = process.getuid?.() === 0
@@ -42,15 +43,6 @@ async function started(t: Test): Promise<{ directory: string; link: KeeperLink; 
   const link = await startKeeper(directory)
   t.teardown(() => link.close())
   return { directory, link, pid: stateOf(await link.ask(stateRequest())).pid }
-}
-
-/** Another one's child may stay in the list of processes after its end: it is none any more. */
-function runs(pid: number): boolean {
-  try {
-    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
-  } catch {
-    return false
-  }
 }
 
 const event = (t: Test) => {
@@ -168,7 +160,7 @@ test('without a daemon it does what it was told, each in its time, and ends', as
   const { directory, link, pid } = await started(t)
   const [first, second, never] = ['first', 'second', 'never'].map((name) => join(directory, name))
   await link.ask(planRequest('withdraw', 0, [['no-such-program'], ['touch', first!]]))
-  await link.ask(planRequest('giveUp', 1, [['touch', second!]]))
+  await link.ask(planRequest('giveUp', 600, [['touch', second!]]))
   link.close()
   await until('the first commands are done', () => existsSync(first!))
   const found = await findKeeper(directory)
