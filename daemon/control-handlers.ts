@@ -1,8 +1,10 @@
+import { realpath } from 'node:fs/promises'
 import { revokeAsAuthority, revokeAsIssuer } from '../lib/crypto/revocations.js'
 import { nextSerial } from '../lib/crypto/authority.js'
 import type { TapEvent } from '../lib/host/tap.js'
 import type { DialledTarget } from '../lib/flow/environment.js'
 import { SELF } from '../lib/path/peers.js'
+import type { PathView } from '../lib/path/prober-sink.js'
 import type { ServiceView } from '../lib/service/catalogue.js'
 import { parseServiceName, plainLabels } from '../lib/service/service-id.js'
 import { fromHex, type HostId } from '../lib/wire/ids.js'
@@ -16,7 +18,8 @@ import type {
   RequestOf,
   ResponseOf,
 } from './control/protocol.js'
-import { wallNow, type Daemon } from './daemon.js'
+import type { Daemon } from './daemon.js'
+import { wallNow } from './wall-clock.js'
 import { CaracalError } from './errors.js'
 import { doctorChecks } from './doctor-inputs.js'
 import { giveName, namesView, ruledName } from './name-rules.js'
@@ -26,8 +29,9 @@ import {
   dialledPair,
   flowView,
   hostsView,
-  hostView,
   instanceView,
+  pathEnds,
+  pathInUse,
   pathsView,
   peersUp,
   rulesView,
@@ -181,15 +185,13 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const { daemon } = this
     const { host, names } = daemon
     const target = this.#target(text)
-    const reply = (peer: number | undefined, rttMs: number | null, detail: string) => ({
+    const reply = (peer: number | undefined, rttMs: number | null, detail: string, path?: PathView) => ({
       target: text,
       kind: target.kind,
       sequence,
       host: peer === undefined ? null : (names.peer(peer) ?? null),
-      remote:
-        peer === undefined || peer === SELF
-          ? null
-          : (hostView(daemon, host.peers.hostId(peer)).session?.remote ?? null),
+      ...(path === undefined ? { local: null, remote: null } : pathEnds(daemon, path)),
+      reason: path?.reason ?? null,
       rttMs,
       detail,
     })
@@ -203,17 +205,19 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     while (host.peers.sealSlot[peer]! < 0 && monotonicNow() < deadline)
       await new Promise((resolve) => setTimeout(resolve, 5))
     if (host.peers.sealSlot[peer]! < 0) return reply(peer, null, 'no session with the host')
+    // The one by which it goes, whatever becomes of that until the answer is there.
+    const path = pathInUse(daemon, peer)
     return new Promise((resolve) => {
       const timer = setTimeout(
         () => {
           ping?.cancel()
-          resolve(reply(peer, null, 'no answer'))
+          resolve(reply(peer, null, 'no answer', path))
         },
         Math.max(1, deadline - monotonicNow()),
       )
       const ping = host.ping(peer, monotonicNow(), (rttMs) => {
         clearTimeout(timer)
-        resolve(reply(peer, rttMs, ''))
+        resolve(reply(peer, rttMs, '', path))
       })
     })
   }
@@ -248,7 +252,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const told = peersUp(daemon).filter((peer) => host.peers.hostId(peer) !== id).length
     host.revocationsAdded(monotonicNow())
     daemon.loop.wake()
-    void daemon.saveTrust()
+    void daemon.writes.trust()
     return { name, id, told }
   }
 
@@ -263,7 +267,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const { bytes, rule } = giveName(identity, wish, primitives, Date.now())
     host.nameRuleAdded(bytes, monotonicNow())
     daemon.loop.wake()
-    await daemon.saveTrust()
+    await daemon.writes.trust()
     const { tags, minPriority, maxWeight, free, serial, issuer } = rule
     const by = issuer === undefined ? ('authority' as const) : ('issuer' as const)
     const shown = rule.hosts.map((id) => names.showHost(id))
@@ -279,10 +283,26 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     return this.daemon.reload()
   }
 
-  async down(): Promise<ResponseOf<'down'>> {
-    const flows = this.daemon.host.flows.counts.open
-    setImmediate(() => this.daemon.requestStop('caracal down'))
+  async down({ keep }: RequestOf<'down'>): Promise<ResponseOf<'down'>> {
+    const { daemon } = this
+    const flows = daemon.host.flows.counts.open
+    if (keep && daemon.keeping?.holds !== true) {
+      const next = 'see `caracal doctor`; without --keep it ends and leaves nothing'
+      throw new CaracalError('CARACAL_E_KEEPER', 'this daemon has no keeper that could hold anything', next)
+    }
+    setImmediate(() => daemon.requestStop(keep ? 'caracal down --keep' : 'caracal down', keep))
     return { pid: process.pid, flows }
+  }
+
+  async handover({ state }: RequestOf<'handover'>): Promise<ResponseOf<'handover'>> {
+    const { daemon } = this
+    if ((await realpath(state).catch(() => state)) !== daemon.files.path) {
+      const next = 'give the --state and the --socket of one and the same daemon'
+      const what = `the daemon that runs there has the state directory ${daemon.files.path}`
+      throw new CaracalError('CARACAL_E_STATE', what, next)
+    }
+    await daemon.handOver()
+    return { pid: process.pid }
   }
 
   dump(request: DumpRequest, emit: (event: TapEvent) => void, signal: AbortSignal): Promise<void> {

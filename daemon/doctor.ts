@@ -16,6 +16,7 @@ import {
   type TunReport,
 } from './doctor/device-checks.js'
 import { warn } from './doctor/finding.js'
+import { checkKeeper } from './doctor/keeper-checks.js'
 import {
   checkBlackholes,
   checkFirewallObstacles,
@@ -31,6 +32,7 @@ import {
   checkDrops,
   checkHosts,
   checkInstances,
+  checkLanes,
   checkNames,
   type DirectoryInputs,
   type DnsInputs,
@@ -41,6 +43,7 @@ import { checkEventLoop, checkKernelSettings, checkNode, type SettingReader } fr
 import { checkClock, checkMembership, type TrustInputs } from './doctor/trust-checks.js'
 import { messageOf } from './errors.js'
 import type { LoopDelay } from './event-loop.js'
+import type { KeeperReport } from './keeper/keeping.js'
 import type { AeadChoice } from './native-codec.js'
 
 /** The daemon and its machine as the checks see them. */
@@ -63,10 +66,13 @@ export interface DoctorInputs {
   readonly settings: Pick<Config, 'offload' | 'aead' | 'loop'>
   /** Without its `tun`, which is the device above. */
   readonly link: Omit<LinkInputs, 'tun'>
+  readonly keeper: () => Promise<KeeperReport | undefined>
   readonly dns: DnsInputs
   readonly trust: TrustInputs
   readonly directory: DirectoryInputs
   readonly hosts: readonly HostReport[]
+  /** UDP ports of the lanes above the first. */
+  readonly lanePorts: readonly number[]
   /** Registrations that are ignored (Catalogue.conflicts), one sentence each. */
   readonly nameConflicts: readonly string[]
   /** IPv4 claims that are not settled, one name or sentence each. */
@@ -96,10 +102,12 @@ export async function runDoctor(inputs: DoctorInputs, limitMs = LIMIT_MS): Promi
     ['other firewalls', () => checkFirewallObstacles(link)],
     ['udp offloads', () => checkUdpOffloads(sockets, offload)],
     ['udp buffers', () => checkUdpBuffers(sockets, offload.bufferBytes, readSetting)],
+    ['keeper', async () => checkKeeper(await inputs.keeper(), tun.name)],
     ['sealing', () => checkSealing(inputs.aeads, aead, inputs.aes)],
     ['clock', () => checkClock(trust)],
     ['membership', () => checkMembership(trust)],
     ['hosts', () => checkHosts(inputs.hosts)],
+    ['lanes', () => checkLanes(inputs.hosts, inputs.lanePorts)],
     ['directory', () => checkDirectory(inputs.directory)],
     ['dns', () => checkDns(inputs.dns)],
     ['names', () => checkNames(inputs.nameConflicts)],

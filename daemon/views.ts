@@ -5,6 +5,7 @@ import type { FlowSnapshot } from '../lib/flow/flow-snapshot.js'
 import type { Host } from '../lib/host/host.js'
 import { decodeLocal, decodeLocator, formatLocator, type Locator } from '../lib/path/locator.js'
 import { pathReasons } from '../lib/path/path.js'
+import type { PathView } from '../lib/path/prober-sink.js'
 import { SELF } from '../lib/path/peers.js'
 import { ADDRESS_LOCAL } from '../lib/wire/batch.js'
 import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
@@ -25,11 +26,12 @@ import type {
 } from './control/shapes.js'
 import type { Admission } from './admission.js'
 import type { Config } from './config.js'
-import { wallNow } from './daemon.js'
+import { wallNow } from './wall-clock.js'
 import type { ResolverSettings } from './dns/resolver-settings.js'
 import type { EventLoopDelay } from './event-loop.js'
 import type { Identity } from './identity.js'
 import type { Instances } from './instances.js'
+import type { Keeping } from './keeper/keeping.js'
 import type { LinkReport } from './link.js'
 import type { MetricsSample } from './metrics.js'
 import type { Names } from './names.js'
@@ -61,6 +63,8 @@ export interface Viewed {
   readonly linkReport: LinkReport | undefined
   readonly resolver: Pick<ResolverSettings, 'description'> | undefined
   readonly locators: readonly Locator[]
+  /** Undefined while the daemon starts. */
+  readonly keeping: Pick<Keeping, 'summary'> | undefined
   readonly loopDelay: Pick<EventLoopDelay, 'read'>
 }
 
@@ -78,6 +82,7 @@ export function statusView(daemon: Viewed): StatusResponse {
   const { open, tcp, udp, icmp } = host.flows.counts
   const flows = { open, tcp, udp, icmp, capacity: host.flows.table.capacity }
   const { dataPath } = host
+  const { rebinding, moveNotes, pathMtus } = host.peering
   const framesFailed = underlay.framesFailed + lanes.framesFailed + express.framesFailed
   return {
     state: daemon.state,
@@ -104,6 +109,7 @@ export function statusView(daemon: Viewed): StatusResponse {
     tun: { name: daemon.tun.name, mtu: daemon.tun.mtu, up: daemon.linkReport !== undefined },
     listen: underlay.locals.map(formatLocator),
     lanes: { count: 1 + lanes.count, ports: [...lanes.ports], framesOut: lanes.framesOut },
+    keeper: daemon.keeping?.summary ?? { on: false, pid: null, descriptors: 0, takeovers: 0 },
     express: express.on,
     locators: daemon.locators.map(formatLocator),
     dns: { mode: config.dns.kind, detail: daemon.resolver?.description ?? '' },
@@ -126,11 +132,26 @@ export function statusView(daemon: Viewed): StatusResponse {
       wireDatagramsIn: dataPath.datagramsIn,
       wireBytesIn: dataPath.bytesIn,
       wireFramesFailed: framesFailed,
-      movesReceived: host.peering.rebinding.received,
+      movesSent: rebinding.told,
+      movesUnanswered: rebinding.unanswered,
+      movesReceived: rebinding.received,
+      pausesReceived: host.peering.pauses.received,
+      keeperTakeovers: daemon.keeping?.summary.takeovers ?? 0,
+      flowsKept: host.flows.restored.kept,
+      flowsUnfinished: host.flows.restored.unfinished,
+      flowsTorn: host.flows.restored.torn,
+      flowsNameless: host.flows.restored.nameless,
+      movesSettled: moveNotes.heardAgain,
+      moveStallMs: moveNotes.stallMs,
+      probesSent: host.prober.probes.sent,
+      probesEchoed: host.prober.probes.echoed,
+      pathMtuRaised: pathMtus.changes.raised,
+      pathMtuLowered: pathMtus.changes.lowered,
       ...prefixed(
         'pathCommits',
         Object.fromEntries(pathReasons.map((reason) => [reason, host.prober.commits.get(reason) ?? 0])),
       ),
+      ...prefixed('nameRules', identity.trust.nameRules.refused),
       ...prefixed('query', host.whereabouts.asking.counters),
       ...prefixed('directory', host.directory.counters),
     },
@@ -151,7 +172,7 @@ export function statusView(daemon: Viewed): StatusResponse {
 /** What /metrics says. */
 export function metricsSample(daemon: Viewed): MetricsSample {
   const { host, instances, loopDelay } = daemon
-  const { counters, flows, sessions, services, version, drops } = statusView(daemon)
+  const { counters, flows, sessions, services, version, drops, keeper } = statusView(daemon)
   return {
     version,
     startedAt: wallNow() - (monotonicNow() - daemon.startedAt) / 1000,
@@ -161,6 +182,7 @@ export function metricsSample(daemon: Viewed): MetricsSample {
     flows,
     services: { ...services, unhealthy: [...instances.all()].filter(({ health }) => health !== 'up').length },
     directory: { synced: host.directory.synced, counters: { ...host.directory.counters } },
+    keeper: keeper.pid !== null,
     loopDelay: loopDelay.read(),
   }
 }
@@ -182,10 +204,25 @@ export function peersUp({ host }: Viewed): number[] {
   return up
 }
 
-function remoteOf({ host }: Viewed, peer: number): string | null {
-  const slot = host.peers.pathSlot[peer]!
-  const locator = slot < 0 ? undefined : decodeLocator(host.peers.addresses.record(slot))
-  return locator === undefined ? null : formatLocator(locator)
+/** The path that the peer's frames go by; undefined: none. */
+export function pathInUse({ host }: Pick<Viewed, 'host'>, peer: number): PathView | undefined {
+  return peer === SELF ? undefined : host.prober.paths(peer).find(({ inUse }) => inUse)
+}
+
+function remoteOf({ host }: Pick<Viewed, 'host'>, { slot }: PathView): string {
+  const locator = decodeLocator(host.peers.addresses.record(slot))
+  return locator === undefined ? '' : formatLocator(locator)
+}
+
+/** Where the path goes from and to, `ADDR:PORT`. */
+export function pathEnds(daemon: Pick<Viewed, 'host' | 'underlay'>, path: PathView): { local: string; remote: string } {
+  const record = daemon.host.peers.addresses.record(path.slot)
+  const bound = daemon.underlay.locals.find(({ address }) => address.includes(':') === (record[0] === 6))
+  const seen = record.slice()
+  if (path.localSeen !== undefined) seen.set(path.localSeen, ADDRESS_LOCAL)
+  const port = bound?.port ?? 0
+  const local = decodeLocal(record, port) ?? decodeLocal(seen, port) ?? bound
+  return { local: local === undefined ? '' : formatLocator(local), remote: remoteOf(daemon, path) }
 }
 
 export function hostView(daemon: Viewed, id: HostId): HostInfo {
@@ -198,6 +235,7 @@ export function hostView(daemon: Viewed, id: HostId): HostInfo {
   const liveness = peer > 0 ? host.prober.liveness(peer) : undefined
   const locators = self ? daemon.locators : host.directory.locatorsOf(id)
   const heard = host.prober.heardAt(peer)
+  const path = peer > 0 ? pathInUse(daemon, peer) : undefined
   const state = self
     ? 'self'
     : host.members.isRevoked(id) ||
@@ -226,8 +264,7 @@ export function hostView(daemon: Viewed, id: HostId): HostInfo {
             aead: info.aead ?? '',
             lanes: info.lanes ?? 1,
             lanesWorking: 1 + host.lanePaths.working(peer),
-            local: null,
-            remote: remoteOf(daemon, peer),
+            ...(path === undefined ? { local: null, remote: null } : pathEnds(daemon, path)),
             bytesIn: 0,
             bytesOut: 0,
             lastHeardMs: heard === undefined ? 0 : Math.max(0, now - heard),
@@ -293,6 +330,7 @@ export function flowView(daemon: Pick<Viewed, 'host' | 'names'>, flow: FlowSnaps
   const other = flow.peer < 0 ? null : flow.peer === SELF ? own : (names.peer(flow.peer) ?? null)
   const initiator = flow.role === 'initiator'
   const seconds = monotonicNow() / 1000
+  const path = flow.peer < 0 ? undefined : pathInUse(daemon, flow.peer)
   const end = (address: Uint8Array, port: number) => formatLocator({ address: formatAddress(address), port })
   return {
     id: flow.id,
@@ -310,6 +348,8 @@ export function flowView(daemon: Pick<Viewed, 'host' | 'names'>, flow: FlowSnaps
     packetsOut: flow.packetsOut,
     source: initiator ? end(flow.local, flow.localPort) : end(flow.remote, flow.remotePort),
     destination: initiator ? end(flow.remote, flow.remotePort) : end(flow.local, flow.localPort),
+    path: path === undefined ? null : remoteOf(daemon, path),
+    pathMs: path === undefined ? null : Math.max(0, monotonicNow() - path.usedSince),
   }
 }
 
@@ -348,32 +388,24 @@ export function pathsView(daemon: Viewed): PathInfo[] {
   const { host, names } = daemon
   const now = monotonicNow()
   return peersUp(daemon).flatMap((peer) =>
-    host.prober
-      .paths(peer)
-      .map(({ slot, state, inUse, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }) => {
-        const record = host.peers.addresses.record(slot)
-        const remote = decodeLocator(record)
-        const bound = daemon.underlay.locals.find(({ address }) => address.includes(':') === (record[0] === 6))
-        const seen = record.slice()
-        if (localSeen !== undefined) seen.set(localSeen, ADDRESS_LOCAL)
-        const port = bound?.port ?? 0
-        const local = decodeLocal(record, port) ?? decodeLocal(seen, port) ?? bound
-        return {
-          host: names.peer(peer) ?? '?',
-          hostId: host.peers.hostId(peer),
-          local: local === undefined ? '' : formatLocator(local),
-          remote: remote === undefined ? '' : formatLocator(remote),
-          state,
-          inUse,
-          rttMs: rttMs > 0 ? rttMs : null,
-          rttVarMs: rttMs > 0 ? rttVarMs : null,
-          lossPercent: rttMs > 0 ? loss * 100 : null,
-          mtu: host.peers.pathMtu[peer]! || 1500,
-          lastHeardMs: provenAt > 0 ? now - provenAt : null,
-          reason,
-          changedMs: now - changedAt,
-          changes,
-        }
-      }),
+    host.prober.paths(peer).map((path): PathInfo => {
+      const { slot, state, inUse, usedSince, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
+      return {
+        host: names.peer(peer) ?? '?',
+        hostId: host.peers.hostId(peer),
+        ...pathEnds(daemon, path),
+        state,
+        inUse,
+        rttMs: rttMs > 0 ? rttMs : null,
+        rttVarMs: rttMs > 0 ? rttVarMs : null,
+        lossPercent: rttMs > 0 ? loss * 100 : null,
+        mtu: host.peering.pathMtus.of(peer, slot)?.mtu ?? null,
+        lastHeardMs: provenAt > 0 ? now - provenAt : null,
+        usedMs: inUse ? Math.max(0, now - usedSince) : null,
+        reason,
+        changedMs: Math.max(0, now - changedAt),
+        changes,
+      }
+    }),
   )
 }

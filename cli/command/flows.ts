@@ -37,7 +37,22 @@ async function list(options: Options): Promise<void> {
   const answer = await withDaemon(options, (client) => client.call('flows', { service, host, protocol, limit }))
   if (options.json) return printJson(answer)
   printTable(
-    ['FLOW', 'PROTO', 'ROLE', 'CLIENT', 'SERVICE', 'INSTANCE', 'STATE', 'AGE', 'IDLE', 'IN', 'OUT', 'LOCAL'],
+    [
+      'FLOW',
+      'PROTO',
+      'ROLE',
+      'CLIENT',
+      'SERVICE',
+      'INSTANCE',
+      'STATE',
+      'AGE',
+      'IDLE',
+      'IN',
+      'OUT',
+      'PATH',
+      'SINCE',
+      'LOCAL',
+    ],
     answer.flows.map((flow) => [
       flow.id,
       flow.protocol,
@@ -50,6 +65,8 @@ async function list(options: Options): Promise<void> {
       formatDuration(flow.idleMs),
       formatBytes(flow.bytesIn),
       formatBytes(flow.bytesOut),
+      flow.path,
+      flow.pathMs === null ? '-' : formatDuration(flow.pathMs),
       `${flow.source} > ${flow.destination}`,
     ]),
   )
@@ -73,12 +90,22 @@ async function watch(options: Options): Promise<void> {
   )
 }
 
-function formatChange({ change, time, flow }: WatchEvent): string {
-  return `${formatClock(time, 3)} ${change.padEnd(6)} ${describe(flow)}`
+function formatChange({ change, time, flow, from }: WatchEvent): string {
+  return `${formatClock(time, 3)} ${change.padEnd(6)} ${describe(flow)}${from === undefined ? '' : describeMove(flow, from)}`
+}
+
+/** What was before, and since when it is as it is. */
+function describeMove({ instance, pathMs }: FlowInfo, from: NonNullable<WatchEvent['from']>): string {
+  const before = [
+    ...(from.instance === instance ? [] : [from.instance ?? '?']),
+    ...(from.path === null ? [] : [from.path]),
+  ]
+  return `, before ${before.join(' by ')}${pathMs === null ? '' : `, for ${formatDuration(pathMs)}`}`
 }
 
 function describe(flow: FlowInfo): string {
   const where = `${flow.service ?? 'host'}@${flow.instance ?? '?'}`
   const traffic = `in ${formatBytes(flow.bytesIn)} out ${formatBytes(flow.bytesOut)}`
-  return `${flow.id} ${flow.protocol} ${flow.client} > ${where} ${flow.state} ${traffic} (${flow.source} > ${flow.destination})`
+  const path = flow.path === null ? '' : ` by ${flow.path}`
+  return `${flow.id} ${flow.protocol} ${flow.client} > ${where} ${flow.state} ${traffic} (${flow.source} > ${flow.destination})${path}`
 }

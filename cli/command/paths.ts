@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { withDaemon } from '../daemon.js'
-import { formatMs } from '../duration.js'
+import { formatDuration, formatMs } from '../duration.js'
 import { givenName, withReading, type ReadingOptions } from '../option.js'
 import { print, printJson, printTable } from '../output.js'
 import type { Finish } from '../program.js'
@@ -26,7 +26,7 @@ export function addPaths(program: Command, finish: Finish): void {
               rttMs === null ? '-' : formatMs(rttMs),
               lossPercent === null ? '-' : Math.round(lossPercent),
               mtu,
-              formatMs(changedMs),
+              formatDuration(changedMs),
               reason,
             ],
           ),

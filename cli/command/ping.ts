@@ -40,13 +40,19 @@ async function repeat(
   signal: AbortSignal,
 ): Promise<(number | null)[]> {
   const times: (number | null)[] = []
+  let before: PingResponse | undefined
   const stopped = new Promise<'stop'>((resolve) => signal.addEventListener('abort', () => resolve('stop')))
   for (let sequence = 0; sequence < count; sequence++) {
     const reply = await Promise.race([client.call('ping', { target, sequence, timeoutMs }), stopped])
     if (reply === 'stop') break
     times.push(reply.rttMs)
     if (json) printJsonLine(reply)
-    else print(describe(reply))
+    else {
+      const change = describeChange(before, reply)
+      if (change !== undefined) print(change)
+      print(describe(reply))
+    }
+    if (reply.remote !== null) before = reply
     if (sequence + 1 < count && (await Promise.race([after(interval), stopped])) === 'stop') break
   }
   return times
@@ -56,8 +62,20 @@ function after(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms))
 }
 
-function describe({ sequence, host, remote, rttMs, detail }: PingResponse): string {
-  const who = `${host ?? 'nobody'}${remote === null ? '' : ` at ${remote}`}`
+function pathOf({ local, remote }: PingResponse): string {
+  return `${local ?? ''} > ${remote ?? ''}`
+}
+
+/** That this ping went by another path than the one before, if it did. */
+function describeChange(before: PingResponse | undefined, reply: PingResponse): string | undefined {
+  if (before === undefined || reply.remote === null || pathOf(before) === pathOf(reply)) return undefined
+  if (before.host !== reply.host) return `now to ${reply.host ?? 'nobody'}, before to ${before.host ?? 'nobody'}`
+  return `the path is now ${pathOf(reply)}, before ${pathOf(before)}: ${reply.reason ?? 'not known why'}`
+}
+
+function describe(reply: PingResponse): string {
+  const { sequence, host, remote, rttMs, detail } = reply
+  const who = `${host ?? 'nobody'}${remote === null ? '' : ` by ${pathOf(reply)}`}`
   return rttMs === null
     ? `no answer from ${who}, seq ${sequence}: ${detail}`
     : `answer from ${who}, seq ${sequence}: ${formatMs(rttMs)}`

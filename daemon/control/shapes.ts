@@ -36,6 +36,8 @@ export const statusShape = z.object({
   listen: z.array(z.string()),
   /** `ports`, `framesOut`: of the lanes above the first. */
   lanes: z.object({ count, ports: z.array(count), framesOut: count }),
+  /** Who holds device and sockets while no daemon runs (`pid` null: nobody), and how often a daemon went on with what another one had left. */
+  keeper: z.object({ on: z.boolean(), pid: z.number().nullable(), descriptors: count, takeovers: count }),
   /** Packets of open connections that come alone pass by native code: it is switched on, and no dump is open. */
   express: z.boolean(),
   /** Underlay addresses that others are told. */
@@ -185,6 +187,9 @@ export const flowShape = z.object({
   /** As the own kernel sees it, `ADDR:PORT`. */
   source: z.string(),
   destination: z.string(),
+  /** Underlay address that its frames go to, and for how long they have; null: none, or the other end is this host, too. */
+  path: z.string().nullable(),
+  pathMs: z.number().nullable(),
 })
 export type FlowInfo = z.infer<typeof flowShape>
 export const flowsShape = z.object({
@@ -206,8 +211,11 @@ export const pathShape = z.object({
   rttVarMs: z.number().nullable(),
   /** Of the last probes, at most 32. */
   lossPercent: z.number().nullable(),
-  mtu: z.number(),
+  /** Largest IP packet, as far as found out; null: it was not in use lately. */
+  mtu: z.number().nullable(),
   lastHeardMs: z.number().nullable(),
+  /** How long it has been in use; null: it is not. */
+  usedMs: z.number().nullable(),
   /** Why it was last taken into use, or its state changed; how long ago; and how often that has happened. */
   reason: z.enum(pathReasons),
   changedMs: z.number(),
@@ -251,8 +259,11 @@ export const pingShape = z.object({
   sequence: z.number(),
   /** The host that answered, or was asked; null: none could be chosen. */
   host: z.string().nullable(),
-  /** Underlay address that it went to. */
+  /** Underlay addresses that it went from and to. */
+  local: z.string().nullable(),
   remote: z.string().nullable(),
+  /** Why that path was last taken into use, or its state changed. */
+  reason: z.enum(pathReasons).nullable(),
   /** null: no answer. */
   rttMs: z.number().nullable(),
   /** Why there is no answer, empty when there is. */
@@ -323,6 +334,9 @@ export type NamesResponse = z.infer<typeof namesShape>
 
 export const downShape = z.object({ pid: z.number(), flows: count })
 export type DownResponse = z.infer<typeof downShape>
+
+export const handoverShape = z.object({ pid: z.number() })
+export type HandoverResponse = z.infer<typeof handoverShape>
 
 export const reloadShape = z.object({
   /** Settings that changed and are in force. */

@@ -36,7 +36,10 @@ export async function checkDns({ settings, name: asked, addresses, lookup }: Dns
 }
 
 /** A host as `hosts` tells it, as far as it is needed here. */
-export type HostReport = Readonly<Pick<HostInfo, 'name' | 'self' | 'state'>> & { readonly locators: readonly string[] }
+export type HostReport = Readonly<Pick<HostInfo, 'name' | 'self' | 'state'>> & {
+  readonly locators: readonly string[]
+  readonly session: Readonly<Pick<NonNullable<HostInfo['session']>, 'upMs' | 'lanes' | 'lanesWorking'>> | null
+}
 
 export function checkHosts(hosts: readonly HostReport[]): DoctorCheck {
   const name = 'hosts'
@@ -54,6 +57,28 @@ export function checkHosts(hosts: readonly HostReport[]): DoctorCheck {
   const remedy =
     'see whether those hosts run, whether UDP gets through to these addresses (firewalls on the way) and whether their clocks are right'
   return up === 0 ? fail(name, `no other host is reached: ${detail}`, remedy) : warn(name, detail, remedy)
+}
+
+/** Sessions that are younger may not have tried all their lanes yet, ms. */
+const LANES_TRIED_MS = 3_000
+
+/** @param ports UDP ports of this host's lanes above the first */
+export function checkLanes(hosts: readonly HostReport[], ports: readonly number[]): DoctorCheck {
+  const name = 'lanes'
+  const [first, last] = [ports[0], ports.at(-1)]
+  if (first === undefined || last === undefined) return ok(name, 'one')
+  const blocked = hosts.flatMap(({ name: host, session }) =>
+    session !== null && session.upMs >= LANES_TRIED_MS && session.lanesWorking < session.lanes
+      ? `${host} is reached by ${session.lanesWorking} of ${session.lanes}`
+      : [],
+  )
+  if (blocked.length === 0) return ok(name, `${ports.length + 1}, and those that other hosts have, too, carry frames`)
+  const range = first === last ? `port ${first}` : `ports ${first} to ${last}`
+  return warn(
+    name,
+    `${listed(blocked)}: what the others would carry goes by the first, in one thread`,
+    `let UDP through to the ports after that of \`listen\` (here ${range}), on both hosts and on the way; or set \`loop.lanes: 1\``,
+  )
 }
 
 export interface DirectoryInputs {

@@ -1,6 +1,4 @@
-// UDP sockets of the underlay: batches of datagrams in one call, with GRO on receive (one buffer holds up to 64 KB of equal segments) and
-// GSO on send (one run of equal frames is one message). Addresses are the 40-byte records of lib/wire/batch.ts: on receive with the own address
-// that was asked, on send with the one to send from, if it matters.
+// UDP sockets of the underlay, and what comes in by them: batches of datagrams in one call, with GRO (one buffer holds up to 64 KB of equal segments).
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -15,89 +13,17 @@
 #include <cstddef>
 #include <utility>
 
-#include "descriptor.h"
-#include "express.h"
-
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
+#include "udp.h"
 
 namespace caracal {
 namespace {
 
 constexpr const char* kCode = "CARACAL_E_UDP";
-constexpr size_t kRecord = 40;          // ADDRESS_RECORD
 constexpr size_t kAddress = 8;
-constexpr size_t kLocal = 24;           // ADDRESS_LOCAL
-constexpr uint8_t kAnyLocal[16] = {};
-constexpr size_t kDatagramWords = 4;    // DATAGRAM_WORDS
-constexpr size_t kRunWords = 6;         // RUN_WORDS
 constexpr size_t kBuffer = 65536;
 constexpr size_t kReceiveBatch = 8;
-constexpr size_t kSendBatch = 64;
-constexpr int32_t kSegmentsMax = 64;    // GSO_SEGMENTS_MAX
-constexpr int32_t kBytesMax = 65507;    // GSO_BYTES_MAX
-/** A frame that every path carries: GSO refused for less has nothing to do with the MTU. */
-constexpr int32_t kSureStride = 1232;
 
 enum OpenFlag : int64_t { kNoGro = 1, kNoGso = 2 };
-
-constexpr uint8_t kWhole = 1;           // AddressFlag.whole
-
-union Address {
-  sockaddr any;
-  sockaddr_in v4;
-  sockaddr_in6 v6;
-};
-union Control {
-  char bytes[128];
-  cmsghdr align;
-};
-
-struct Udp : Descriptor, FrameSink {
-  static constexpr Kind kKind = Kind::udp;
-  Udp(int fd, bool v6) : Descriptor(kKind, fd), v6(v6) {}
-  ~Udp() override {
-    if (express != nullptr) express->removeSocket(this);
-  }
-  const bool v6;
-  bool gro = false;
-  bool gso = false;
-  // Scratch of one call each.
-  mmsghdr messages[kSendBatch] = {};
-  iovec parts[kSendBatch] = {};
-  Address addresses[kSendBatch] = {};
-  Control controls[kSendBatch] = {};
-  /** Is tried first with what comes alone; null: nobody is. */
-  Express* express = nullptr;
-  /** What JavaScript receives into; what was received there for it, and is what it gets next. */
-  Span<uint8_t> data = {};
-  Span<int32_t> desc = {};
-  Span<uint8_t> records = {};
-  int32_t waiting = 0;
-
-  bool step() override;
-  bool sendFrame(uint8_t* frame, size_t length, const uint8_t* record, int32_t trafficClass) override;
-  void leaveExpress() override { express = nullptr; }
-
- protected:
-  std::unique_ptr<Descriptor> with(int fd) const override {
-    auto copy = std::make_unique<Udp>(fd, v6);
-    copy->gro = gro;
-    copy->gso = gso;
-    return copy;
-  }
-};
-
-/** What a send call did, in frames. */
-struct Outcome {
-  int32_t sent = 0;
-  int32_t failed = 0;
-  int32_t error = 0;
-};
 
 uint32_t little32(const uint8_t* at) {
   return static_cast<uint32_t>(at[0]) | static_cast<uint32_t>(at[1]) << 8 | static_cast<uint32_t>(at[2]) << 16 | static_cast<uint32_t>(at[3]) << 24;
@@ -106,8 +32,12 @@ void putLittle32(uint8_t* at, uint32_t value) {
   for (int i = 0; i < 4; i++) at[i] = static_cast<uint8_t>(value >> (8 * i));
 }
 
+void setOption(int fd, int level, int name, int value, const char* what) {
+  if (setsockopt(fd, level, name, &value, sizeof value) != 0) systemFault(kCode, what, errno, "cannot set up the UDP socket");
+}
+
 void toRecord(const Address& from, uint8_t* record) {
-  memset(record, 0, kRecord);
+  memset(record, 0, kAddressRecord);
   if (from.any.sa_family == AF_INET) {
     record[0] = 4;
     memcpy(record + 2, &from.v4.sin_port, 2);
@@ -120,25 +50,6 @@ void toRecord(const Address& from, uint8_t* record) {
   }
 }
 
-/** Length of the socket address; 0 when the record is empty or of the other family. */
-socklen_t fromRecord(const uint8_t* record, bool v6, Address& to) {
-  memset(&to, 0, sizeof to);
-  if (record[0] == 4 && !v6) {
-    to.v4.sin_family = AF_INET;
-    memcpy(&to.v4.sin_port, record + 2, 2);
-    memcpy(&to.v4.sin_addr, record + 8, 4);
-    return sizeof to.v4;
-  }
-  if (record[0] == 6 && v6) {
-    to.v6.sin6_family = AF_INET6;
-    memcpy(&to.v6.sin6_port, record + 2, 2);
-    to.v6.sin6_scope_id = little32(record + 4);
-    memcpy(&to.v6.sin6_addr, record + 8, 16);
-    return sizeof to.v6;
-  }
-  return 0;
-}
-
 /** Asks for `wanted` bytes, beyond the system's limit where we may; returns what it became. */
 int setBuffer(int fd, int force, int plain, int wanted) {
   if (setsockopt(fd, SOL_SOCKET, force, &wanted, sizeof wanted) != 0) setsockopt(fd, SOL_SOCKET, plain, &wanted, sizeof wanted);
@@ -147,19 +58,6 @@ int setBuffer(int fd, int force, int plain, int wanted) {
   getsockopt(fd, SOL_SOCKET, plain, &got, &length);
   // The kernel doubles what it is told, for its own bookkeeping, and reports that.
   return got / 2;
-}
-
-void setOption(int fd, int level, int name, int value, const char* what) {
-  if (setsockopt(fd, level, name, &value, sizeof value) != 0) systemFault(kCode, what, errno, "cannot set up the UDP socket");
-}
-
-/**
- * Whether what is sent is never fragmented. Either way only the device's own MTU counts: what the kernel has heard of the path anybody may have said, and it would cut our frames, or
- * refuse our probes, by it.
- */
-void setWhole(const Udp& udp, bool whole) {
-  if (udp.v6) setOption(udp.fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, whole ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_OMIT, "IPV6_MTU_DISCOVER");
-  else setOption(udp.fd, IPPROTO_IP, IP_MTU_DISCOVER, whole ? IP_PMTUDISC_PROBE : IP_PMTUDISC_OMIT, "IP_MTU_DISCOVER");
 }
 
 Address parseAddress(const std::string& text, int port) {
@@ -182,6 +80,45 @@ Address parseAddress(const std::string& text, int port) {
   return address;
 }
 
+/** Sets everything of the socket that a daemon relies on, also what another daemon has set before; its options are all that it keeps. The buffers' sizes go to the last two. */
+void setUp(Udp& udp, int buffer, int64_t flags, int& receive, int& send) {
+  const int fd = udp.fd;
+  if (udp.v6) {
+    setOption(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS");
+    setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO");
+  } else {
+    setOption(fd, IPPROTO_IP, IP_RECVTOS, 1, "IP_RECVTOS");
+    setOption(fd, IPPROTO_IP, IP_PKTINFO, 1, "IP_PKTINFO");
+  }
+  setWhole(udp, false);
+  receive = setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, buffer);
+  send = setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, buffer);
+  // Kernels before 4.18 would take the control message of a GSO send for nothing and send one huge datagram: ask first.
+  int zero = 0, wanted = flags & kNoGro ? 0 : 1;
+  udp.gso = !(flags & kNoGso) && setsockopt(fd, SOL_UDP, UDP_SEGMENT, &zero, sizeof zero) == 0;
+  udp.gro = setsockopt(fd, SOL_UDP, UDP_GRO, &wanted, sizeof wanted) == 0 && wanted == 1;
+}
+
+napi_value opened(const Arguments& args, std::unique_ptr<Udp> udp, int receive, int send) {
+  Address bound = {};
+  socklen_t length = sizeof bound;
+  if (getsockname(udp->fd, &bound.any, &length) != 0) systemFault(kCode, "getsockname", errno, "cannot open a UDP socket");
+  napi_env env = args.env();
+  void* bytes = nullptr;
+  napi_value arrayBuffer, local;
+  must(napi_create_arraybuffer(env, kAddressRecord, &bytes, &arrayBuffer), "local");
+  toRecord(bound, static_cast<uint8_t*>(bytes));
+  must(napi_create_typedarray(env, napi_uint8_array, kAddressRecord, arrayBuffer, 0, &local), "local");
+  napi_value result = object(env);
+  set(env, result, "local", local);
+  set(env, result, "receiveBuffer", integer(env, receive));
+  set(env, result, "sendBuffer", integer(env, send));
+  set(env, result, "gro", boolean(env, udp->gro));
+  set(env, result, "gso", boolean(env, udp->gso));
+  set(env, result, "handle", integer(env, static_cast<Descriptors*>(args.data())->add(std::move(udp))));
+  return result;
+}
+
 /** udpOpen(address, port, bufferBytes, flags) → { handle, local (address record), receiveBuffer, sendBuffer, gro, gso } */
 napi_value udpOpen(const Arguments& args) {
   const std::string host = args.string(0, "address", 64);
@@ -194,45 +131,33 @@ napi_value udpOpen(const Arguments& args) {
   const int fd = socket(wanted.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) systemFault(kCode, "socket", errno, "cannot open a UDP socket");
   auto udp = std::make_unique<Udp>(fd, v6);
-  if (v6) {
-    setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
-    setOption(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS");
-    setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO");
-  } else {
-    setOption(fd, IPPROTO_IP, IP_RECVTOS, 1, "IP_RECVTOS");
-    setOption(fd, IPPROTO_IP, IP_PKTINFO, 1, "IP_PKTINFO");
-  }
-  setWhole(*udp, false);
-  const int receive = setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, buffer), send = setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, buffer);
-  // Kernels before 4.18 would take the control message of a GSO send for nothing and send one huge datagram: ask first.
-  int zero = 0, one = 1;
-  udp->gso = !(flags & kNoGso) && setsockopt(fd, SOL_UDP, UDP_SEGMENT, &zero, sizeof zero) == 0;
-  udp->gro = !(flags & kNoGro) && setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof one) == 0;
+  if (v6) setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
+  int receive, send;
+  setUp(*udp, buffer, flags, receive, send);
   if (bind(fd, &wanted.any, v6 ? sizeof wanted.v6 : sizeof wanted.v4) != 0)
     systemFault(kCode, "bind", errno, "cannot listen on " + host + " port " + std::to_string(port));
-  Address bound = {};
-  socklen_t length = sizeof bound;
-  if (getsockname(fd, &bound.any, &length) != 0) systemFault(kCode, "getsockname", errno, "cannot open a UDP socket");
+  return opened(args, std::move(udp), receive, send);
+}
 
-  napi_env env = args.env();
-  void* bytes = nullptr;
-  napi_value arrayBuffer, local;
-  must(napi_create_arraybuffer(env, kRecord, &bytes, &arrayBuffer), "local");
-  toRecord(bound, static_cast<uint8_t*>(bytes));
-  must(napi_create_typedarray(env, napi_uint8_array, kRecord, arrayBuffer, 0, &local), "local");
-  napi_value result = object(env);
-  set(env, result, "local", local);
-  set(env, result, "receiveBuffer", integer(env, receive));
-  set(env, result, "sendBuffer", integer(env, send));
-  set(env, result, "gro", boolean(env, udp->gro));
-  set(env, result, "gso", boolean(env, udp->gso));
-  set(env, result, "handle", integer(env, static_cast<Descriptors*>(args.data())->add(std::move(udp))));
-  return result;
+/** udpTake(held, bufferBytes, flags) → as udpOpen: the bound socket that another process has handed over. */
+napi_value udpTake(const Arguments& args) {
+  const Held& held = descriptor<Held>(args);
+  const int buffer = static_cast<int>(args.integer(1, "bufferBytes", 4096, 1 << 29));
+  const int64_t flags = args.integer(2, "flags", 0, kNoGro | kNoGso);
+  int family = 0, protocol = 0;
+  socklen_t length = sizeof family;
+  if (getsockopt(held.fd, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0 || getsockopt(held.fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) != 0 ||
+      (family != AF_INET && family != AF_INET6) || protocol != IPPROTO_UDP)
+    badArgument("held must be a UDP socket's");
+  auto udp = std::make_unique<Udp>(held.copy(kCode), family == AF_INET6);
+  int receive, send;
+  setUp(*udp, buffer, flags, receive, send);
+  return opened(args, std::move(udp), receive, send);
 }
 
 /** udpRouteMtu(record): MTU by which this host reaches the address: of the link, or less where the kernel has learnt so; 0: not known. */
 napi_value udpRouteMtu(const Arguments& args) {
-  const Span<uint8_t> record = args.bytes(0, "record", kRecord);
+  const Span<uint8_t> record = args.bytes(0, "record", kAddressRecord);
   const bool v6 = record.data[0] == 6;
   int mtu = 0;
   Address to;
@@ -268,10 +193,11 @@ void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass, uint8_
   }
 }
 
-/** Datagrams received, at most 8 and as many as there is room for. */
-int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8_t>& addresses) {
-  const size_t room = std::min({data.length / kBuffer, desc.length / kDatagramWords, addresses.length / kRecord, kReceiveBatch});
-  for (size_t i = 0; i < room; i++) {
+/** Receives datagrams behind the `first` ones, at most `most` in all and as many as there is room for; returns how many there are then. */
+int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8_t>& addresses, size_t first, size_t most) {
+  const size_t room = std::min({data.length / kBuffer, desc.length / kDatagramWords, addresses.length / kAddressRecord, most});
+  if (room <= first) return static_cast<int32_t>(first);
+  for (size_t i = first; i < room; i++) {
     udp.parts[i] = {data.data + i * kBuffer, kBuffer};
     msghdr& header = udp.messages[i].msg_hdr;
     header = {};
@@ -285,16 +211,17 @@ int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, 
   int got;
   // An error that an earlier send left behind (ECONNREFUSED and its kin) is taken off by reading it: it says nothing of what waits.
   int tries = 0;
-  do got = recvmmsg(udp.fd, udp.messages, static_cast<unsigned>(room), 0, nullptr);
+  do got = recvmmsg(udp.fd, udp.messages + first, static_cast<unsigned>(room - first), 0, nullptr);
   while (got < 0 && errno != EAGAIN && errno != ENOMEM && errno != EBADF && ++tries < 4);
-  int32_t count = 0;
-  for (int i = 0; i < got; i++) {
+  const size_t end = first + static_cast<size_t>(std::max(got, 0));
+  auto count = static_cast<int32_t>(first);
+  for (size_t i = first; i < end; i++) {
     msghdr& header = udp.messages[i].msg_hdr;
     if ((header.msg_flags & MSG_TRUNC) || header.msg_namelen == 0) continue;
     int32_t* words = desc.data + static_cast<size_t>(count) * kDatagramWords;
-    words[0] = i * static_cast<int32_t>(kBuffer);
+    words[0] = static_cast<int32_t>(i * kBuffer);
     words[1] = static_cast<int32_t>(udp.messages[i].msg_len);
-    uint8_t* const record = addresses.data + static_cast<size_t>(count) * kRecord;
+    uint8_t* const record = addresses.data + static_cast<size_t>(count) * kAddressRecord;
     toRecord(udp.addresses[i], record);
     readControl(header, words[2], words[3], record);
     // A lone segment is one datagram.
@@ -304,295 +231,79 @@ int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, 
   return count;
 }
 
-/** A datagram that comes after a pause mostly comes alone, and is tried without JavaScript. From the first one on that this is not for, all stay in JavaScript's batch. */
-bool Udp::step() {
-  if (waiting > 0) return true;
-  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return true;
-  const int32_t count = receive(*this, data, desc, records);
-  int32_t taken = 0;
-  bool echo = false;
-  for (; taken < count; taken++) {
-    const int32_t* const words = desc.data + static_cast<size_t>(taken) * kDatagramWords;
-    if (words[2] != 0) break;
-    const Express::Way way = express->inward(data.data + words[0], static_cast<size_t>(words[1]), words[3], records.data + static_cast<size_t>(taken) * kRecord);
-    if (way == Express::Way::missed) break;
-    echo = echo || way == Express::Way::echo;
-  }
-  waiting = count - taken;
-  if (taken > 0 && waiting > 0) {
-    const auto from = static_cast<size_t>(taken), left = static_cast<size_t>(waiting);
-    memmove(desc.data, desc.data + from * kDatagramWords, left * kDatagramWords * sizeof(int32_t));
-    memmove(records.data, records.data + from * kRecord, left * kRecord);
-  }
-  // JavaScript looks at the TUN itself when it has done what is left.
-  if (waiting > 0) return true;
-  Descriptor* const tun = echo ? express->tun : nullptr;
-  // Nothing of this object is touched after that: JavaScript may close it.
-  if (tun != nullptr && tun->step()) tun->tell();
-  return false;
-}
-
 /** udpReceive(handle, data, desc, addresses) → datagrams received, at most 8 and as many as there is room for. */
 napi_value udpReceive(const Arguments& args) {
   Udp& udp = descriptor<Udp>(args);
   const Span<uint8_t> data = args.bytes(1, "data", kBuffer);
   const Span<int32_t> desc = args.words(2, "desc", kDatagramWords);
-  const Span<uint8_t> addresses = args.bytes(3, "addresses", kRecord);
+  const Span<uint8_t> addresses = args.bytes(3, "addresses", kAddressRecord);
   if (udp.waiting > 0 && (data.data != udp.data.data || desc.data != udp.desc.data || addresses.data != udp.records.data))
     badArgument("data must be the batch that express receives into");
   if (udp.waiting > 0) return integer(args.env(), std::exchange(udp.waiting, 0));
-  return integer(args.env(), receive(udp, data, desc, addresses));
+  return integer(args.env(), receive(udp, data, desc, addresses, 0, kReceiveBatch));
 }
 
 /** udpExpress(handle, express, local, data, desc, addresses): what comes alone is tried by `express` (a handle) from now on, and it sends by this socket. `local`: the socket's own address record. The arrays, a DatagramBatch's, are the ones that udpReceive is called with. */
 napi_value udpExpress(const Arguments& args) {
   Udp& udp = descriptor<Udp>(args);
   auto& express = static_cast<Express&>(static_cast<Descriptors*>(args.data())->get(args.integer(1, "express", 0, INT32_MAX), Express::kKind));
-  const Span<uint8_t> local = args.bytes(2, "local", kRecord);
+  const Span<uint8_t> local = args.bytes(2, "local", kAddressRecord);
   if (udp.express != nullptr) throw Fault{"CARACAL_E_WATCHED", "there is an express for the socket already"};
   udp.data = args.bytes(3, "data", kBuffer);
   udp.desc = args.words(4, "desc", kDatagramWords);
-  udp.records = args.bytes(5, "addresses", kRecord);
+  udp.records = args.bytes(5, "addresses", kAddressRecord);
   express.hold(args.value(3), args.value(4), args.value(5));
   express.addSocket(&udp, udp.v6 ? 6 : 4, local.data + kAddress);
   udp.express = &express;
   return undefined(args.env());
 }
 
-/** Prepares message `m`: `length` bytes at `at` to the address in slot `m` of the scratch, in segments of `segment` unless 0, from the own address `local` unless that is null. */
-void prepare(Udp& udp, size_t m, uint8_t* at, int32_t length, socklen_t addressLength, int32_t segment, int32_t trafficClass,
-             const uint8_t* local) {
-  udp.parts[m] = {at, static_cast<size_t>(length)};
-  msghdr& header = udp.messages[m].msg_hdr;
-  header = {};
-  header.msg_name = &udp.addresses[m];
-  header.msg_namelen = addressLength;
-  header.msg_iov = &udp.parts[m];
-  header.msg_iovlen = 1;
-  if (segment == 0 && trafficClass == 0 && local == nullptr) return;
-  memset(&udp.controls[m], 0, sizeof udp.controls[m]);
-  header.msg_control = &udp.controls[m];
-  header.msg_controllen = sizeof udp.controls[m];
-  cmsghdr* c = CMSG_FIRSTHDR(&header);
-  size_t used = 0;
-  if (segment != 0) {
-    const auto value = static_cast<uint16_t>(segment);
-    c->cmsg_level = SOL_UDP;
-    c->cmsg_type = UDP_SEGMENT;
-    c->cmsg_len = CMSG_LEN(sizeof value);
-    memcpy(CMSG_DATA(c), &value, sizeof value);
-    used += CMSG_SPACE(sizeof value);
-    c = CMSG_NXTHDR(&header, c);
-  }
-  if (trafficClass != 0) {
-    const int value = trafficClass;
-    c->cmsg_level = udp.v6 ? IPPROTO_IPV6 : IPPROTO_IP;
-    c->cmsg_type = udp.v6 ? IPV6_TCLASS : IP_TOS;
-    c->cmsg_len = CMSG_LEN(sizeof value);
-    memcpy(CMSG_DATA(c), &value, sizeof value);
-    used += CMSG_SPACE(sizeof value);
-    c = CMSG_NXTHDR(&header, c);
-  }
-  if (local != nullptr && udp.v6) {
-    in6_pktinfo value = {};
-    memcpy(&value.ipi6_addr, local, sizeof value.ipi6_addr);
-    c->cmsg_level = IPPROTO_IPV6;
-    c->cmsg_type = IPV6_PKTINFO;
-    c->cmsg_len = CMSG_LEN(sizeof value);
-    memcpy(CMSG_DATA(c), &value, sizeof value);
-    used += CMSG_SPACE(sizeof value);
-  } else if (local != nullptr) {
-    in_pktinfo value = {};
-    memcpy(&value.ipi_spec_dst, local, sizeof value.ipi_spec_dst);
-    c->cmsg_level = IPPROTO_IP;
-    c->cmsg_type = IP_PKTINFO;
-    c->cmsg_len = CMSG_LEN(sizeof value);
-    memcpy(CMSG_DATA(c), &value, sizeof value);
-    used += CMSG_SPACE(sizeof value);
-  }
-  header.msg_controllen = used;
-}
-
-/** Sends `count` prepared messages from `from`; returns how many went, and the error that stopped it, if any. */
-int sendSome(Udp& udp, size_t from, size_t count, int& error) {
-  int done;
-  do done = sendmmsg(udp.fd, udp.messages + from, static_cast<unsigned>(count), 0);
-  while (done < 0 && errno == EINTR);
-  error = done < 0 ? errno : 0;
-  return done < 0 ? 0 : done;
-}
-
-struct Run {
-  uint8_t* at;
-  int32_t length;
-  int32_t stride;
-  int32_t trafficClass;
-  const uint8_t* record;
-  /** The own address it is to go from; null: the kernel chooses. */
-  const uint8_t* local;
-  bool whole() const { return record[1] & kWhole; }
-  int32_t frames() const { return length == 0 ? 0 : (length + stride - 1) / stride; }
-};
-
-/** The run in words of a descriptor, checked. */
-Run runAt(const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8_t>& records, size_t i) {
-  const int32_t* w = desc.data + i * kRunWords;
-  const auto bad = [i](const char* what) { outOfRange("run " + std::to_string(i) + ": " + what); };
-  if (w[0] < 0 || w[1] < 0 || static_cast<size_t>(w[0]) + static_cast<size_t>(w[1]) > data.length) bad("lies outside its buffer");
-  if (w[1] > kBytesMax) bad("longer than one send carries");
-  if (w[1] > 0 && (w[2] <= 0 || w[2] > kBytesMax)) bad("stride out of range");
-  if (w[3] < 0 || static_cast<size_t>(w[3]) >= records.length / kRecord) bad("no such address");
-  if (w[4] < 0 || w[4] > 255) bad("traffic class out of range");
-  const uint8_t* const record = records.data + static_cast<size_t>(w[3]) * kRecord;
-  const uint8_t* const local = record + kLocal;
-  const Run run{data.data + w[0], w[1], w[2], w[4], record, memcmp(local, kAnyLocal, sizeof kAnyLocal) == 0 ? nullptr : local};
-  if (run.frames() > kSegmentsMax) bad("too many frames");
-  return run;
-}
-
-/** Whether an error may come of the own address that was named, or of the link it is on. */
-bool blamesLocal(int error) {
-  return error == EINVAL || error == EADDRNOTAVAIL || error == ENETUNREACH || error == EHOSTUNREACH || error == ENETDOWN;
-}
-
-/** One message a frame. */
-void sendFrames(Udp& udp, const Run& run, Outcome& outcome) {
-  Address to;
-  const socklen_t addressLength = fromRecord(run.record, udp.v6, to);
-  const auto frames = static_cast<size_t>(run.frames());
-  const uint8_t* local = run.local;
-  const auto prepareFrame = [&](size_t i) {
-    const int32_t at = static_cast<int32_t>(i) * run.stride;
-    udp.addresses[i] = to;
-    prepare(udp, i, run.at + at, std::min(run.stride, run.length - at), addressLength, 0, run.trafficClass, local);
-  };
-  for (size_t i = 0; i < frames; i++) prepareFrame(i);
-  for (size_t from = 0; from < frames;) {
-    int error;
-    const int done = sendSome(udp, from, frames - from, error);
-    outcome.sent += done;
-    from += static_cast<size_t>(done);
-    if (error == 0) continue;
-    if (local != nullptr && blamesLocal(error)) {
-      local = nullptr;
-      for (size_t i = from; i < frames; i++) prepareFrame(i);
-      continue;
-    }
-    // A full buffer is full for the rest too.
-    const size_t lost = error == EAGAIN ? frames - from : 1;
-    outcome.failed += static_cast<int32_t>(lost);
-    outcome.error = error;
-    from += lost;
-  }
-}
-
-/** Probes of what a path carries. One that is too large for our own link is no fault: nothing comes back, and that is what it was to find out. */
-void sendWhole(Udp& udp, const Run& run, Outcome& outcome) {
-  Outcome unused;
-  setWhole(udp, true);
-  sendFrames(udp, run, unused);
-  setWhole(udp, false);
-  outcome.sent += unused.sent;
-}
-
-/** A run that did not go as one message: GSO refused for this route, this size or altogether, or the message failed. */
-void sendRefused(Udp& udp, const Run& run, int error, Outcome& outcome) {
-  const bool segmented = run.frames() > 1;
-  if (run.local != nullptr && blamesLocal(error)) {
-    // The own address is gone, and we are to be told: meanwhile the kernel chooses.
-    Run free = run;
-    free.local = nullptr;
-    const socklen_t addressLength = fromRecord(run.record, udp.v6, udp.addresses[0]);
-    prepare(udp, 0, run.at, run.length, addressLength, segmented ? run.stride : 0, run.trafficClass, nullptr);
-    if (sendSome(udp, 0, 1, error) == 1) {
-      outcome.sent += run.frames();
-      return;
-    }
-    return sendRefused(udp, free, error, outcome);
-  }
-  if (segmented && (error == EIO || error == EOPNOTSUPP || (error == EINVAL && run.stride <= kSureStride))) udp.gso = false;
-  if (segmented && (error == EIO || error == EOPNOTSUPP || error == EINVAL || error == EMSGSIZE)) return sendFrames(udp, run, outcome);
-  outcome.failed += run.frames();
-  outcome.error = error;
-}
-
-bool Udp::sendFrame(uint8_t* frame, size_t length, const uint8_t* record, int32_t trafficClass) {
-  const uint8_t* const local = record + kLocal;
-  const auto bytes = static_cast<int32_t>(length);
-  const Run run{frame, bytes, bytes, trafficClass, record, memcmp(local, kAnyLocal, sizeof kAnyLocal) == 0 ? nullptr : local};
-  const socklen_t addressLength = fromRecord(record, v6, addresses[0]);
-  if (addressLength == 0) return false;
-  prepare(*this, 0, frame, bytes, addressLength, 0, trafficClass, run.local);
-  int error;
-  if (sendSome(*this, 0, 1, error) == 1) return true;
-  Outcome outcome;
-  if (error != EAGAIN) sendRefused(*this, run, error, outcome);
-  return outcome.sent == 1;
-}
-
-/**
- * udpSend(handle, data, desc, count, records, result): sends the runs; result (Int32Array of 4) becomes frames sent, frames failed, the last error
- * (errno, 0 for none), 1 when GSO is in use. Errors of the network never throw. All descriptors are checked before the first send.
- */
-napi_value udpSend(const Arguments& args) {
-  Udp& udp = descriptor<Udp>(args);
-  const Span<uint8_t> data = args.bytes(1, "data");
-  const Span<int32_t> desc = args.words(2, "desc");
-  const auto count = static_cast<size_t>(args.integer(3, "count", 0, static_cast<int64_t>(desc.length / kRunWords)));
-  const Span<uint8_t> records = args.bytes(4, "records");
-  const Span<int32_t> result = args.words(5, "result", 4);
-  for (size_t i = 0; i < count; i++) runAt(data, desc, records, i);
-
-  Outcome outcome;
-  // Messages a call: falls to one after an error, so that a run of errors does not prepare the same messages again and again.
-  size_t limit = kSendBatch;
-  for (size_t next = 0; next < count;) {
-    size_t prepared = 0;
-    for (; prepared < limit && next + prepared < count; prepared++) {
-      const Run run = runAt(data, desc, records, next + prepared);
-      const socklen_t addressLength = fromRecord(run.record, udp.v6, udp.addresses[prepared]);
-      const bool segmented = run.frames() > 1;
-      if (run.length == 0 || addressLength == 0 || (segmented && !udp.gso) || run.whole()) break;
-      prepare(udp, prepared, run.at, run.length, addressLength, segmented ? run.stride : 0, run.trafficClass, run.local);
-    }
-    if (prepared == 0) {
-      // The next one goes another way.
-      const Run run = runAt(data, desc, records, next++);
-      Address unused;
-      if (fromRecord(run.record, udp.v6, unused) != 0) {
-        if (run.whole()) sendWhole(udp, run, outcome);
-        else sendFrames(udp, run, outcome);
-      } else if (run.length > 0) {
-        outcome.failed += run.frames();
-        outcome.error = EAFNOSUPPORT;
-      }
-      continue;
-    }
-    int error;
-    const auto done = static_cast<size_t>(sendSome(udp, 0, prepared, error));
-    for (size_t i = 0; i < done; i++) outcome.sent += runAt(data, desc, records, next + i).frames();
-    next += done;
-    limit = error != 0 ? 1 : std::min(limit * 2, kSendBatch);
-    if (error == EAGAIN) {
-      // The socket's buffer is full: for the rest of the batch too.
-      for (; next < count; next++) outcome.failed += runAt(data, desc, records, next).frames();
-      outcome.error = error;
-    } else if (error != 0) {
-      sendRefused(udp, runAt(data, desc, records, next++), error, outcome);
-    }
-  }
-  result.data[0] = outcome.sent;
-  result.data[1] = outcome.failed;
-  result.data[2] = outcome.error;
-  result.data[3] = udp.gso ? 1 : 0;
-  return undefined(args.env());
-}
-
 }  // namespace
+
+/** A datagram that comes after a pause mostly comes alone, and is tried without JavaScript. From the first one on that this is not for, all stay in JavaScript's batch. */
+Descriptor* Udp::step() {
+  if (waiting > 0) return this;
+  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return this;
+  waiting = receive(*this, data, desc, records, 0, 1);
+  if (waiting == 0) return nullptr;
+  const int32_t* const words = desc.data;
+  const Express::Way way = words[2] != 0 ? Express::Way::missed : express->inward(data.data + words[0], static_cast<size_t>(words[1]), words[3], records.data);
+  if (way == Express::Way::missed) {
+    waiting = receive(*this, data, desc, records, 1, kReceiveBatch);
+    return this;
+  }
+  waiting = 0;
+  return way == Express::Way::echo && express->tun != nullptr ? express->tun->step() : nullptr;
+}
+
+socklen_t fromRecord(const uint8_t* record, bool v6, Address& to) {
+  memset(&to, 0, sizeof to);
+  if (record[0] == 4 && !v6) {
+    to.v4.sin_family = AF_INET;
+    memcpy(&to.v4.sin_port, record + 2, 2);
+    memcpy(&to.v4.sin_addr, record + 8, 4);
+    return sizeof to.v4;
+  }
+  if (record[0] == 6 && v6) {
+    to.v6.sin6_family = AF_INET6;
+    memcpy(&to.v6.sin6_port, record + 2, 2);
+    to.v6.sin6_scope_id = little32(record + 4);
+    memcpy(&to.v6.sin6_addr, record + 8, 16);
+    return sizeof to.v6;
+  }
+  return 0;
+}
+
+void setWhole(const Udp& udp, bool whole) {
+  if (udp.v6) setOption(udp.fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, whole ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_OMIT, "IPV6_MTU_DISCOVER");
+  else setOption(udp.fd, IPPROTO_IP, IP_MTU_DISCOVER, whole ? IP_PMTUDISC_PROBE : IP_PMTUDISC_OMIT, "IP_MTU_DISCOVER");
+}
+
 }  // namespace caracal
 
 void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
   caracal::define<caracal::udpOpen>(env, exports, "udpOpen", descriptors);
+  caracal::define<caracal::udpTake>(env, exports, "udpTake", descriptors);
   caracal::define<caracal::udpReceive>(env, exports, "udpReceive", descriptors);
   caracal::define<caracal::udpExpress>(env, exports, "udpExpress", descriptors);
   caracal::define<caracal::udpRouteMtu>(env, exports, "udpRouteMtu", descriptors);

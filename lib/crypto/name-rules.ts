@@ -147,6 +147,8 @@ interface Held {
  * When there are too many, those that come first in the order of signers and names stay, so that all hosts keep the same ones.
  */
 export class NameRuleList {
+  /** Rules that were not taken, by why: no rule of this network, its issuer is revoked, there is no room. */
+  readonly refused = { invalid: 0, revoked: 0, full: 0 }
   readonly #held = new Map<string, Held>()
   readonly #signatures = new Set<string>()
   readonly #primitives: Primitives
@@ -165,8 +167,14 @@ export class NameRuleList {
     return this.#held.size
   }
 
-  /** Adds one rule from anybody. A new one is returned: the caller's cue to review names and to tell the neighbours. */
+  /** Adds one rule from anybody. A new one is returned: the caller's cue to review names and to tell the neighbours. What is refused is counted. */
   add(bytes: Uint8Array): SignedNameRule | 'known' | 'invalid' | 'revoked' | 'full' {
+    const result = this.#add(bytes)
+    if (typeof result === 'string' && result !== 'known') this.refused[result]++
+    return result
+  }
+
+  #add(bytes: Uint8Array): SignedNameRule | 'known' | 'invalid' | 'revoked' | 'full' {
     const signature = toHex(bytes.subarray(0, SIGNED_OVERHEAD))
     if (this.#signatures.has(signature)) return 'known'
     const rule = openNameRule(this.#primitives, bytes, this.#authority)

@@ -60,6 +60,8 @@ export interface FlowEnvironment {
   loading(now: number): boolean
   /** How a try ended, for choice and health: 'refused' by the server's kernel, 'silent' after its time. */
   outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', now: number): void
+  /** A flow that this host's programs have to an instance is there again after a restart. */
+  flowRestored(peer: number, service: ServiceId | undefined): void
   /** A flow that this host's programs had to an instance, once answered, is over. For choice: how many there are. */
   flowEnded(peer: number, service: ServiceId | undefined): void
   /** Where an OPEN from `peer` for (service, protocol, port as dialled) goes here; a reason when not offered, unhealthy or denied. service undefined: this host itself. */

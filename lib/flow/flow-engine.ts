@@ -7,10 +7,11 @@ import { Closing } from './closing.js'
 import { Confirmation } from './confirmation.js'
 import type { FlowEnvironment } from './environment.js'
 import { Expiry } from './expiry.js'
-import { FlowCore } from './flow-core.js'
+import { FlowCore, seconds } from './flow-core.js'
 import type { FlowCounters } from './flow-counters.js'
 import type { FlowCounts } from './flow-counts.js'
 import { formatFlowId } from './flow-id.js'
+import type { FlowMemory } from './flow-memory.js'
 import { defaultFlowOptions, type FlowOptions } from './flow-options.js'
 import type { FlowSnapshot } from './flow-snapshot.js'
 import { Count, FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
@@ -19,10 +20,13 @@ import { Inbound } from './inbound.js'
 import { Opening } from './opening.js'
 import { Outbound } from './outbound.js'
 import { OwnKernel } from './own-kernel.js'
+import { Reunion } from './reunion.js'
+import { restoreFlows, type RestoredFlows } from './restored-flows.js'
 import { WaitingKind } from './waiting-ring.js'
 
 export interface FlowComponents {
-  readonly table: FlowTable
+  /** With what a former process has left, or new. */
+  readonly memory: FlowMemory
   readonly env: FlowEnvironment
 }
 
@@ -32,30 +36,38 @@ export interface FlowComponents {
  */
 export class FlowEngine {
   readonly table: FlowTable
+  /** What has become of the flows of a former process. */
+  readonly restored: RestoredFlows
   readonly #core: FlowCore
   readonly #sender: FrameSender
+  readonly #kernel: OwnKernel
   readonly #opening: Opening
   readonly #closing: Closing
   readonly #expiry: Expiry
+  readonly #reunion: Reunion
   readonly #outbound: Outbound
   readonly #inbound: Inbound
 
-  constructor({ table, env }: FlowComponents, options: Partial<FlowOptions> = {}) {
-    const core = new FlowCore(table, env, { ...defaultFlowOptions, ...options })
+  constructor({ memory, env }: FlowComponents, options: Partial<FlowOptions> = {}) {
+    const core = new FlowCore(memory, env, { ...defaultFlowOptions, ...options })
     const sender = new FrameSender(core)
     const kernel = new OwnKernel(core)
     const opening = new Opening(core, sender, kernel)
     const accepting = new Accepting(core, sender)
-    const closing = new Closing(core, sender, kernel, opening)
     const confirmation = new Confirmation(core, sender)
-    this.table = table
+    const reunion = new Reunion(core, kernel, confirmation)
+    const closing = new Closing(core, sender, kernel, opening, reunion)
+    this.table = core.table
     this.#core = core
     this.#sender = sender
+    this.#kernel = kernel
     this.#opening = opening
     this.#closing = closing
     this.#expiry = new Expiry(core, kernel, confirmation)
+    this.#reunion = reunion
     this.#outbound = new Outbound(core, sender, kernel, opening, accepting, closing)
     this.#inbound = new Inbound(core, sender, kernel, opening, accepting, closing, confirmation)
+    this.restored = restoreFlows(core)
   }
 
   get counters(): FlowCounters {
@@ -101,6 +113,17 @@ export class FlowEngine {
     this.#loop(now)
   }
 
+  /** Flows of a former process go on from now on: none is younger than that, and the idle ones are remembered as if they had been opened here. */
+  resume(now: number): void {
+    for (const rows of this.restored.rows.values()) {
+      for (const row of rows) {
+        notAfter(this.table, row, seconds(now))
+        this.#opening.remember(row, now)
+      }
+    }
+    this.#loop(now)
+  }
+
   /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent, by `env.sendFrame` and `env.sendBatch`. Harmless when nothing did. */
   sessionUp(peer: number, now: number): void {
     this.sendWaiting(peer, Infinity, now)
@@ -117,6 +140,11 @@ export class FlowEngine {
     )
     this.#loop(now)
     return spent
+  }
+
+  /** The peer is there again after it was away, or has begun anew: flows with it go on at once, and those that it does not have any more end. */
+  reunite(peer: number, now: number): void {
+    this.#reunion.begin(peer, now)
   }
 
   /** The handshake was given up: flows that are being opened go to their next candidate. Established ones stay. */
@@ -149,12 +177,15 @@ export class FlowEngine {
   }
 
   /**
-   * Ends the flows for which `denied` says so (a policy or a revocation): CLOSE to the peer, reset to the own kernel. Returns their number.
+   * Ends the flows for which `denied` says so (a policy or a revocation): CLOSE to the peer, reset to the own kernel. Returns their number. `rows`: those of them that are asked
+   * about, else all.
    */
-  cut(denied: (flow: FlowSnapshot) => boolean, now: number): number {
+  cut(denied: (flow: FlowSnapshot) => boolean, now: number, rows?: readonly number[]): number {
     this.#core.now = now
     let n = 0
-    for (let row = 0; row < this.table.highWater; row++) {
+    const count = rows?.length ?? this.table.highWater
+    for (let i = 0; i < count; i++) {
+      const row = rows?.[i] ?? i
       const flow = this.flow(row)
       if (flow === undefined || !denied(flow)) continue
       this.#closing.end(row, CloseCode.denied)
@@ -176,6 +207,8 @@ export class FlowEngine {
     return Math.min(
       this.#opening.nextTimeout,
       this.#expiry.nextTimeout,
+      this.#reunion.nextTimeout,
+      this.#kernel.nextTimeout,
       this.#sender.waiting.next,
       this.#outbound.reassembler.nextTimeout(),
       this.#inbound.pieces.nextTimeout(),
@@ -186,6 +219,8 @@ export class FlowEngine {
     this.#core.now = now
     this.#opening.handleTimeout(now)
     this.#expiry.handleTimeout(now)
+    this.#reunion.handleTimeout(now)
+    this.#kernel.handleTimeout(now)
     this.#sender.waiting.expire(now)
     this.#outbound.reassembler.expire(now)
     this.#inbound.pieces.expire(now)
@@ -248,6 +283,12 @@ export class FlowEngine {
     loopback.length = 0
     this.#expiry.wake(now)
   }
+}
+
+/** Times that lie ahead are another clock's, or nonsense. */
+function notAfter(table: FlowTable, row: number, second: number): void {
+  for (const field of [Row.lastOut, Row.lastIn, Row.confirmed])
+    if (table.get(row, field) > second) table.set(row, field, second)
 }
 
 function stateName(state: number): FlowSnapshot['state'] | undefined {

@@ -28,6 +28,7 @@ import {
   ICMP_ERROR_HEADER,
   ICMP_QUOTE_MAX,
   NOT_HERE_HEADER,
+  NotHereCode,
   NotHereFrame,
   OPEN_HEADER,
   OpenFrame,
@@ -38,7 +39,6 @@ import {
   writeOpen,
   type CloseCode,
   type IcmpErrorFrame,
-  type NotHereCode,
 } from '../wire/open.js'
 import { Vnet } from '../wire/packet.js'
 import { frameRoom } from '../path/path-mtus.js'
@@ -190,12 +190,14 @@ export class FrameSender {
     this.#notHere(peer, slot, generation, frame)
   }
 
-  /** Answer to another frame: the flow ID it was addressed to is not ours. */
-  notHere(peer: number, slot: number, generation: number, code: NotHereCode): void {
+  /** Answer to what was addressed to a flow ID that is not ours, unless there were too many of late. */
+  unknown(peer: number, slot: number, generation: number, now: number): void {
+    const { answers, env } = this.#core
+    if (generation === 0 || !answers.take(now)) return
     const frame = new NotHereFrame()
     frame.slot = slot
     frame.generation = generation
-    frame.code = code
+    frame.code = env.loading(now) ? NotHereCode.loading : NotHereCode.gone
     this.#notHere(peer, 0, 0, frame)
   }
 

@@ -32,6 +32,7 @@ import type { FrameSender } from './frame-sender.js'
 import { errorToFrame, IcmpErrorPacket, parseIcmpError } from './icmp-error.js'
 import type { Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
+import { renewChecksum } from './row-checksum.js'
 import { takeSegment } from './segment.js'
 import { isRepeated, trackOut } from './tcp-track.js'
 import { TooBigAdvice } from './too-big-advice.js'
@@ -284,6 +285,7 @@ export class Outbound {
       if (row >= 0 && table.has(row, FlowFlag.acceptor)) {
         // It may have connected its socket from there: what follows is for that address.
         table.setLocal(row, view, sourceOffset)
+        renewChecksum(table, row)
         if (this.#isOrdinary(row)) this.#forward(data, view, row)
         else this.#special(data, view, row)
         return

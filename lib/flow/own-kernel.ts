@@ -9,14 +9,32 @@ import { resetFor, resetPacket } from '../wire/reset.js'
 import type { FlowCore } from './flow-core.js'
 import { FlowFlag, ROW_WORDS, Row } from './flow-table.js'
 import { answerIcmpError, carriedIcmpError } from './icmp-error.js'
+import { Refusals } from './refusals.js'
 import type { Segment } from './segment.js'
 
 const OWN_HOP_LIMIT = 64
 
 export class OwnKernel {
   readonly #head = new PacketHead()
+  readonly #unreachable = new IcmpErrorFrame()
+  /** What an error quotes of TCP's header besides the ports, of which RFC 792 demands no more. */
+  readonly #sequence = new Uint8Array(4)
+  readonly #refusals: Refusals
 
-  constructor(readonly core: FlowCore) {}
+  constructor(readonly core: FlowCore) {
+    this.#refusals = new Refusals({
+      write: (packet) => core.env.writePacket(packet),
+      overflow: () => core.counters.refusalsOnce++,
+    })
+  }
+
+  get nextTimeout(): number {
+    return this.#refusals.nextTimeout
+  }
+
+  handleTimeout(now: number): void {
+    this.#refusals.handleTimeout(now)
+  }
 
   /** Fills `head` for a packet of the flow towards the own kernel. Class and hop limit are the caller's. */
   headTowards(row: number, head: PacketHead): void {
@@ -69,13 +87,22 @@ export class OwnKernel {
 
   /** Hands on an ICMP error that came from the other end: about a packet of the own kernel's, told by who it was sent to. */
   carried(row: number, frame: IcmpErrorFrame): void {
-    const head = this.#quotedHead(row)
-    const error = carriedIcmpError(frame, head, head.destination, head.destinationOffset)
+    const error = this.#carriedError(row, frame)
     if (error !== undefined) this.core.env.writePacket(error)
   }
 
+  /** Tells the own kernel, of a TCP flow, that what it has sent from this number on did not get there. */
+  unreachable(row: number, sequence: number): void {
+    const frame = this.#unreachable
+    frame.kind = IcmpKind.hostUnreachable
+    frame.quote = this.#sequence
+    frame.quoteLength = this.#sequence.length
+    new DataView(this.#sequence.buffer).setInt32(0, sequence)
+    this.carried(row, frame)
+  }
+
   /** Shows the program why its flow could not be opened. */
-  refuse(row: number, reason: DropReason, segment: Segment): void {
+  refuse(row: number, reason: DropReason, segment: Segment, now: number): void {
     if (reason === 'refused' && segment.protocol === Protocol.tcp) {
       this.reset(row)
       return
@@ -84,7 +111,8 @@ export class OwnKernel {
     frame.kind = refusalKind(reason)
     frame.quote = segment.bytes
     frame.quoteLength = segment.bytes.length
-    this.carried(row, frame)
+    const error = this.#carriedError(row, frame)
+    if (error !== undefined) this.#tell(error, segment.protocol, now)
   }
 
   /** As {@link refuse} for a packet that got no flow. */
@@ -93,7 +121,19 @@ export class OwnKernel {
       if (this.core.answers.take(now)) this.resetSender(data, view, packet)
       return
     }
-    this.answer(data, packet, refusalKind(reason), 0, now)
+    if (!this.core.answers.take(now)) return
+    const error = answerIcmpError(data, packet, refusalKind(reason), 0, data, packet.destinationOffset)
+    if (error !== undefined) this.#tell(error, packet.protocol, now)
+  }
+
+  #tell(error: Uint8Array, protocol: number, now: number): void {
+    if (protocol === Protocol.tcp) this.#refusals.tell(error, now)
+    else this.core.env.writePacket(error)
+  }
+
+  #carriedError(row: number, frame: IcmpErrorFrame): Uint8Array | undefined {
+    const head = this.#quotedHead(row)
+    return carriedIcmpError(frame, head, head.destination, head.destinationOffset)
   }
 
   #quotedHead(row: number): PacketHead {

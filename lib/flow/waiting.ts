@@ -85,6 +85,7 @@ export class Waiting {
     this.#due = Infinity
     const { waitingTimeout } = this.options
     for (const [peer, ring] of this.#rings) {
+      // The same sum as for when it is due: another one may be rounded to another moment.
       while (ring.since + waitingTimeout <= now) this.#dropOldest(ring, 'queue-expired')
       this.emptied(peer)
       this.#due = Math.min(this.#due, ring.since + this.options.waitingTimeout)

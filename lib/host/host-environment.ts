@@ -130,6 +130,10 @@ export class HostEnvironment implements FlowEnvironment {
     if (outcome === 'answered') this.#count(candidate.service, host, 1)
   }
 
+  flowRestored(peer: number, service: ServiceId | undefined): void {
+    if (service !== undefined) this.#count(service, this.peers.hostId(peer), 1)
+  }
+
   flowEnded(peer: number, service: ServiceId | undefined): void {
     if (service !== undefined && peer >= 0) this.#count(service, this.peers.hostId(peer), -1)
   }

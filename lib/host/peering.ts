@@ -7,7 +7,7 @@
 // What this means for flows and services goes to PeeringSink.
 
 import type { Membership } from '../crypto/membership.js'
-import { decodeLocator, formatLocator, locatorRecord, type Locator } from '../path/locator.js'
+import { decodeLocator, locatorRecord, type Locator } from '../path/locator.js'
 import { LanePaths } from '../path/lane-paths.js'
 import { PathMtus } from '../path/path-mtus.js'
 import type { PeerTable } from '../path/peers.js'
@@ -42,6 +42,7 @@ import type { HostClock } from './host-clock.js'
 import type { HostOptions } from './host-options.js'
 import { IdleSessions } from './idle-sessions.js'
 import { issuingDefaults } from './issuing-options.js'
+import { MoveNotes, moveText } from './move-notes.js'
 import { Neighbours } from './neighbours.js'
 import { CONTROL_CLASS, ownFrame, prefersItsWay, probeFrame } from './own-frames.js'
 import { Pauses } from './pauses.js'
@@ -62,6 +63,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   readonly sessions: SessionTable
   readonly prober: PathProber
   readonly rebinding: Rebinding
+  readonly moveNotes: MoveNotes
   readonly lanePaths: LanePaths
   readonly pathMtus: PathMtus
   readonly control: ControlChannel
@@ -114,12 +116,13 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       ...{ self: this.id, peers, prober: this.prober },
       nextSequence: () => host.sequence.next(),
       send: (peer, slot, body) => {
-        dataPath.frameTo(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
+        dataPath.wayFrame(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
         this.sessions.answerSent(peer)
       },
       datagramBytes: (body) => INNER_HEADER + body.length + SEALED_MORE,
       drop: (reason) => sink.drop(reason),
     })
+    this.moveNotes = new MoveNotes(peers)
     this.lanePaths = new LanePaths({
       peers,
       randomBytes,
@@ -133,7 +136,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         linkMtu: (record) => host.pathMtu?.(record) ?? 0,
         // Not for the session to wait for: that such a probe is not answered says nothing of the peer.
         sendProbe: (peer, slot, token, room) =>
-          void dataPath.frameTo(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
+          void dataPath.wayFrame(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
       },
       options.pathMtu,
     )
@@ -187,6 +190,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     )
     this.#idle = new IdleSessions(
       {
+        capacity: peers.capacity,
         wanted: (peer) => neighbours.wants(peers.hostId(peer)),
         inUse: () => sink.peersInUse(),
         send: (peer, body, now) => control.send(peer, Channel.sessions, body, now),
@@ -397,7 +401,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const token = this.#c.host.primitives.randomBytes(PROBE_TOKEN)
     const ping = this.#pings.add(peer, token, now, answered)
     if (ping === undefined) return undefined
-    this.#dataPath.frameTo(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
+    this.#dataPath.wayFrame(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
     this.#dataPath.flush(now)
     return ping
   }
@@ -405,6 +409,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   /** A frame of a flow. False: there is no session, which is counted. */
   sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
     return this.#accounted(peer, this.#dataPath.flowFrameTo(peer, plaintext, trafficClass))
+  }
+
+  /** The host's records say something else about where it is. */
+  located(host: HostId): void {
+    this.offerPaths(this.peers.indexOf(host))
+    this.neighbours.located(host, this.#clock.now)
   }
 
   /** Packets of flows that waited. */
@@ -428,6 +438,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       const record = locatorRecord(locator)
       return record === undefined ? [] : { record, deprecated: locator.deprecated === true }
     })
+    this.moveNotes.setOwn(locators)
     return this.rebinding.setOwn(own, now)
   }
 
@@ -464,7 +475,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.#c.members.learn(session.membership.bytes, host)
     if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
     const known = this.prober.liveness(peer) === undefined
-    if (known || !session.rekey || this.peers.addressSlot[peer]! < 0)
+    if (known || !session.rekey || session.afresh || this.peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
@@ -479,7 +490,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     }
     this.control.sessionUp(peer, now)
     this.pauses.sessionUp(peer, now)
-    this.#c.sink.sessionUp(peer, session.rekey, now)
+    this.#c.sink.sessionUp(peer, session.rekey, session.afresh, now)
   }
 
   confirmed(peer: number, now: number): void {
@@ -496,6 +507,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.prober.forget(peer)
     this.rebinding.forget(peer)
     this.pauses.forget(peer)
+    this.moveNotes.forget(peer)
     this.#dataPath.replay.forget(peer)
     this.#c.sink.sessionLost(peer)
     this.neighbours.lost(peer, now)
@@ -506,7 +518,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   failed(peer: number, reason: FailReason, now: number): void {
     this.neighbours.failed(peer, now)
-    this.#c.sink.sessionFailed(peer, now)
+    // Whether a host is revoked that was not known as a member before only its handshake shows.
+    if (reason === 'revoked') this.#c.sink.peerLost(peer, now)
+    else this.#c.sink.sessionFailed(peer, now)
     this.#c.host.events.peer(this.peers.hostId(peer), 'failed', reason)
   }
 
@@ -518,7 +532,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0): void {
     const inUse = addressSlot === this.peers.pathSlot[peer]
-    this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
+    this.#dataPath.wayFrame(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
     this.sessions.dataSent(peer, this.#clock.now)
   }
 
@@ -528,25 +542,25 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.detector.looked(host, state, now)
   }
 
-  committed({ peer, from, to, reason, lossy, reachedAt }: PathCommit, now: number): void {
+  committed(commit: PathCommit, now: number): void {
+    const { peer, from, to, reason, lossy, reachedAt } = commit
     const { events } = this.#c.host
+    const host = this.peers.hostId(peer)
     this.#dataPath.replay.moved(peer, now, lossy, reachedAt)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
-    const locator = decodeLocator(this.peers.addresses.record(to))
-    if (locator === undefined || from === to || reason === 'links-changed') return
-    this.neighbours.hint(this.peers.hostId(peer), locator, now)
-    const old = from < 0 ? undefined : decodeLocator(this.peers.addresses.record(from))
-    const where = `${old === undefined ? '' : `${formatLocator(old)} → `}${formatLocator(locator)}`
-    events.peer(this.peers.hostId(peer), 'moved', `${where}, ${reason}`)
+    const move = this.moveNotes.committed(commit)
+    if (move === undefined || reason === 'links-changed') return
+    events.peer(host, 'moved', moveText(move), move)
+    const locator = from === to ? undefined : decodeLocator(this.peers.addresses.record(to))
+    if (locator === undefined) return
+    this.neighbours.hint(host, locator, now)
     events.remember()
   }
 
-  settled({ peer, to, reason }: PathCommit, stallMs: number): void {
-    const locator = decodeLocator(this.peers.addresses.record(to))
-    const where = locator === undefined ? '' : formatLocator(locator)
-    const detail = `${where}, ${reason}, nothing came for ${stallMs.toFixed(1)} ms`
-    this.#c.host.events.peer(this.peers.hostId(peer), 'settled', detail)
+  settled(commit: PathCommit, stallMs: number): void {
+    const move = this.moveNotes.settled(commit, stallMs)
+    if (move !== undefined) this.#c.host.events.peer(this.peers.hostId(commit.peer), 'settled', moveText(move), move)
   }
 
   spend(peer: number, addressSlot: number, bytes: number, now: number): number {
@@ -562,7 +576,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   }
 
   released(peer: number, now: number): void {
-    this.#dataPath.replay.held(peer, Infinity)
+    this.#dataPath.replay.stayed(peer)
     this.#c.sink.released(peer, now)
   }
 
@@ -637,7 +651,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const frame = ownFrame(Kind.probeEcho, token)
     if (lane === 0) {
       const to = this.prober.slotOf(peer, records, record, now, frame.length + SEALED_MORE)
-      this.#dataPath.frameTo(peer, to, frame, CONTROL_CLASS)
+      this.#dataPath.wayFrame(peer, to, frame, CONTROL_CLASS)
       return
     }
     const { addresses } = this.peers

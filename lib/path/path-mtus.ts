@@ -27,6 +27,8 @@ interface Path {
   readonly slot: number
   wholeSlot: number
   readonly mtu: PathMtu
+  /** What was published of it last; 0: nothing yet. */
+  published: number
 }
 
 interface Watch {
@@ -42,6 +44,8 @@ export class PathMtus {
   /** When a peer in use is to be looked at again, by peer. */
   readonly #lookAt: Float64Array
   readonly #options: Partial<PathMtuOptions>
+  /** How often a path turned out to carry more, or less, than was taken for true. */
+  readonly changes = { raised: 0, lowered: 0 }
 
   constructor(
     private readonly components: PathMtusComponents,
@@ -83,6 +87,7 @@ export class PathMtus {
           now,
           this.#options,
         ),
+        published: 0,
       }
       watch.paths.push(path)
     }
@@ -168,8 +173,16 @@ export class PathMtus {
     const { pathMtu } = this.components.peers
     const path = watch.paths.at(-1)
     pathMtu[peer] = path?.mtu.mtu ?? 0
+    if (path !== undefined) this.#count(path)
     if (path !== undefined && path.mtu.nextTimeout() < Infinity) this.#busy.add(peer)
     else this.#busy.delete(peer)
+  }
+
+  #count(path: Path): void {
+    const { mtu } = path.mtu
+    if (path.published > 0 && mtu > path.published) this.changes.raised++
+    else if (mtu < path.published) this.changes.lowered++
+    path.published = mtu
   }
 
   #send(peer: number, path: Path, size: number, token: Uint8Array): void {

@@ -51,6 +51,8 @@ export class Path {
   reachedAt = -Infinity
   /** Bytes that may go there until then. */
   credit = 0
+  /** Since when frames go there, the last time that they began to; -Infinity: they never have. */
+  usedSince = -Infinity
   /** Until when nothing goes there for want of credit; 0: there was no want yet. */
   restsUntil = 0
   /** The peer has said that it is there. */

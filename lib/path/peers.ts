@@ -46,7 +46,9 @@ export class PeerTable {
   readonly laneUsed: Uint8Array
   /** Hold bits by peer. */
   readonly #held: Uint8Array
-  readonly #ids: HostId[] = []
+  readonly #ids: (HostId | undefined)[] = []
+  /** Indexes below `size` that nobody has. */
+  readonly #gaps: number[] = []
   readonly #index = new Map<HostId, number>()
 
   constructor(
@@ -114,19 +116,38 @@ export class PeerTable {
     return at
   }
 
+  /** Indexes from 0 that may be somebody's. */
   get size(): number {
     return this.#ids.length
+  }
+
+  /** Whether the index is somebody's. */
+  has(index: number): boolean {
+    return this.#ids[index] !== undefined
   }
 
   /** Index of the host, given one on first sight and for good; -1 when the table is full. */
   add(host: HostId): number {
     const known = this.#index.get(host)
     if (known !== undefined) return known
-    const index = this.#ids.length
+    const index = this.#gaps.pop() ?? this.#ids.length
     if (index >= this.capacity) return -1
-    this.#ids.push(host)
+    this.#ids[index] = host
     this.#index.set(host, index)
     return index
+  }
+
+  /** Gives the host the index that it had in a former process; in ascending order, before there are others. False: that cannot be. */
+  restore(index: number, host: HostId): boolean {
+    if (this.#ids[index] === host) return true
+    if (index < this.#ids.length || index >= this.capacity || this.#index.has(host)) return false
+    for (let gap = this.#ids.length; gap < index; gap++) {
+      this.#ids.push(undefined)
+      this.#gaps.push(gap)
+    }
+    this.#ids.push(host)
+    this.#index.set(host, index)
+    return true
   }
 
   /** Index of a known host, or -1. */

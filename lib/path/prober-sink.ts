@@ -42,6 +42,8 @@ export interface PathView {
   readonly slot: number
   readonly state: PathState
   readonly inUse: boolean
+  /** Since when frames go there, the last time that they began to; -Infinity: they never have. */
+  readonly usedSince: number
   /** Own address to which what comes from there comes, 16 bytes; undefined: nothing has come yet. */
   readonly localSeen: Uint8Array | undefined
   /** ms; 0: not measured. */

@@ -45,6 +45,8 @@ export class PathProber {
   readonly own = new OwnAddresses()
   /** How often frames of a peer have gone another way since then, by why. */
   readonly commits = new Map<PathReason, number>()
+  /** Probes of paths, and those that have come back. */
+  readonly probes = { sent: 0, echoed: 0 }
   readonly #watches = new Map<number, Watch>()
   readonly #options: ProberOptions
   readonly #cadence: Cadence
@@ -97,11 +99,11 @@ export class PathProber {
 
   /** A flow or bind concerns the peer: watch it closely for a while. */
   active(peer: number, now: number): void {
+    const wasActive = this.#cadence.isActive(peer, now)
+    this.#cadence.activeUntil[peer] = now + this.#options.activeForMs
+    if (wasActive) return
     const watch = this.#watches.get(peer)
-    if (watch === undefined) return
-    const wasIdle = watch.activeUntil <= now
-    watch.activeUntil = now + this.#options.activeForMs
-    if (wasIdle) this.#schedule(watch, now + this.#cadence.quiet(peer))
+    if (watch !== undefined) this.#schedule(watch, now + this.#cadence.quiet(peer))
   }
 
   /**
@@ -144,6 +146,14 @@ export class PathProber {
     if (left) this.#holding.spend(peer, path, now)
   }
 
+  /** The peer's frames keep coming, and somebody else notices when they stop; or no more. */
+  attend(peer: number, on: boolean, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined || watch.attended === on) return
+    watch.attended = on
+    this.#arm(peer, watch, now)
+  }
+
   /** An authenticated frame came by a lane that says nothing of the peer's paths. `traffic` as for {@link heard}. */
   heardAside(peer: number, now: number, traffic = true): void {
     const watch = this.#watches.get(peer)
@@ -154,7 +164,7 @@ export class PathProber {
     watch.heardAt = now
     if (traffic) {
       watch.trafficAt = now
-      if (watch.activeUntil > now && watch.nextAt > now + this.#cadence.quiet(peer))
+      if (this.#cadence.isActive(peer, now) && !watch.attended && watch.nextAt > now + this.#cadence.quiet(peer))
         this.#schedule(watch, now + this.#cadence.quiet(peer))
     }
     if (watch.unansweredSince > 0) {
@@ -174,6 +184,7 @@ export class PathProber {
     const path = watch.set.find(records, offset)
     const sentAt = path?.echoed(token, now)
     if (path === undefined || sentAt === undefined) return
+    this.probes.echoed++
     path.localSeen = records.slice(offset + ADDRESS_LOCAL, offset + ADDRESS_RECORD)
     if (path.usable) path.set('proven', 'proven', now)
     const { current } = watch.set
@@ -278,7 +289,7 @@ export class PathProber {
     this.#choose(peer, watch, now)
     const { current } = watch.set
     const urgent = current === undefined || !current.lasting || watch.state !== 'alive'
-    if (watch.activeUntil <= now && !urgent) return
+    if (!this.#cadence.isActive(peer, now) && !urgent) return
     for (const path of watch.set.paths)
       if (path.usable && path.state !== 'proven' && now - path.sentAt >= CHALLENGE_MS) this.#probe(peer, path, now)
     this.#schedule(watch, now)
@@ -356,14 +367,15 @@ export class PathProber {
   suspect(peer: number, now: number): void {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
-    watch.activeUntil = Math.max(watch.activeUntil, now + 2 * this.#options.deadAfterMs)
+    const { activeUntil } = this.#cadence
+    activeUntil[peer] = Math.max(activeUntil[peer]!, now + 2 * this.#options.deadAfterMs)
     this.#schedule(watch, now)
   }
 
   /** The host's links have changed: all paths of the peers that matter now are probed at once. */
   linksChanged(now: number): void {
-    for (const watch of this.#watches.values()) {
-      if (watch.activeUntil <= now) continue
+    for (const [peer, watch] of this.#watches) {
+      if (!this.#cadence.isActive(peer, now)) continue
       watch.probedAt = -Infinity
       for (const path of watch.set.paths) path.sentAt = -Infinity
       this.#schedule(watch, now)
@@ -383,9 +395,9 @@ export class PathProber {
   paths(peer: number): PathView[] {
     const watch = this.#watches.get(peer)
     return (watch?.set.paths ?? []).map((path) => {
-      const { slot, state, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
+      const { slot, state, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
       const inUse = path === watch?.set.current
-      return { slot, state, inUse, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
+      return { slot, state, inUse, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
     })
   }
 
@@ -434,12 +446,12 @@ export class PathProber {
     this.#holding.look(peer, watch, now)
     if (now >= this.#cadence.probeAt(peer, watch, now)) this.#probeAll(peer, watch, now)
     const { current, paths } = watch.set
-    if (current !== undefined && now >= this.#cadence.doubtAt(watch, now)) this.#probe(peer, current, now)
+    if (current !== undefined && now >= this.#cadence.doubtAt(peer, watch, now)) this.#probe(peer, current, now)
     for (const path of paths) {
       if (now >= this.#cadence.challengeAt(path)) {
         path.challenges++
         this.#probe(peer, path, now)
-      } else if (now >= this.#cadence.besideAt(watch, path, now)) this.#probe(peer, path, now)
+      } else if (now >= this.#cadence.besideAt(peer, watch, path, now)) this.#probe(peer, path, now)
     }
     watch.nextAt = this.#cadence.nextLook(peer, watch, now)
   }
@@ -473,6 +485,7 @@ export class PathProber {
     }
     const token = this.components.randomBytes(PROBE_TOKEN)
     path.probed(token, now)
+    this.probes.sent++
     if (path.pending.length > 0 && now - path.pending[0]!.sentAt > this.#options.deadAfterMs + 2 * path.patience)
       path.set(path.state === 'unproven' ? 'unproven' : 'dead', 'silent', now)
     this.components.sink.sendProbe(peer, path.slot, token, bytes)
@@ -513,12 +526,13 @@ export class PathProber {
     const heardAt = before?.heardAt ?? -Infinity
     const reachedAt = before !== undefined && isForSilence(path, before, reason, now) ? before.reachedAt : Infinity
     const commit = { peer, from, to: path.slot, reason, heardAt, lossy, reachedAt }
+    path.usedSince = now
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
     if (path.usable) this.#holding.end(peer, watch, now)
     if (!lossy) return
     // By this the peer may send back more than a little before it has proven where this host is.
-    if (reason === 'address-gone' && path.validated && watch.activeUntil > now)
+    if (reason === 'address-gone' && path.validated && this.#cadence.isActive(peer, now))
       this.#probe(peer, path, now, MOVED_PROBE_BYTES)
     watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }
     if (path.heardAt > heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
@@ -544,17 +558,18 @@ export class PathProber {
         state: 'alive',
         heardAt: now,
         trafficAt: -Infinity,
-        activeUntil: 0,
         nextAt: now,
         probedAt: -Infinity,
         idleFor: this.#options.idleIntervalMs,
         unansweredSince: 0,
         tries: 0,
         restsUntil: 0,
+        attended: false,
         courtedUntil: Infinity,
         shyUntil: -Infinity,
         moving: undefined,
       }
+      this.#cadence.activeUntil[peer] = 0
       this.#watches.set(peer, watch)
       this.#due = undefined
     }

@@ -37,6 +37,9 @@ interface Outgoing {
 export class Rebinding {
   /** Messages of peers that were heeded. */
   received = 0
+  /** Peers that were told of changed addresses, and those that did not acknowledge it. */
+  told = 0
+  unanswered = 0
   #own: readonly OwnLocator[] = []
   /** Own addresses that are gone, and when they went. */
   readonly #gone = new Map<string, { readonly record: Uint8Array; readonly at: number }>()
@@ -145,6 +148,7 @@ export class Rebinding {
       if (peers.sealSlot[peer]! < 0) continue
       const outgoing = { sequence, body, tries: 0, nextAt: now }
       this.#outgoing.set(peer, outgoing)
+      this.told++
       this.#tell(peer, outgoing, now)
     }
   }
@@ -152,6 +156,7 @@ export class Rebinding {
   #tell(peer: number, outgoing: Outgoing, now: number): void {
     const { peers, prober, send, datagramBytes } = this.components
     if (outgoing.tries >= TRIES) {
+      this.unanswered++
       this.#outgoing.delete(peer)
       return
     }

@@ -8,15 +8,10 @@
 // Nothing is kept that is not signed by its host, and no host is believed whose membership is not known and valid.
 
 import {
-  beatBytes,
-  BEATS_BYTES_MAX,
-  BEATS_MAX,
   decodeDirectoryMessage,
-  encodeDirectoryMessage,
   listBytes,
   LIST_DIGEST,
   LIVE_BYTES_MAX,
-  SUMMARY_ENTRIES,
   type Beat,
   type Bundle,
   type DirectoryMessage,
@@ -24,29 +19,21 @@ import {
   type SummaryEntry,
 } from '../wire/directory-message.js'
 import type { Locator } from '../path/locator.js'
-import { CONTROL_MESSAGE_MAX } from '../wire/constants.js'
 import type { HostId } from '../wire/ids.js'
 import type { SignedBlob } from '../wire/signed.js'
-import { bundlesOf, type BundleParts } from './bundles.js'
 import { DirectoryDigest } from './digest.js'
+import { DirectoryPeers, summaryOf, type SpreadOptions } from './directory-peers.js'
 import type { HostRecords, RecordChange } from './host-records.js'
 import { KnownHosts, type DirectoryCounters } from './known-hosts.js'
 import { OwnRecords, type OwnRecordsComponents } from './own-records.js'
 import type { SignedRecord } from './record.js'
 import { recordKey, type RecordPayload } from './registration.js'
 
-export interface DirectoryOptions {
+export interface DirectoryOptions extends SpreadOptions {
   /** ms that others keep our records after a heartbeat; heartbeats come three times as often. */
   readonly lease: number
   /** ms between comparisons with one peer, in turn. */
   readonly compareEvery: number
-  /** News of others go at once to so many peers. */
-  readonly fanOut: number
-  /** ms that summaries are gathered, and that a gap may close by itself before we ask. */
-  readonly gather: number
-  /** ms that heartbeats which bring nothing new are gathered, and to how many peers they then go. */
-  readonly beatGather: number
-  readonly beatFanOut: number
   /** ms between questions about the same host. */
   readonly askEvery: number
   /** ms after the first session from which we count as synchronised, whatever has come. */
@@ -84,11 +71,6 @@ export interface DirectorySink {
   namesRuled(): void
 }
 
-interface Peer {
-  /** Hosts to be mentioned in the next summary. */
-  readonly offers: Set<HostId>
-}
-
 const STRANGERS_MAX = 1_024
 
 export class Directory {
@@ -101,18 +83,14 @@ export class Directory {
   readonly #sink: DirectorySink
   readonly #own: OwnRecords
   readonly #hosts: KnownHosts
-  readonly #peers = new Map<HostId, Peer>()
+  readonly #peers: DirectoryPeers
   readonly #digest = new DirectoryDigest()
   /** When we last asked for the membership of hosts we know none of. */
   readonly #strangers = new Map<HostId, number>()
   #synced = false
   #quiet = false
-  /** Heartbeats that are to be passed on, by host, and who told us. */
-  readonly #fresh = new Map<HostId, HostId>()
-  #passOnAt = Number.POSITIVE_INFINITY
   #beatAt = Number.POSITIVE_INFINITY
   #compareAt = Number.POSITIVE_INFINITY
-  #offerAt = Number.POSITIVE_INFINITY
   #syncAt = Number.POSITIVE_INFINITY
   #expireAt = Number.POSITIVE_INFINITY
   #wantAt = Number.POSITIVE_INFINITY
@@ -121,8 +99,11 @@ export class Directory {
     this.#options = options
     this.#components = components
     this.#sink = sink
-    const { trust, hasher } = components
+    const { trust, hasher, random } = components
     this.#own = new OwnRecords(components, options.lease)
+    const send = (to: HostId, message: Uint8Array) => sink.send(to, message)
+    const { counters } = this
+    this.#peers = new DirectoryPeers(options, { random, counters, set: (host) => this.#set(host), send })
     this.#hosts = new KnownHosts(trust, hasher, this.#digest, this.counters, options.hostsMax)
   }
 
@@ -172,23 +153,23 @@ export class Directory {
   /** The revocation list has grown by another way than from others through here. Tells the peers, drops what the revoked have published. */
   revocationsChanged(): void {
     const items = this.#components.trust.revocations()
-    for (const peer of this.#peers.keys()) this.#sendItems(peer, 'revocations', items)
+    this.#peers.sendItemsToAll('revocations', items)
     this.#recheck()
   }
 
   /** A rule for a name was added by another way than from others through here. Tells the peers. */
   nameRuleAdded(item: Uint8Array): void {
-    for (const peer of this.#peers.keys()) this.#sendItems(peer, 'names', [item])
+    this.#peers.sendItemsToAll('names', [item])
   }
 
   /** There is a session with the host now. */
   peerUp(host: HostId, now: number): void {
-    this.#peers.set(host, { offers: new Set() })
+    this.#peers.add(host)
     this.#hello(host)
     if (this.#own.set.heartbeat === undefined) this.#beat(now)
     else if (!this.#quiet)
-      this.#sendBundles(host, this.#own.set, { live: true, records: [...this.#own.set.all()] }, now)
-    this.#send(host, { kind: 'digest', reply: false, groups: this.#digest.bytes() })
+      this.#peers.sendBundles(host, this.#own.set, { live: true, records: [...this.#own.set.all()] }, now)
+    this.#peers.send(host, { kind: 'digest', reply: false, groups: this.#digest.bytes() })
     this.#compareAt = Math.min(this.#compareAt, now + this.#compareInterval())
     if (!this.#synced) this.#syncAt = Math.min(this.#syncAt, now + this.#options.syncWithin)
   }
@@ -215,10 +196,10 @@ export class Directory {
       case 'hello':
         if (message.yours !== undefined && this.#overtakes(message.yours, now)) this.#pushOwn(now)
         if (!equal(message.revocations, this.#revocationDigest())) {
-          this.#sendItems(from, 'revocations', this.#components.trust.revocations())
+          this.#peers.sendItems(from, 'revocations', this.#components.trust.revocations())
         }
         if (message.names !== undefined && !equal(message.names, this.#nameRuleDigest())) {
-          this.#sendItems(from, 'names', this.#components.trust.nameRules())
+          this.#peers.sendItems(from, 'names', this.#components.trust.nameRules())
         }
         return
       case 'revocations':
@@ -245,7 +226,7 @@ export class Directory {
 
   /** When {@link handleTimeout} is to be called; Infinity: not before something else happens. */
   nextTimeout(): number {
-    const spreading = Math.min(this.#beatAt, this.#compareAt, this.#offerAt, this.#passOnAt)
+    const spreading = Math.min(this.#beatAt, this.#compareAt, this.#peers.nextTimeout())
     return Math.min(spreading, this.#syncAt, this.#expireAt, this.#wantAt)
   }
 
@@ -253,8 +234,7 @@ export class Directory {
     if (this.#beatAt <= now) this.#beat(now)
     if (this.#expireAt <= now) this.#expire(now)
     if (this.#wantAt <= now) this.#askForMissing(now)
-    if (this.#offerAt <= now) this.#sendOffers()
-    if (this.#passOnAt <= now) this.#passOn(now)
+    this.#peers.handleTimeout(now)
     if (this.#compareAt <= now) this.#compare(now)
     if (this.#syncAt <= now) this.markSynced()
   }
@@ -314,7 +294,7 @@ export class Directory {
       this.#own.beat(now)
       this.#ownChanged(now)
       const records = news.map(({ record }) => this.#own.set.peek(record.key) ?? record)
-      for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: true, records }, now)
+      this.#peers.sendToAll(this.#own.set, { live: true, records }, now)
     }
     for (const { change } of news) this.#sink.changed(change)
   }
@@ -323,7 +303,7 @@ export class Directory {
     if (this.#quiet) return
     this.#own.beat(now)
     this.#ownChanged(now)
-    for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: false, records: [] }, now)
+    this.#peers.sendToAll(this.#own.set, { live: false, records: [] }, now)
   }
 
   /** Others have a heartbeat of ours that is above our numbers, and all was signed anew. Asked again when we speak. */
@@ -334,7 +314,7 @@ export class Directory {
   #pushOwn(now: number): void {
     this.#ownChanged(now)
     const records = [...this.#own.set.all()]
-    for (const peer of this.#peers.keys()) this.#sendBundles(peer, this.#own.set, { live: true, records }, now)
+    this.#peers.sendToAll(this.#own.set, { live: true, records }, now)
   }
 
   #ownVersion = 0
@@ -348,7 +328,7 @@ export class Directory {
   #hello(to: HostId): void {
     const yours = this.#hosts.lastHeartbeat(to)?.blob
     const digests = { revocations: this.#revocationDigest(), names: this.#nameRuleDigest() }
-    this.#send(to, { kind: 'hello', ...digests, ...(yours === undefined ? {} : { yours }) })
+    this.#peers.send(to, { kind: 'hello', ...digests, ...(yours === undefined ? {} : { yours }) })
   }
 
   // ---- What others say ----
@@ -356,7 +336,7 @@ export class Directory {
   #receiveRevocations(from: HostId, items: readonly Uint8Array[]): void {
     const fresh = items.filter((item) => this.#components.trust.revoke(item))
     if (fresh.length === 0) return
-    for (const peer of this.#peers.keys()) if (peer !== from) this.#sendItems(peer, 'revocations', fresh)
+    this.#peers.sendItemsToAll('revocations', fresh, from)
     this.#recheck()
     this.#sink.revoked()
   }
@@ -364,20 +344,20 @@ export class Directory {
   #receiveNames(from: HostId, items: readonly Uint8Array[]): void {
     const fresh = items.filter((item) => this.#components.trust.addNameRule(item))
     if (fresh.length === 0) return
-    for (const peer of this.#peers.keys()) if (peer !== from) this.#sendItems(peer, 'names', fresh)
+    this.#peers.sendItemsToAll('names', fresh, from)
     this.#sink.namesRuled()
   }
 
   #receiveDigest(from: HostId, groups: Uint8Array, reply: boolean): void {
     const differing = this.#digest.differing(groups)
-    if (reply) this.#send(from, { kind: 'digest', reply: false, groups: this.#digest.bytes() })
+    if (reply) this.#peers.send(from, { kind: 'digest', reply: false, groups: this.#digest.bytes() })
     if (differing.size === 0) return this.#agreed()
     const entries: SummaryEntry[] = []
     for (const host of this.hosts()) {
       const set = this.#set(host)
       if (set?.heartbeat !== undefined && differing.has(DirectoryDigest.group(host))) entries.push(summaryOf(set))
     }
-    this.#sendSummary(from, entries)
+    this.#peers.sendSummary(from, entries)
   }
 
   #receiveSummary(from: HostId, entry: SummaryEntry, now: number): void {
@@ -405,7 +385,7 @@ export class Directory {
     const have = new Set(want.have)
     const records = [...set.all()].filter((record) => !have.has(record.sequence))
     const membership = want.membership ? this.#components.trust.membership(want.host) : undefined
-    this.#sendBundles(from, set, { live: true, records, membership }, now)
+    this.#peers.sendBundles(from, set, { live: true, records, membership }, now)
   }
 
   #receiveBundle(from: HostId, bundle: Bundle, now: number): void {
@@ -423,7 +403,8 @@ export class Directory {
     this.#strangers.delete(host)
     for (const change of result.changes) this.#sink.changed(change)
     this.#expireAt = Math.min(this.#expireAt, set.nextExpiry())
-    if (result.oldMembership) this.#send(from, { kind: 'want', host, membership: true, have: fitting(set.sequences()) })
+    if (result.oldMembership)
+      this.#peers.send(from, { kind: 'want', host, membership: true, have: fitting(set.sequences()) })
     if (set.complete) {
       set.wantAt = Number.POSITIVE_INFINITY
     } else {
@@ -432,11 +413,8 @@ export class Directory {
       this.#wantSoon(set, now + this.#options.gather)
     }
     const urgent = fresh && this.#sink.heartbeat?.(host, now) === true
-    if (stored.length > 0 || named || urgent) this.#forward(set, stored, from, now)
-    else if (fresh && !(from === host && this.#isMesh)) {
-      this.#fresh.set(host, from)
-      this.#passOnAt = Math.min(this.#passOnAt, now + this.#options.beatGather)
-    }
+    if (stored.length > 0 || named || urgent) this.#peers.forward(set, stored, from, now)
+    else if (fresh && !(from === host && this.#isMesh)) this.#peers.passOnLater(host, from, now)
   }
 
   /** Every host that is known here has a session with us: so it is, presumably, with all others, and what a host says itself need not be repeated. */
@@ -446,69 +424,14 @@ export class Directory {
 
   #receiveLate(from: HostId, entries: readonly LateEntry[], now: number): void {
     const newer = entries.filter(({ host, sequence }) => (this.#set(host)?.sequence ?? 0) > sequence)
-    this.#sendBeats(
+    this.#peers.sendBeats(
       from,
       newer.map(({ host }) => host),
       now,
     )
   }
 
-  // ---- Spreading ----
-
-  #forward(set: HostRecords, records: readonly SignedRecord[], from: HostId, now: number): void {
-    const others = this.#others(set.host, from)
-    for (const peer of others.splice(0, this.#options.fanOut))
-      this.#sendBundles(peer, set, { live: true, records }, now)
-    for (const peer of others) this.#offer(peer, set.host, now)
-  }
-
-  /** Peers that may not know yet what `from` said about `host`; the first fanOut of them are a random choice. */
-  #others(host: HostId, from: HostId): HostId[] {
-    const others = [...this.#peers.keys()].filter((peer) => peer !== host && peer !== from)
-    return this.#shuffle(others, this.#options.fanOut)
-  }
-
-  /** Puts a random choice of so many in front. */
-  #shuffle(hosts: HostId[], count: number): HostId[] {
-    for (let i = 0; i < hosts.length - 1 && i < count; i++) {
-      const j = i + Math.floor(this.#components.random() * (hosts.length - i))
-      ;[hosts[i], hosts[j]] = [hosts[j]!, hosts[i]!]
-    }
-    return hosts
-  }
-
-  /** The gathered heartbeats go to a few peers. */
-  #passOn(now: number): void {
-    this.#passOnAt = Number.POSITIVE_INFINITY
-    const { beatFanOut } = this.#options
-    for (const peer of this.#shuffle([...this.#peers.keys()], beatFanOut).slice(0, beatFanOut)) {
-      const news = [...this.#fresh].filter(([host, from]) => host !== peer && from !== peer)
-      this.#sendBeats(
-        peer,
-        news.map(([host]) => host),
-        now,
-      )
-    }
-    this.#fresh.clear()
-  }
-
-  #sendBeats(to: HostId, hosts: readonly HostId[], now: number): void {
-    let beats: Beat[] = []
-    let bytes = 0
-    for (const host of hosts) {
-      const set = this.#set(host)
-      if (set?.heartbeat === undefined) continue
-      const beat = { host, age: Math.max(0, Math.round(now - set.heardAt)), heartbeat: set.heartbeat.blob }
-      if (beats.length >= BEATS_MAX || bytes + beatBytes(beat) > BEATS_BYTES_MAX) {
-        this.#send(to, { kind: 'beats', beats })
-        beats = []
-        bytes = 0
-      }
-      beats.push(beat)
-      bytes += beatBytes(beat)
-    }
-    if (beats.length > 0) this.#send(to, { kind: 'beats', beats })
-  }
+  // ---- Repair ----
 
   /** Asks for heartbeats that have not come although they should have: one is missed, with some time for it to spread. */
   #askForLate(to: HostId, now: number): void {
@@ -516,25 +439,7 @@ export class Directory {
     for (const { host, heardAt, sequence, heartbeat } of this.#hosts.all()) {
       if (heartbeat !== undefined && now - heardAt >= heartbeat.lease / 2) late.push({ host, sequence })
     }
-    for (let i = 0; i < late.length; i += SUMMARY_ENTRIES)
-      this.#send(to, { kind: 'late', entries: late.slice(i, i + SUMMARY_ENTRIES) })
-  }
-
-  #offer(peer: HostId, host: HostId, now: number): void {
-    this.#peers.get(peer)?.offers.add(host)
-    this.#offerAt = Math.min(this.#offerAt, now + this.#options.gather)
-  }
-
-  #sendOffers(): void {
-    this.#offerAt = Number.POSITIVE_INFINITY
-    for (const [to, { offers }] of this.#peers) {
-      const sets = [...offers].map((host) => this.#hosts.get(host)).filter((set) => set?.heartbeat !== undefined)
-      offers.clear()
-      this.#sendSummary(
-        to,
-        sets.map((set) => summaryOf(set!)),
-      )
-    }
+    this.#peers.sendLate(to, late)
   }
 
   #compareInterval(): number {
@@ -543,10 +448,9 @@ export class Directory {
 
   #compare(now: number): void {
     this.#compareAt = now + this.#compareInterval()
-    const peers = [...this.#peers.keys()]
-    const peer = peers[Math.floor(this.#components.random() * peers.length)]
+    const peer = this.#peers.any()
     if (peer !== undefined) {
-      this.#send(peer, { kind: 'digest', reply: true, groups: this.#digest.bytes() })
+      this.#peers.send(peer, { kind: 'digest', reply: true, groups: this.#digest.bytes() })
       this.#askForLate(peer, now)
     }
     this.#recheck()
@@ -577,15 +481,14 @@ export class Directory {
   #sourceOf(set: HostRecords): HostId | undefined {
     if (this.#peers.has(set.host)) return set.host
     if (set.source !== undefined && this.#peers.has(set.source)) return set.source
-    const peers = [...this.#peers.keys()]
-    return peers[Math.floor(this.#components.random() * peers.length)]
+    return this.#peers.any()
   }
 
   #ask(from: HostId, host: HostId): void {
     this.counters.asked++
     const set = this.#hosts.get(host)
     const membership = this.#components.trust.membership(host) === undefined
-    this.#send(from, { kind: 'want', host, membership, have: fitting(set?.sequences() ?? []) })
+    this.#peers.send(from, { kind: 'want', host, membership, have: fitting(set?.sequences() ?? []) })
   }
 
   #askStranger(from: HostId, host: HostId, now: number): void {
@@ -593,36 +496,6 @@ export class Directory {
     if (this.#strangers.size >= STRANGERS_MAX) dropFirst(this.#strangers)
     this.#strangers.set(host, now)
     this.#ask(from, host)
-  }
-
-  #sendBundles(to: HostId, set: HostRecords, parts: BundleParts, now: number): void {
-    for (const bundle of bundlesOf(set, parts, now)) this.#send(to, bundle)
-  }
-
-  #sendSummary(to: HostId, entries: readonly SummaryEntry[]): void {
-    for (let i = 0; i < entries.length; i += SUMMARY_ENTRIES) {
-      this.#send(to, { kind: 'summary', entries: entries.slice(i, i + SUMMARY_ENTRIES) })
-    }
-  }
-
-  #sendItems(to: HostId, kind: 'revocations' | 'names', items: readonly Uint8Array[]): void {
-    let part: Uint8Array[] = []
-    let size = 0
-    for (const item of items) {
-      if (part.length > 0 && size + item.length > CONTROL_MESSAGE_MAX - 64) {
-        this.#send(to, { kind, items: part })
-        part = []
-        size = 0
-      }
-      part.push(item)
-      size += item.length + 3
-    }
-    if (part.length > 0) this.#send(to, { kind, items: part })
-  }
-
-  #send(to: HostId, message: DirectoryMessage): void {
-    this.counters.sent++
-    this.#sink.send(to, encodeDirectoryMessage(message))
   }
 
   // ---- Keeping ----
@@ -660,10 +533,6 @@ function fitting(numbers: readonly number[]): readonly number[] {
   let count = numbers.length
   while (listBytes(numbers.slice(0, count)) > LIVE_BYTES_MAX) count = Math.floor((count * 3) / 4)
   return count === numbers.length ? numbers : numbers.slice(0, count)
-}
-
-function summaryOf(set: HostRecords): SummaryEntry {
-  return { host: set.host, sequence: set.sequence, complete: set.complete }
 }
 
 function dropFirst<K, V>(map: Map<K, V>): void {

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'tap'
-import { hostsShape, statusShape } from '../../daemon/control/shapes.js'
+import { doctorShape, hostsShape, statusShape } from '../../daemon/control/shapes.js'
 import { soak, SOAK_HOSTS } from '../bench/soak-run.js'
 import { cliMain, Fixture } from './fixture.js'
 
@@ -123,5 +123,18 @@ test('hosts with several lanes', async (t) => {
       return (await hosts.working('h1', 'h2')) === 1
     })
     t.strictSame(await hosts.download('h1', 6), hashes)
+    for (const [host, other] of [
+      ['h1', 'h2'],
+      ['h2', 'h1'],
+    ] as const)
+      await net.until(`doctor says so on ${host}`, async () => {
+        const { out } = await net.caracal(host, 'doctor', '--json')
+        const lanes = doctorShape.parse(JSON.parse(out)).checks.find(({ name }) => name === 'lanes')
+        return (
+          lanes?.result === 'warn' &&
+          lanes.detail.includes(`${other} is reached by 1 of ${LANES}`) &&
+          /7475/.test(lanes.remedy)
+        )
+      })
   })
 })

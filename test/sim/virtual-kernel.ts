@@ -78,6 +78,8 @@ export class TcpSocket {
   #next = 0
   #expected = 0
   #tries = 0
+  /** When a time-out has come up last. */
+  #sentAt = 0
   #duplicates = 0
   readonly #early = new Map<number, Uint8Array>()
   #finAt = -1
@@ -140,9 +142,15 @@ export class TcpSocket {
     if (packet.payload.length > 0 || (flags & FIN) !== 0) this.#data(packet)
   }
 
-  /** An ICMP error about a packet of ours. */
-  unreachable(): void {
-    if (this.state === 'syn-sent') this.#fail('unreachable')
+  /** An ICMP error about a packet of ours, which began with this number. */
+  unreachable(sequence: number): void {
+    if (this.state === 'syn-sent' || this.state === 'syn-received') return this.#fail('unreachable')
+    if (this.state !== 'established') return
+    // As Linux does it (RFC 6069): one doubling is taken back.
+    const { now } = this.kernel
+    if (sequence !== this.#at(this.#acked) || this.#tries === 0 || this.deadline === Infinity) return
+    this.#tries--
+    this.deadline = Math.max(now, this.#sentAt + Math.min(this.#patience * 2 ** this.#tries, RTO_MAX))
   }
 
   timeout(): void {
@@ -153,6 +161,7 @@ export class TcpSocket {
     else if (this.state === 'syn-received') this.#transmit(SYN | ACK, -1, undefined)
     else {
       this.timeouts++
+      this.#sentAt = now
       this.#next = this.#acked
       this.#timedTo = -1
       this.#push()
@@ -520,7 +529,8 @@ export class VirtualKernel {
       localPort: (quote[header]! << 8) | quote[header + 1]!,
       remotePort: (quote[header + 2]! << 8) | quote[header + 3]!,
     }
-    if (protocol === Protocol.tcp) this.sockets.get(keyOf(ends))?.unreachable()
+    if (protocol === Protocol.tcp)
+      this.sockets.get(keyOf(ends))?.unreachable(new DataView(quote.buffer, quote.byteOffset).getUint32(header + 4))
     else {
       const socket = this.#udp.get(keyOf(ends))
       if (socket !== undefined) socket.unreachable++

@@ -3,11 +3,11 @@
 import { HostKey } from '../../lib/crypto/host-key.js'
 import type { TrustStore } from '../../lib/crypto/trust.js'
 import type { LocalEndpoint } from '../../lib/flow/environment.js'
-import { FlowTable } from '../../lib/flow/flow-table.js'
+import { FlowMemory } from '../../lib/flow/flow-memory.js'
 import { isPinned } from '../../lib/path/candidates.js'
 import type { Locator } from '../../lib/path/locator.js'
 import { Host } from '../../lib/host/host.js'
-import type { SavedMappings } from '../../lib/service/addresses.js'
+import type { Addresses, SavedMappings } from '../../lib/service/addresses.js'
 import { parseServiceName } from '../../lib/service/service-id.js'
 import type { RuleAction } from '../../lib/service/service-table.js'
 import {
@@ -29,6 +29,9 @@ import { VirtualKernel, type Family, type TcpSocket, type UdpSocket } from './vi
 const DATAGRAM_BUFFER = 65_536
 const DATAGRAMS = 8
 const FLOW_CAPACITY = 512
+/** Packets that a TUN device keeps while nobody reads them. */
+const TUN_QUEUE = 500
+const PEER_CAPACITY = 256
 /** Calls at one instant after which a timer counts as one that stays due. */
 const STUCK = 100
 /** ms after which a daemon says what it has, restored or not. */
@@ -51,6 +54,13 @@ export interface Exposed {
   readonly weight: number
 }
 
+/** Ends what a daemon does, as kill -9 would. */
+class Killed extends Error {
+  constructor(readonly afterMs: number) {
+    super('killed')
+  }
+}
+
 export class WorldHost implements Site {
   readonly key: HostKey
   readonly name: string
@@ -60,12 +70,16 @@ export class WorldHost implements Site {
   readonly hints: WorldHost[] = []
   /** What the daemon's events said, such as `up h1`. */
   readonly log: string[] = []
+  /** What the daemon's flow table lies in, and whether the next daemon finds there what the last one left. */
+  flowMemory: ArrayBuffer
+  #kept = false
   /** ms that its daemon needs, after a start, until its services are restored. */
   restoring = 0
   /** The first is the one from which the kernel sends when nothing speaks for another. */
   #places: readonly Place[]
   #restored = true
   #host: Host | undefined
+  #addresses: Addresses | undefined
   #powered = true
   #life = 0
   #stamp = 0n
@@ -82,6 +96,7 @@ export class WorldHost implements Site {
   #fromKernel: Uint8Array[] = []
   #inbox: { readonly from: string; readonly to: string; readonly bytes: Uint8Array }[] = []
   #entered = false
+  #killed: { calls: number; readonly afterMs: number } | undefined
 
   constructor(
     readonly world: HostWorld,
@@ -92,14 +107,19 @@ export class WorldHost implements Site {
     this.key = world.keyOf(number)
     this.trust = world.trust(this.key.id, this.name, tags)
     this.#places = [placeAt(world.freshAddress())]
+    this.flowMemory = newFlowMemory(this.#peerCapacity)
     this.kernel = new VirtualKernel({
       now: () => world.now,
       random: world.random,
       emit: (packet) => this.#emit(packet),
-      isLocal: (address, family) => this.host.addresses.isLocal(address, 0, family),
+      // Also while no daemon runs: addresses are the kernel's.
+      isLocal: (address, family) => this.#addresses?.isLocal(address, 0, family) ?? false,
     })
   }
 
+  get #peerCapacity(): number {
+    return this.world.options.host?.peerCapacity ?? PEER_CAPACITY
+  }
   get id(): HostId {
     return this.key.id
   }
@@ -153,7 +173,7 @@ export class WorldHost implements Site {
           remember: () => undefined,
         },
         endpoints: { find: (service, protocol, port) => this.#endpoint(service, protocol, port) },
-        flowMemory: new ArrayBuffer(FlowTable.bytesFor(FLOW_CAPACITY)),
+        flowMemory: this.flowMemory,
         wallNow: () => world.wallNow,
         random: world.random,
         nextStamp: () => ++this.#stamp,
@@ -167,13 +187,15 @@ export class WorldHost implements Site {
       },
       {
         flowCapacity: FLOW_CAPACITY,
-        peerCapacity: 256,
+        peerCapacity: this.#peerCapacity,
+        restore: this.#kept,
         mappings: this.#mappings,
         claims: this.#claims,
         ...(this.restoring > 0 ? { loadingUntil: world.now + LOADING_MAX } : {}),
         ...world.options.host,
       },
     )
+    this.#addresses = this.#host.addresses
     this.#listen(this.#host)
     for (const { seen } of this.#places) world.occupy(seen, this)
     this.#restored = this.restoring === 0
@@ -214,8 +236,11 @@ export class WorldHost implements Site {
     directory.markSynced()
   }
 
-  /** The daemon is killed; the kernel and its programs stay. */
-  kill(): void {
+  /** The daemon is killed; the kernel and its programs stay. `keeps`: so do the memory of its flow table, and the packets of the TUN device, as far as it has room for them. */
+  kill(keeps = false): void {
+    if (!keeps) this.flowMemory = newFlowMemory(this.#peerCapacity)
+    this.#kept = keeps
+    if (!keeps) this.#fromKernel = []
     this.#mappings = this.host.addresses.exportMappings()
     this.#remembered = this.host.neighbours.remembered()
     this.#host = undefined
@@ -223,10 +248,15 @@ export class WorldHost implements Site {
     for (const { seen } of this.#places) this.world.occupy(seen, undefined)
   }
 
-  /** Killed, and started again after so many ms. */
-  restart(afterMs = 0): void {
-    this.kill()
+  /** Killed, and started again after so many ms. `keeps`: as for {@link kill}. */
+  restart(afterMs = 0, keeps = false): void {
+    this.kill(keeps)
     this.world.events.at(this.world.now + afterMs, () => this.start())
+  }
+
+  /** As {@link restart} with what it keeps, but in the middle of its work: instead of writing to a device for the `calls`th time from now on. */
+  restartWithin(calls: number, afterMs: number): void {
+    this.#killed = { calls, afterMs }
   }
 
   /** The machine is off: nothing of it does anything any more. */
@@ -284,14 +314,29 @@ export class WorldHost implements Site {
   /** Does something with the engine, and what follows from it between engine and kernel. */
   enter(work: (host: Host) => void): void {
     if (this.#host === undefined) return
+    this.#inside(work)
+    this.#settle()
+  }
+
+  #inside(work: (host: Host) => void): void {
     if (this.#entered) throw new Error('the engine was entered from inside')
     this.#entered = true
     try {
-      work(this.#host)
+      work(this.host)
+    } catch (error) {
+      if (!(error instanceof Killed)) throw error
+      this.restart(error.afterMs, true)
     } finally {
       this.#entered = false
     }
-    this.#settle()
+  }
+
+  /** A device is written to. */
+  #writes(): void {
+    if (this.#killed === undefined || --this.#killed.calls > 0) return
+    const { afterMs } = this.#killed
+    this.#killed = undefined
+    throw new Killed(afterMs)
   }
 
   // ---- Programs ----
@@ -430,6 +475,7 @@ export class WorldHost implements Site {
   }
 
   #written(batch: PacketBatch): void {
+    this.#writes()
     for (let i = 0; i < batch.count; i++) {
       const offset = batch.desc[i * PACKET_WORDS]!
       const length = batch.desc[i * PACKET_WORDS + 1]!
@@ -438,6 +484,7 @@ export class WorldHost implements Site {
   }
 
   #sendFrames(runs: FrameRuns, addresses: Uint8Array): void {
+    this.#writes()
     for (let i = 0; i < runs.count; i++) {
       const [offset, length, stride, slot] = runs.desc.subarray(i * RUN_WORDS, i * RUN_WORDS + 4)
       const to = this.world.textOf(addresses, slot! * ADDRESS_RECORD)
@@ -466,7 +513,8 @@ export class WorldHost implements Site {
   }
 
   #emit(packet: Uint8Array): void {
-    if (this.#powered && this.#host !== undefined) this.#fromKernel.push(packet)
+    if (!this.#powered) return
+    if (this.#host !== undefined || (this.#kept && this.#fromKernel.length < TUN_QUEUE)) this.#fromKernel.push(packet)
   }
 
   /** A packet that no program of this kernel made. */
@@ -476,7 +524,7 @@ export class WorldHost implements Site {
   }
 
   #settle(): void {
-    for (let i = 0; this.#toKernel.length > 0 || this.#fromKernel.length > 0; i++) {
+    for (let i = 0; this.#toKernel.length > 0 || (this.#fromKernel.length > 0 && this.#host !== undefined); i++) {
       if (i > 10_000) throw new Error(`${this.name}: kernel and engine do not come to rest`)
       const packets = this.#toKernel
       this.#toKernel = []
@@ -489,7 +537,7 @@ export class WorldHost implements Site {
   #readTun(): void {
     const host = this.#host
     if (host === undefined) {
-      this.#fromKernel = []
+      if (!this.#kept) this.#fromKernel = []
       return
     }
     const { tunIn } = host.dataPath
@@ -503,9 +551,7 @@ export class WorldHost implements Site {
       tunIn.used = offset + packet.length
       offset = ((offset + packet.length + 1) & ~3) + 2
     }
-    this.#entered = true
-    host.tunRead(this.world.now)
-    this.#entered = false
+    this.#inside((running) => running.tunRead(this.world.now))
   }
 
   // ---- Time ----
@@ -553,4 +599,8 @@ export class WorldHost implements Site {
 
 function placeAt(address: string): Place {
   return { own: address, seen: address }
+}
+
+function newFlowMemory(peerCapacity: number): ArrayBuffer {
+  return new ArrayBuffer(FlowMemory.bytesFor(FLOW_CAPACITY, peerCapacity))
 }

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto'
+import { parseLocator } from '../../../lib/path/locator.js'
 import { monotonicNow } from './asked-program.js'
 import type { MoveNet, MoveNetOptions } from './move-net.js'
 
@@ -46,7 +47,8 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** Whether the other host sends to that address of the host. */
 async function reaches(net: MoveNet, other: string, host: string, address: string): Promise<boolean> {
-  return (await net.inUse(other, host))?.startsWith(`${address}:`) ?? false
+  const locator = (await net.inUse(other, host)) ?? ''
+  return parseLocator(locator)?.address === address
 }
 
 async function planned(net: MoveNet): Promise<Made> {
@@ -59,7 +61,7 @@ async function planned(net: MoveNet): Promise<Made> {
 }
 
 async function vanish(net: MoveNet): Promise<Made> {
-  await net.ip(A, ['route del default', ...net.removing(A)])
+  await net.ip(A, [...net.unrouting(A), ...net.removing(A)])
   await pause(randomInt(...AWAY_MS))
   const { asked } = await net.ip(A, net.adding(A))
   net.advance(A)

@@ -12,7 +12,9 @@ export interface MoveNetOptions extends Pick<LabOptions, 'directory' | 'progress
   readonly networks: 1 | 2
   /** The links from the hosts to the router are emulated, with these settings. */
   readonly link?: LinkOptions
-  /** The router masquerades the first host. */
+  /** Of the underlay; default 4. */
+  readonly family?: 4 | 6
+  /** The router masquerades the first host. IPv4. */
   readonly nat?: boolean
 }
 
@@ -29,8 +31,8 @@ const NAT_PORTS = '20000-60000'
 const ADDRESS_COMMANDS_ACKNOWLEDGED = 'link show dev lo'
 
 /**
- * Hosts of a lab that a router joins, whose addresses and links can be changed at a known moment. Network n of the router is 10.(80+n).0.0/16, host h has 10.(80+n).h.0/24 of it in two
- * halves, so that an address that goes takes no other one with it:
+ * Hosts of a lab that a router joins, whose addresses and links can be changed at a known moment. Network n of the router is 10.(80+n).0.0/16, or fd8n::/16, host h has 10.(80+n).h.0/24
+ * or fd8n::h:0:0/96 of it in two halves, so that an address that goes takes no other one with it:
  *
  *     h1 eth0 ── r0h1 ┐        ┌ r0h2 ── eth0 h2
  *        eth1 ── r1h1 ┴ router ┴ r1h2 ── eth1
@@ -81,25 +83,28 @@ export class MoveNet {
 
   /** The host's address on the network, or what it is to be after so many changes of it. */
   address(host: string, network = 0, ahead = 0): string {
-    return addressOf(this.#index(host), network, this.#number(host, network) + ahead)
+    return addressOf(this.#family, this.#index(host), network, this.#number(host, network) + ahead)
   }
 
   /** `ip` commands that give the host its next address there, with the routes by it; without making it the host's current one. */
   adding(host: string, network = 0): string[] {
     const next = this.address(host, network, 1)
-    return [`address add ${next}/25 dev eth${network}`, ...this.routing(host, network, 1)]
+    return [`address add ${this.#given(next)} dev eth${network}`, ...this.routing(host, network, 1)]
   }
 
   /** `ip` commands that make the host send by the gateway of that address. */
   routing(host: string, network = 0, ahead = 0): string[] {
-    const i = this.#index(host)
-    const gateway = gatewayOf(i, network, this.#number(host, network) + ahead)
-    return [`route replace ${network === 0 ? 'default' : `10.${80 + network}.0.0/16`} via ${gateway} dev eth${network}`]
+    return [`route replace ${this.#route(host, network, ahead)}`]
+  }
+
+  /** `ip` commands that undo that. */
+  unrouting(host: string, network = 0): string[] {
+    return [`route del ${this.#route(host, network, 0)}`]
   }
 
   /** `ip` commands that take the host's current address there away. */
   removing(host: string, network = 0): string[] {
-    return [`address del ${this.address(host, network)}/25 dev eth${network}`]
+    return [`address del ${this.#withLength(this.address(host, network))} dev eth${network}`]
   }
 
   /** The host's next address is its current one from now on. */
@@ -206,6 +211,25 @@ export class MoveNet {
     return true
   }
 
+  #route(host: string, network: number, ahead: number): string {
+    const gateway = gatewayOf(this.#family, this.#index(host), network, this.#number(host, network) + ahead)
+    const far = this.#family === 4 ? `10.${80 + network}.0.0/16` : `fd8${network}::/16`
+    return `${network === 0 ? 'default' : far} via ${gateway} dev eth${network}`
+  }
+
+  get #family(): 4 | 6 {
+    return this.options.family ?? 4
+  }
+
+  #withLength(address: string): string {
+    return `${address}/${this.#family === 4 ? 25 : 112}`
+  }
+
+  /** An address that is of use at once. */
+  #given(address: string): string {
+    return `${this.#withLength(address)}${this.#family === 4 ? '' : ' nodad'}`
+  }
+
   #index(host: string): number {
     const index = this.hosts.indexOf(host)
     if (index < 0) throw new RangeError(`no host ${host}`)
@@ -233,14 +257,14 @@ export class MoveNet {
   async #join(lab: Lab): Promise<void> {
     this.#lab = lab
     const { networks, link, nat } = this.options
-    this.onRouter('sysctl', '-qw', 'net.ipv4.ip_forward=1')
+    this.onRouter('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1')
     for (const host of lab.hosts) {
       const i = this.#index(host.name)
       for (let network = 0; network < networks; network++) {
         const device = `eth${network}`
         const far = routerDevice(i, network)
-        const own = [`${this.address(host.name, network)}/25`]
-        const gateways = [0, 1].map((number) => `${gatewayOf(i, network, number)}/25`)
+        const own = [this.#given(this.address(host.name, network))]
+        const gateways = [0, 1].map((number) => this.#given(gatewayOf(this.#family, i, network, number)))
         if (link === undefined) {
           this.onRouter('ip', 'link', 'add', far, 'type', 'veth', 'peer', 'name', device, 'netns', `${host.holder.pid}`)
           await this.ip(undefined, [...gateways.map((one) => `address add ${one} dev ${far}`), `link set ${far} up`])
@@ -280,9 +304,13 @@ export class MoveNet {
 function routerDevice(host: number, network: number): string {
   return `r${network}h${host + 1}`
 }
-function addressOf(host: number, network: number, number: number): string {
-  return `10.${80 + network}.${host + 1}.${(number % 2) * 128 + 1 + (Math.floor(number / 2) % HALF)}`
+function addressOf(family: 4 | 6, host: number, network: number, number: number): string {
+  const [half, within] = [number % 2, 1 + (Math.floor(number / 2) % HALF)]
+  return family === 4
+    ? `10.${80 + network}.${host + 1}.${half * 128 + within}`
+    : `fd8${network}::${host + 1}:${half}:${within.toString(16)}`
 }
-function gatewayOf(host: number, network: number, number: number): string {
-  return `10.${80 + network}.${host + 1}.${(number % 2) * 128 + 126}`
+function gatewayOf(family: 4 | 6, host: number, network: number, number: number): string {
+  const half = number % 2
+  return family === 4 ? `10.${80 + network}.${host + 1}.${half * 128 + 126}` : `fd8${network}::${host + 1}:${half}:fe`
 }

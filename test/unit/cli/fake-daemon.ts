@@ -41,6 +41,7 @@ export const sampleStatus: StatusResponse = {
   tun: { name: 'caracal0', mtu: 1420, up: true },
   listen: ['0.0.0.0:7474'],
   lanes: { count: 1, ports: [], framesOut: 0 },
+  keeper: { on: true, pid: 77, descriptors: 3, takeovers: 1 },
   express: true,
   locators: ['10.0.0.1:7474'],
   dns: { mode: 'none', detail: '' },
@@ -81,6 +82,8 @@ export const sampleFlow: FlowInfo = {
   packetsOut: 10,
   source: '198.18.0.1:40022',
   destination: '198.18.64.2:80',
+  path: '10.0.0.2:7474',
+  pathMs: 61_000,
 }
 
 const unruled = { rule: null, signer: null, tags: [], hosts: [], minPriority: null, maxWeight: null, serial: null }
@@ -194,6 +197,7 @@ export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlH
           lossPercent: 0,
           mtu: 1500,
           lastHeardMs: 12,
+          usedMs: 60_000,
           reason: 'established',
           changedMs: 60_000,
           changes: 1,
@@ -205,7 +209,9 @@ export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlH
       kind: 'host',
       sequence,
       host: 'h2',
+      local: '10.0.0.1:7474',
       remote: '10.0.0.2:7474',
+      reason: 'established',
       rttMs: 0.412,
       detail: '',
     }),
@@ -220,6 +226,7 @@ export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlH
     revoke: async ({ host }) => ({ name: host, id: id('b'), told: 1 }),
     reload: async () => ({ changed: ['log'], restart: ['pool'] }),
     down: async () => ({ pid: process.pid, flows: 1 }),
+    handover: async () => ({ pid: process.pid }),
     dump: async (_request, _emit, signal) => untilAborted(signal),
     ...overrides,
   }

@@ -40,6 +40,13 @@ test('reading commands print tables, and JSON with --json', async (t) => {
   t.match(row, /^web\s+198\.18\.64\.2\s+h2\s+80\/tcp\s+up\s+0\s+3\s+2\s+0\.410 ms\s+tcp$/)
   t.equal(heading.indexOf('HOST'), row.indexOf('h2'), 'columns are aligned')
   t.equal(JSON.parse((await caracal(['status', '--json'], env)).out).host.name, 'h1')
+  const [path, flow] = await Promise.all(
+    ['paths', 'flows'].map(async (word) => (await caracal([word], env)).out.split('\n')),
+  )
+  t.match(path?.[0], /^HOST +LOCAL +REMOTE +STATE +USED +RTT +LOSS % +MTU +SINCE +WHY$/)
+  t.match(path?.[1], /^h2 +10\.0\.0\.1:7474 +10\.0\.0\.2:7474 +proven +yes +0\.400 ms +0 +1500 +1m0s +established$/)
+  t.match(flow?.[0], / PATH +SINCE +LOCAL$/)
+  t.match(flow?.[1], / 10\.0\.0\.2:7474 +1m1s +198\.18\.0\.1:40022 > 198\.18\.64\.2:80$/)
   const rules = (await caracal(['rules'], env)).out.split('\n')
   t.match(rules[1], /^web +256 +instance +h2 +0 +3 +12 +1m1s ago +registration$/)
   t.match(rules[2], /^corp and below +96 +delay +- +65535 +1 +0 +- +settings$/)
@@ -223,32 +230,51 @@ test('a daemon that answers nonsense, or goes away', async (t) => {
 })
 
 test('ping repeats, sums up, and fails without answers', async (t) => {
+  const ways = [
+    { local: '10.0.0.1:7474', remote: '10.0.0.2:7474', reason: 'established' },
+    { local: '[fd77::1]:7474', remote: '[fd77::2]:7474', reason: 'silent' },
+  ] as const
+  const none = { local: null, remote: null, reason: null }
   const fake = await startFake({
     ping: async ({ target, sequence }) => {
       const answered = target === 'h2'
+      const path = answered ? ways[Math.min(sequence >> 1, 1)]! : none
       const rttMs = answered ? 0.5 : null
-      return { target, kind: 'host', sequence, host: target, remote: null, rttMs, detail: answered ? '' : 'no session' }
+      return { target, kind: 'host', sequence, host: target, ...path, rttMs, detail: answered ? '' : 'no session' }
     },
   })
   t.teardown(() => fake.stop())
   const env = { CARACAL_SOCKET: fake.path }
-  const good = await caracal(['ping', 'h2', '-c', '2', '-i', '10ms'], env)
+  const good = await caracal(['ping', 'h2', '-c', '4', '-i', '10ms'], env)
   t.equal(good.status, 0)
-  t.equal(
-    good.out,
-    'answer from h2, seq 0: 0.500 ms\nanswer from h2, seq 1: 0.500 ms\n' +
-      '2 asked, 2 answered, 0 % lost, min / mean / max 0.500 ms / 0.500 ms / 0.500 ms\n',
+  const [first, second] = ['10.0.0.1:7474 > 10.0.0.2:7474', '[fd77::1]:7474 > [fd77::2]:7474']
+  t.strictSame(
+    good.out.split('\n'),
+    [
+      `answer from h2 by ${first}, seq 0: 0.500 ms`,
+      `answer from h2 by ${first}, seq 1: 0.500 ms`,
+      `the path is now ${second}, before ${first}: silent`,
+      `answer from h2 by ${second}, seq 2: 0.500 ms`,
+      `answer from h2 by ${second}, seq 3: 0.500 ms`,
+      '4 asked, 4 answered, 0 % lost, min / mean / max 0.500 ms / 0.500 ms / 0.500 ms',
+      '',
+    ],
+    'by which path, and when that is another one',
   )
   const bad = await caracal(['ping', 'h3', '-c', '1', '--json'], env)
   t.equal(bad.status, 1)
   t.match(JSON.parse(bad.out), { target: 'h3', rttMs: null, detail: 'no session' })
 })
 
-test('flows --watch tells opens and closes until it is interrupted', async (t) => {
+test('flows --watch tells opens, moves and closes until it is interrupted', async (t) => {
   let round = 0
   const { sampleFlow } = await import('./fake-daemon.js')
+  const rounds = [[sampleFlow], [{ ...sampleFlow, path: '[fd77::9]:7474', pathMs: 240 }], []]
   const fake = await startFake({
-    flows: async () => (round++ === 0 ? { flows: [sampleFlow], total: 1 } : { flows: [], total: 0 }),
+    flows: async () => {
+      const flows = rounds[round++] ?? []
+      return { flows, total: flows.length }
+    },
   })
   t.teardown(() => fake.stop())
   const words = ['flows', '--watch', '--interval', '100ms']
@@ -257,7 +283,8 @@ test('flows --watch tells opens and closes until it is interrupted', async (t) =
   })
   t.equal(watched.status, 0)
   const lines = watched.out.trimEnd().split('\n')
-  t.match(lines[0], /open +0011223344556677 tcp h1 > web@h2 established in 1\.5 MB out 400 B/)
-  t.match(lines[1], /close +0011223344556677/)
-  t.equal(lines.length, 2)
+  t.match(lines[0], /open +0011223344556677 tcp h1 > web@h2 established in 1\.5 MB out 400 B .* by 10\.0\.0\.2:7474$/)
+  t.match(lines[1], /move +0011223344556677 .* by \[fd77::9\]:7474, before 10\.0\.0\.2:7474, for 240 ms$/)
+  t.match(lines[2], /close +0011223344556677/)
+  t.equal(lines.length, 3)
 })

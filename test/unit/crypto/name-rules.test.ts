@@ -139,6 +139,8 @@ test("a revoked issuer's rules are gone, and refused from then on", async (t) =>
   )
   t.notSame(list.digest(), before)
   t.equal(list.add(bytes), 'revoked')
+  t.equal(list.add(bytes.slice(1)), 'invalid')
+  t.strictSame(list.refused, { invalid: 1, revoked: 1, full: 0 }, 'and counted')
 })
 
 test('a full list keeps the same rules whatever the order, and always has room for the authority', async (t) => {
@@ -168,7 +170,9 @@ test('a full list keeps the same rules whatever the order, and always has room f
     if (typeof a.add(ruleAsAuthority(authority, fields(`own-${1_000 + i}`))) === 'string') t.fail('no room')
   t.equal(a.size, NAME_RULES_MAX)
   t.notOk(a.hasRoom(undefined))
+  const { full } = a.refused
   t.equal(a.add(ruleAsAuthority(authority, fields('own-9999'))), 'full')
+  t.equal(a.refused.full, full + 1)
   t.match(a.add(ruleAsAuthority(authority, fields('own-1000', { serial: NOW * 1000 + 1 }))), {
     name: 'own-1000',
   })

@@ -70,7 +70,8 @@ test('requests on one connection run side by side', async (t) => {
   const fake = await startFake({
     ping: async ({ target, sequence }) => {
       await gate
-      return { target, kind: 'host', sequence, host: null, remote: null, rttMs: null, detail: 'x' }
+      const path = { local: null, remote: null, reason: null }
+      return { target, kind: 'host', sequence, host: null, ...path, rttMs: null, detail: 'x' }
     },
   })
   t.teardown(() => fake.stop())
@@ -232,6 +233,19 @@ test('a watch tells only what changed', async (t) => {
   t.strictSame(changes([{ ...sampleFlow, ageMs: 9999 }]), [])
   t.strictSame(changes([{ ...sampleFlow, packetsIn: 9999 }, other]), ['update 0', 'open f'])
   t.strictSame(changes([other]), ['close 0'])
+})
+
+test('a watch tells of moves, with what was before', async (t) => {
+  const watch = new FlowWatch()
+  const changes = (...flows: (typeof sampleFlow)[]) =>
+    watch.changes(flows, 5).map(({ change, from }) => (from === undefined ? change : { change, ...from }))
+  changes(sampleFlow)
+  const moved = { ...sampleFlow, path: '[fd77::9]:7474' }
+  t.strictSame(changes(moved), [{ change: 'move', instance: 'h2', path: sampleFlow.path }])
+  t.strictSame(changes({ ...moved, pathMs: 9 }), [])
+  t.strictSame(changes({ ...moved, instance: 'h3' }), [{ change: 'move', instance: 'h2', path: moved.path }])
+  t.strictSame(changes({ ...moved, instance: 'h3', path: null }), ['update'], 'a session that is lost is no move')
+  t.strictSame(changes({ ...moved, instance: 'h3' }), ['update'], 'nor is one that comes back')
 })
 
 test('closing ends streams, answers what runs, and removes the file', async (t) => {

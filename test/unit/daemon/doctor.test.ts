@@ -2,6 +2,7 @@ import { test } from 'tap'
 import { CommandError, type CommandRunner } from '../../../daemon/command.js'
 import { doctorCheckShape, type DoctorCheck } from '../../../daemon/control/shapes.js'
 import { runDoctor, type DoctorInputs } from '../../../daemon/doctor.js'
+import type { KeeperReport } from '../../../daemon/keeper/keeping.js'
 import { blackholeMetric } from '../../../daemon/link.js'
 
 const DAY = 86_400
@@ -42,6 +43,14 @@ function reader(changed: Readonly<Record<string, string | undefined>> = {}): Doc
 const missing = (program: string) => new CommandError(program, undefined, 'not found', true)
 const refused = (program: string, complaint: string) => new CommandError(program, 1, complaint, false)
 
+/** Of three lanes so many work. */
+const session = (lanesWorking: number, upMs = 60_000) => ({ upMs, lanes: 3, lanesWorking })
+
+const keeper: KeeperReport = {
+  ...{ on: true, pid: 77, descriptors: 3, held: 3, takeovers: 0 },
+  ...{ flows: true, failedCommands: 0, problem: undefined },
+}
+
 const well: DoctorInputs = {
   nodeVersion: 'v20.20.2',
   loopDelay: { p50Ms: 0.1, p99Ms: 1, maxMs: 12 },
@@ -77,6 +86,7 @@ const well: DoctorInputs = {
     conflicts: () => Promise.resolve([]),
     firewallObstacles: () => Promise.resolve([]),
   },
+  keeper: () => Promise.resolve(keeper),
   dns: {
     settings: { description: 'systemd-resolved asks 198.18.0.53 for ~svc.internal on caracal0', active: true },
     name: 'h1.host.svc.internal',
@@ -91,10 +101,11 @@ const well: DoctorInputs = {
   },
   directory: { synced: true, counters: { full: 0, sent: 3 } },
   hosts: [
-    { name: 'h1', self: true, state: 'self', locators: [] },
-    { name: 'h2', self: false, state: 'up', locators: ['192.0.2.2:7474'] },
-    { name: 'h3', self: false, state: 'revoked', locators: [] },
+    { name: 'h1', self: true, state: 'self', locators: [], session: null },
+    { name: 'h2', self: false, state: 'up', locators: ['192.0.2.2:7474'], session: session(3) },
+    { name: 'h3', self: false, state: 'revoked', locators: [], session: null },
   ],
+  lanePorts: [7475, 7476],
   nameConflicts: [],
   unsettledClaims: [],
   instances: [{ service: 'web', state: 'up', health: { kind: 'tcp', detail: '' } }],
@@ -136,10 +147,12 @@ test('on a host where all is well every check is ok', async (t) => {
       'other firewalls',
       'udp offloads',
       'udp buffers',
+      'keeper',
       'sealing',
       'clock',
       'membership',
       'hosts',
+      'lanes',
       'directory',
       'dns',
       'names',
@@ -169,6 +182,28 @@ test('the process', async (t) => {
     detail: /as `loop.express: false` switches it off: .*twice as long/,
     remedy: /take `loop.express: false` out/,
   })
+})
+
+test('what goes on without a daemon', async (t) => {
+  const says = (more: Partial<KeeperReport>) => one('keeper', { keeper: async () => ({ ...keeper, ...more }) })
+  t.match(await says({ takeovers: 2 }), {
+    result: 'ok',
+    detail: 'process 77 holds caracal0, which was taken over 2 times',
+  })
+  t.match(await says({ on: false, pid: null }), { result: 'warn', detail: /`keeper.on: false` switches it off/ })
+  t.match(await says({ pid: null, problem: 'it is not built' }), {
+    result: 'warn',
+    detail: /^there is none \(it is not built\): open connections end/,
+  })
+  t.match(await says({ held: 1 }), {
+    result: 'warn',
+    detail: /^process 77 is stale: it holds 1 descriptor of caracal0 instead of 3/,
+    remedy: /^sudo kill 77/,
+  })
+  t.match(await says({ problem: 'it is silent' }), { result: 'warn', detail: /does not answer/ })
+  t.match(await says({ flows: false }), { result: 'warn', remedy: /limits\.flows/ })
+  t.match(await says({ failedCommands: 1 }), { result: 'warn', detail: /1 command failed/ })
+  t.match(await one('keeper', { keeper: async () => undefined }), { result: 'warn', detail: /starting/ })
 })
 
 test('the TUN device', async (t) => {
@@ -437,7 +472,7 @@ test('the clock and the membership', async (t) => {
 test('the other hosts', async (t) => {
   const [self] = well.hosts
   const host = (name: string, state: 'up' | 'down' | 'suspect' | 'connecting') =>
-    ({ name, self: false, state, locators: [`192.0.2.${name.slice(1)}:7474`] }) as const
+    ({ name, self: false, state, locators: [`192.0.2.${name.slice(1)}:7474`], session: null }) as const
   t.match(await one('hosts', { hosts: [self!] }), { result: 'ok', detail: /no other host/ })
   t.match(await one('hosts', { hosts: [self!, host('h2', 'up'), host('h3', 'down')] }), {
     result: 'warn',
@@ -449,6 +484,18 @@ test('the other hosts', async (t) => {
   })
   const crowd = Array.from({ length: 40 }, (_, i) => host(`h${i + 2}`, 'down'))
   t.match((await one('hosts', { hosts: crowd })).detail, /and 35 more$/, 'bounded')
+  const reached = (...lanes: ReturnType<typeof session>[]) =>
+    lanes.map((one, i) => ({ ...host(`h${i + 2}`, 'up'), session: one }))
+  t.match(await one('lanes', { hosts: reached(session(3), session(1), session(2)) }), {
+    result: 'warn',
+    detail: /^h3 is reached by 1 of 3; h4 is reached by 2 of 3: /,
+    remedy: /ports 7475 to 7476/,
+  })
+  t.match(await one('lanes', { hosts: reached(session(1, 100)) }), { result: 'ok' }, 'they are still being tried')
+  t.match(await one('lanes', { hosts: reached({ ...session(1), lanes: 1 }), lanePorts: [] }), {
+    result: 'ok',
+    detail: 'one',
+  })
   t.match(await one('directory', { directory: { synced: false, counters: {} } }), {
     result: 'warn',
     detail: /SERVFAIL/,

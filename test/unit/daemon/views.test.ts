@@ -98,7 +98,7 @@ test('hosts: itself first, then by name, with their sessions', async (t) => {
       state: 'up',
       tags: ['web'],
       locators: ['192.0.2.2:7474'],
-      session: { aead: 'chacha20-poly1305', lanes: 1, remote: '192.0.2.2:7474' },
+      session: { aead: 'chacha20-poly1305', lanes: 1, local: '192.0.2.1:7474', remote: '192.0.2.2:7474' },
     },
   ])
   t.ok(hosts[1]!.rttMs! > 0)
@@ -118,6 +118,19 @@ test('hosts: itself first, then by name, with their sessions', async (t) => {
   ])
   const paths = pathsView(h1.viewed)
   t.strictSame(responseShapes.paths.parse({ paths }), { paths })
+  t.equal(paths[0]!.mtu, h1.host.peers.pathMtu[peersUp(h1.viewed)[0]!])
+  t.ok(paths[0]!.usedMs! >= 0 && paths[0]!.changedMs >= 0)
+  const { counters } = statusView(h1.viewed)
+  t.ok(counters['probesSent']! >= counters['probesEchoed']! && counters['probesEchoed']! >= 1)
+  for (const name of [
+    'movesSent',
+    'movesSettled',
+    'moveStallMs',
+    'pathCommitsSilent',
+    'pathMtuRaised',
+    'pathMtuLowered',
+  ])
+    t.type(counters[name], 'number', name)
   h2.host.leave(monotonicNow())
   h2.loop.wake()
   await network.until(() => peersUp(h1.viewed).length === 0)
@@ -167,7 +180,10 @@ test('a flow, seen from either end', async (t) => {
     instance: 'h2',
     source: '198.18.0.1:40000',
     destination: '198.18.128.9:80',
+    path: '192.0.2.2:7474',
   })
+  t.ok(client.pathMs !== null && client.pathMs >= 0)
+  t.match(flowView(h1.viewed, snapshot({ service })), { instance: 'h1', path: null, pathMs: null }, 'both ends here')
   t.ok(
     client.ageMs >= 10_000 && client.idleMs >= 2_000 && client.idleMs < 3_500,
     'idle since the last packet of either way',
