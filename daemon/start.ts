@@ -1,5 +1,6 @@
 // Brings a daemon up, step by step.
 
+import { SELF } from '../lib/path/peers.js'
 import { parseLocator } from '../lib/path/locator.js'
 import { formatLocator } from '../lib/path/locator.js'
 import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
@@ -141,7 +142,7 @@ async function moveBegins(daemon: Daemon): Promise<void> {
 
 /** Open flows wait for sessions with the hosts that they are with; nothing else is done meanwhile, but for those that do not come it is not waited. */
 async function sessionsReturn({ host }: Daemon): Promise<void> {
-  const wanted = [...host.flows.restored.rows.keys()]
+  const wanted = [...host.flows.restored.rows.keys()].filter((peer) => peer !== SELF)
   const deadline = monotonicNow() + SESSIONS_MS
   while (wanted.some((peer) => host.peers.sealSlot[peer]! < 0) && monotonicNow() < deadline)
     await new Promise((resolve) => setTimeout(resolve, 2))

@@ -16,11 +16,11 @@ import { defaultFlowOptions, type FlowOptions } from './flow-options.js'
 import type { FlowSnapshot } from './flow-snapshot.js'
 import { Count, FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
 import { FrameSender } from './frame-sender.js'
-import { Hastening } from './hastening.js'
 import { Inbound } from './inbound.js'
 import { Opening } from './opening.js'
 import { Outbound } from './outbound.js'
 import { OwnKernel } from './own-kernel.js'
+import { Reunion } from './reunion.js'
 import { restoreFlows, type RestoredFlows } from './restored-flows.js'
 import { WaitingKind } from './waiting-ring.js'
 
@@ -44,7 +44,7 @@ export class FlowEngine {
   readonly #opening: Opening
   readonly #closing: Closing
   readonly #expiry: Expiry
-  readonly #hastening: Hastening
+  readonly #reunion: Reunion
   readonly #outbound: Outbound
   readonly #inbound: Inbound
 
@@ -54,8 +54,9 @@ export class FlowEngine {
     const kernel = new OwnKernel(core)
     const opening = new Opening(core, sender, kernel)
     const accepting = new Accepting(core, sender)
-    const closing = new Closing(core, sender, kernel, opening)
     const confirmation = new Confirmation(core, sender)
+    const reunion = new Reunion(core, kernel, confirmation)
+    const closing = new Closing(core, sender, kernel, opening, reunion)
     this.table = core.table
     this.#core = core
     this.#sender = sender
@@ -63,7 +64,7 @@ export class FlowEngine {
     this.#opening = opening
     this.#closing = closing
     this.#expiry = new Expiry(core, kernel, confirmation)
-    this.#hastening = new Hastening(core, kernel)
+    this.#reunion = reunion
     this.#outbound = new Outbound(core, sender, kernel, opening, accepting, closing)
     this.#inbound = new Inbound(core, sender, kernel, opening, accepting, closing, confirmation)
     this.restored = restoreFlows(core)
@@ -125,18 +126,25 @@ export class FlowEngine {
 
   /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent, by `env.sendFrame` and `env.sendBatch`. Harmless when nothing did. */
   sessionUp(peer: number, now: number): void {
+    this.sendWaiting(peer, Infinity, now)
+  }
+
+  /** As {@link sessionUp}, the oldest first and no more than so many bytes of datagrams. Returns how many they were at most. */
+  sendWaiting(peer: number, bytes: number, now: number): number {
     this.#core.now = now
-    this.#sender.flush(
+    const spent = this.#sender.flush(
       peer,
       (slot, generation) => this.#lives(slot, generation),
       (packets, seal) => this.#outbound.run(packets, seal, now),
+      bytes,
     )
     this.#loop(now)
+    return spent
   }
 
-  /** The peer is there again after it was away: the own kernel is not to wait any longer with what it sends again. */
-  hasten(peer: number, now: number): void {
-    this.#hastening.begin(peer, now)
+  /** The peer is there again after it was away, or has begun anew: flows with it go on at once, and those that it does not have any more end. */
+  reunite(peer: number, now: number): void {
+    this.#reunion.begin(peer, now)
   }
 
   /** The handshake was given up: flows that are being opened go to their next candidate. Established ones stay. */
@@ -199,7 +207,7 @@ export class FlowEngine {
     return Math.min(
       this.#opening.nextTimeout,
       this.#expiry.nextTimeout,
-      this.#hastening.nextTimeout,
+      this.#reunion.nextTimeout,
       this.#kernel.nextTimeout,
       this.#sender.waiting.next,
       this.#outbound.reassembler.nextTimeout(),
@@ -211,7 +219,7 @@ export class FlowEngine {
     this.#core.now = now
     this.#opening.handleTimeout(now)
     this.#expiry.handleTimeout(now)
-    this.#hastening.handleTimeout(now)
+    this.#reunion.handleTimeout(now)
     this.#kernel.handleTimeout(now)
     this.#sender.waiting.expire(now)
     this.#outbound.reassembler.expire(now)

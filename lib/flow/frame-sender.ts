@@ -9,7 +9,16 @@ import {
   type PacketBatch,
   type SealBatch,
 } from '../wire/batch.js'
-import { HEADROOM, INNER_HEADER, Kind, PATH_MTU, Protocol, VNET_HEADER } from '../wire/constants.js'
+import {
+  CLEAR_HEADER,
+  HEADROOM,
+  INNER_HEADER,
+  Kind,
+  PATH_MTU,
+  Protocol,
+  TAG_LENGTH,
+  VNET_HEADER,
+} from '../wire/constants.js'
 import type { ServiceId } from '../wire/ids.js'
 import { writeInnerHeader } from '../wire/inner.js'
 import {
@@ -19,6 +28,7 @@ import {
   ICMP_ERROR_HEADER,
   ICMP_QUOTE_MAX,
   NOT_HERE_HEADER,
+  NotHereCode,
   NotHereFrame,
   OPEN_HEADER,
   OpenFrame,
@@ -29,8 +39,8 @@ import {
   writeOpen,
   type CloseCode,
   type IcmpErrorFrame,
-  type NotHereCode,
 } from '../wire/open.js'
+import { Vnet } from '../wire/packet.js'
 import { frameRoom } from '../path/path-mtus.js'
 import { SELF } from '../path/peers.js'
 import type { Family } from './environment.js'
@@ -49,6 +59,9 @@ const OWN_HOP_LIMIT = 64
 /** What waited goes out by so many packets and bytes at a time. */
 const RELEASED_PACKETS = 128
 const RELEASED_BYTES = 512 * 1024
+/** What sealing adds to a frame, or to a packet less its IP header; and to each further segment or piece, with the headers that are repeated in it, at most. */
+const SEALED_MORE = CLEAR_HEADER + TAG_LENGTH
+const SEGMENT_MORE = SEALED_MORE + 84
 /** Where what follows the inner header begins in a frame that is being built. */
 const BODY = HEADROOM + INNER_HEADER
 
@@ -177,12 +190,14 @@ export class FrameSender {
     this.#notHere(peer, slot, generation, frame)
   }
 
-  /** Answer to another frame: the flow ID it was addressed to is not ours. */
-  notHere(peer: number, slot: number, generation: number, code: NotHereCode): void {
+  /** Answer to what was addressed to a flow ID that is not ours, unless there were too many of late. */
+  unknown(peer: number, slot: number, generation: number, now: number): void {
+    const { answers, env } = this.#core
+    if (generation === 0 || !answers.take(now)) return
     const frame = new NotHereFrame()
     frame.slot = slot
     frame.generation = generation
-    frame.code = code
+    frame.code = env.loading(now) ? NotHereCode.loading : NotHereCode.gone
     this.#notHere(peer, 0, 0, frame)
   }
 
@@ -258,45 +273,44 @@ export class FrameSender {
     if (this.#core.peers.sealSlot[peer]! < 0) this.#core.env.wantSession(peer, now)
   }
 
-  /** Sends what waited for the peer, in its order: frames that are still `wanted`; packets are decided upon anew by `run`, for much may have changed meanwhile. */
+  /**
+   * Sends what waited for the peer, in its order: frames that are still `wanted`; packets are decided upon anew by `run`, for much may have changed meanwhile. `bytes`: of
+   * datagrams that may go. Returns how many those that went are at most.
+   */
   flush(
     peer: number,
     wanted: (slot: number, generation: number) => boolean,
     run: (packets: PacketBatch, seal: SealBatch) => void,
-  ): void {
-    if (!this.connected(peer)) return
+    bytes: number,
+  ): number {
+    if (!this.connected(peer)) return 0
     const entry = this.#entry
+    const room = this.room(peer)
+    let spent = 0
     // What has to wait again meanwhile does not come up again at once.
     for (let left = this.waiting.countFor(peer); left > 0;) {
       const ring = this.waiting.ring(peer)
       if (ring === undefined) break
-      const packets = this.#takePackets(ring, left)
-      left -= packets
-      if (packets > 0) this.#run(run)
-      else {
-        ring.oldest(entry)
-        const { length, trafficClass, slot, generation, offset } = entry
-        this.#bytes.set(ring.data.subarray(offset, offset + length), HEADROOM)
-        ring.shift()
-        left--
-        if (slot < 0 || wanted(slot, generation)) this.#sendNow(peer, length, trafficClass)
+      const { packets } = (this.#released ??= releasedBatches())
+      spent += takePackets(ring, packets, Math.min(left, RELEASED_PACKETS), bytes - spent, room)
+      left -= packets.count
+      if (packets.count > 0) {
+        this.#run(run)
+        continue
       }
+      ring.oldest(entry)
+      const { kind, length, trafficClass, slot, generation, offset } = entry
+      const cost = datagramBytes(entry, ring.data, room)
+      if (kind === WaitingKind.packet || spent + cost > bytes) break
+      this.#bytes.set(ring.data.subarray(offset, offset + length), HEADROOM)
+      ring.shift()
+      left--
+      if (slot >= 0 && !wanted(slot, generation)) continue
+      spent += cost
+      this.#sendNow(peer, length, trafficClass)
     }
     this.waiting.emptied(peer)
-  }
-
-  /** Takes packets out of the ring, up to the next frame, at most so many. Returns their number. */
-  #takePackets(ring: WaitingRing, most: number): number {
-    const entry = this.#entry
-    const { packets } = (this.#released ??= releasedBatches())
-    packets.count = 0
-    packets.used = 0
-    while (packets.count < Math.min(most, RELEASED_PACKETS) && ring.count > 0) {
-      ring.oldest(entry)
-      if (entry.kind !== WaitingKind.packet || !putPacket(packets, ring.data, entry)) break
-      ring.shift()
-    }
-    return packets.count
+    return spent
   }
 
   #run(run: (packets: PacketBatch, seal: SealBatch) => void): void {
@@ -389,6 +403,30 @@ const OWN: InnerFields = { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0
 function releasedBatches(): { readonly packets: PacketBatch; readonly seal: SealBatch } {
   const packets = packetBatch(RELEASED_BYTES, RELEASED_PACKETS)
   return { packets, seal: sealBatch(packets.data, RELEASED_PACKETS) }
+}
+
+/** Fills the batch with packets of the ring, up to the next frame, and so many packets and bytes of datagrams. Returns those bytes. */
+function takePackets(ring: WaitingRing, packets: PacketBatch, most: number, bytes: number, room: number): number {
+  const entry = new WaitingEntry()
+  let spent = 0
+  packets.count = 0
+  packets.used = 0
+  while (packets.count < most && ring.count > 0) {
+    ring.oldest(entry)
+    const cost = datagramBytes(entry, ring.data, room)
+    if (entry.kind !== WaitingKind.packet || spent + cost > bytes) break
+    if (!putPacket(packets, ring.data, entry)) break
+    ring.shift()
+    spent += cost
+  }
+  return spent
+}
+
+/** Bytes of the datagrams that it becomes, at most. `room`: longest plaintext of one. */
+function datagramBytes({ kind, offset, length }: WaitingEntry, data: Uint8Array, room: number): number {
+  const size = kind === WaitingKind.packet ? data[offset + Vnet.gsoSize]! | (data[offset + Vnet.gsoSize + 1]! << 8) : 0
+  const segments = Math.max(size > 0 ? Math.ceil(length / size) : 1, length > room ? piecesNeeded(length, room) : 1)
+  return length + SEALED_MORE + SEGMENT_MORE * (segments - 1)
 }
 
 /** One packet more, its IP header on a multiple of four; false: there is no room. */

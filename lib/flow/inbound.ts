@@ -28,7 +28,7 @@ import {
   innerSlot,
 } from '../wire/inner.js'
 import { ipHeaderLength } from '../wire/ip.js'
-import { ACCEPT_HEADER, CloseCode, CloseFrame, IcmpErrorFrame, NotHereCode, NotHereFrame } from '../wire/open.js'
+import { ACCEPT_HEADER, CloseCode, CloseFrame, IcmpErrorFrame, NotHereFrame } from '../wire/open.js'
 import { readClose, readIcmpErrorFrame, readNotHere } from '../wire/open.js'
 import { Vnet, VNET_NEEDS_CHECKSUM } from '../wire/packet.js'
 import { clampMss, Tcp, TCP_HEADER, TcpFlag } from '../wire/tcp.js'
@@ -369,10 +369,7 @@ export class Inbound {
 
   #unknown(view: DataView, at: number, peer: number): void {
     this.#core.drop('unknown-flow')
-    const generation = innerGeneration(view, at)
-    if (generation === 0 || !this.#core.answers.take(this.#now)) return
-    const code = this.#core.env.loading(this.#now) ? NotHereCode.loading : NotHereCode.gone
-    this.#sender.notHere(peer, innerSlot(view, at), generation, code)
+    this.#sender.unknown(peer, innerSlot(view, at), innerGeneration(view, at), this.#now)
   }
 }
 

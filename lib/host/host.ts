@@ -399,11 +399,12 @@ export class Host implements DataPathDecisions {
       sessionUp: (peer, rekey, afresh, now) => {
         const resumed = this.#resumption.sessionUp(peer, now)
         this.#sendWaiting(peer, now)
-        if (resumed || afresh) this.flows.hasten(peer, now)
+        if (resumed || afresh) this.flows.reunite(peer, now)
         this.services.sessionUp(peer, rekey, now)
       },
       confirmed: (peer, now) => this.#sendWaiting(peer, now),
       released: (peer, now) => this.#sendWaiting(peer, now),
+      spend: (peer, addressSlot, bytes, now) => this.#spend(peer, addressSlot, bytes, now),
       sessionLost: (peer) => this.services.sessionLost(peer),
       sessionFailed: (peer, now) => this.flows.sessionFailed(peer, now),
       peerLost: (peer, now) => this.flows.peerLost(peer, now),
@@ -425,9 +426,17 @@ export class Host implements DataPathDecisions {
     this.#turns.afterwards(() => this.#turns.inside(() => this.flows.sessionUp(peer, now)))
   }
 
+  #spend(peer: number, addressSlot: number, bytes: number, now: number): number {
+    let spent = 0
+    this.peers.lend(peer, addressSlot)
+    this.#turns.inside(() => (spent = this.flows.sendWaiting(peer, bytes, now)))
+    this.peers.lend(peer, -1)
+    return spent
+  }
+
   #recordChanged(change: RecordChange): void {
     const payload = change.record?.payload ?? change.before?.payload
-    if (payload?.kind === 'locators') this.peering.offerPaths(this.peers.indexOf(change.host))
+    if (payload?.kind === 'locators') this.peering.located(change.host)
     this.services.recordChanged(change)
   }
 

@@ -88,6 +88,11 @@ export class Neighbours {
     if (isNew) this.#soon(host, now)
   }
 
+  /** What the host itself says about where it can be reached has changed. */
+  located(host: HostId, now: number): void {
+    this.#soon(host, now)
+  }
+
   /** Where the host was said to be. */
   hintsOf(host: HostId): readonly Locator[] {
     return this.#hints.get(host) ?? []
@@ -254,10 +259,17 @@ export class Neighbours {
     connect(peer, [...addresses.values()], now)
   }
 
+  /** It is somewhere else than was known: tried at once, beside what is being tried. */
   #soon(host: HostId, now: number): void {
-    const attempt = this.#attempts.get(this.components.peers.indexOf(host))
-    if (attempt === undefined || attempt.up || attempt.connecting) return
-    if (!this.#isStranger(host)) attempt.failures = 0
+    const peer = this.components.peers.indexOf(host)
+    const attempt = this.#attempts.get(peer)
+    if (attempt === undefined || attempt.up) return
+    const stranger = this.#isStranger(host)
+    if (attempt.connecting) {
+      if (!stranger) this.#connect(peer, attempt, now)
+      return
+    }
+    if (!stranger) attempt.failures = 0
     attempt.nextAt = Math.min(attempt.nextAt, now)
     this.#next = undefined
   }

@@ -15,6 +15,8 @@ export interface PeeringSink {
   confirmed(peer: number, now: number): void
   /** What waited for a way to the peer may go. */
   released(peer: number, now: number): void
+  /** Of what waits for a way to the peer, so many bytes of datagrams may go to this address slot, at once. Returns how many have, or more. */
+  spend(peer: number, addressSlot: number, bytes: number, now: number): number
   /** There is no session any more; flows to the peer may wait for the next one. */
   sessionLost(peer: number): void
   /** No session could be had. */

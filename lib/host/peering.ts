@@ -116,7 +116,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       ...{ self: this.id, peers, prober: this.prober },
       nextSequence: () => host.sequence.next(),
       send: (peer, slot, body) => {
-        dataPath.frameTo(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
+        dataPath.wayFrame(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
         this.sessions.answerSent(peer)
       },
       datagramBytes: (body) => INNER_HEADER + body.length + SEALED_MORE,
@@ -136,7 +136,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         linkMtu: (record) => host.pathMtu?.(record) ?? 0,
         // Not for the session to wait for: that such a probe is not answered says nothing of the peer.
         sendProbe: (peer, slot, token, room) =>
-          void dataPath.frameTo(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
+          void dataPath.wayFrame(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
       },
       options.pathMtu,
     )
@@ -190,6 +190,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     )
     this.#idle = new IdleSessions(
       {
+        capacity: peers.capacity,
         wanted: (peer) => neighbours.wants(peers.hostId(peer)),
         inUse: () => sink.peersInUse(),
         send: (peer, body, now) => control.send(peer, Channel.sessions, body, now),
@@ -400,7 +401,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const token = this.#c.host.primitives.randomBytes(PROBE_TOKEN)
     const ping = this.#pings.add(peer, token, now, answered)
     if (ping === undefined) return undefined
-    this.#dataPath.frameTo(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
+    this.#dataPath.wayFrame(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
     this.#dataPath.flush(now)
     return ping
   }
@@ -408,6 +409,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   /** A frame of a flow. False: there is no session, which is counted. */
   sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
     return this.#accounted(peer, this.#dataPath.flowFrameTo(peer, plaintext, trafficClass))
+  }
+
+  /** The host's records say something else about where it is. */
+  located(host: HostId): void {
+    this.offerPaths(this.peers.indexOf(host))
+    this.neighbours.located(host, this.#clock.now)
   }
 
   /** Packets of flows that waited. */
@@ -511,7 +518,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   failed(peer: number, reason: FailReason, now: number): void {
     this.neighbours.failed(peer, now)
-    this.#c.sink.sessionFailed(peer, now)
+    // Whether a host is revoked that was not known as a member before only its handshake shows.
+    if (reason === 'revoked') this.#c.sink.peerLost(peer, now)
+    else this.#c.sink.sessionFailed(peer, now)
     this.#c.host.events.peer(this.peers.hostId(peer), 'failed', reason)
   }
 
@@ -521,9 +530,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   // ---- ProberSink ----
 
-  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void {
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0): void {
     const inUse = addressSlot === this.peers.pathSlot[peer]
-    this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse), CONTROL_CLASS)
+    this.#dataPath.wayFrame(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
     this.sessions.dataSent(peer, this.#clock.now)
   }
 
@@ -534,10 +543,10 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   }
 
   committed(commit: PathCommit, now: number): void {
-    const { peer, from, to, reason, lossy } = commit
+    const { peer, from, to, reason, lossy, reachedAt } = commit
     const { events } = this.#c.host
     const host = this.peers.hostId(peer)
-    this.#dataPath.replay.moved(peer, now, lossy)
+    this.#dataPath.replay.moved(peer, now, lossy, reachedAt)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
     const move = this.moveNotes.committed(commit)
@@ -554,7 +563,20 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     if (move !== undefined) this.#c.host.events.peer(this.peers.hostId(commit.peer), 'settled', moveText(move), move)
   }
 
+  spend(peer: number, addressSlot: number, bytes: number, now: number): number {
+    const before = this.#dataPath.bytesOut
+    const all = this.#dataPath.copyTo(peer, addressSlot, bytes, now)
+    const spent = this.#dataPath.bytesOut - before
+    // What was sent first arrives first.
+    return all ? spent + this.#c.sink.spend(peer, addressSlot, bytes - spent, now) : spent
+  }
+
+  held(peer: number, now: number): void {
+    this.#dataPath.replay.held(peer, now)
+  }
+
   released(peer: number, now: number): void {
+    this.#dataPath.replay.stayed(peer)
     this.#c.sink.released(peer, now)
   }
 
@@ -629,7 +651,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const frame = ownFrame(Kind.probeEcho, token)
     if (lane === 0) {
       const to = this.prober.slotOf(peer, records, record, now, frame.length + SEALED_MORE)
-      this.#dataPath.frameTo(peer, to, frame, CONTROL_CLASS)
+      this.#dataPath.wayFrame(peer, to, frame, CONTROL_CLASS)
       return
     }
     const { addresses } = this.peers

@@ -13,6 +13,8 @@ export const Hold = {
   noWay: 1,
   /** The peer has asked for it: it is being restarted. */
   paused: 2,
+  /** The peer sends from elsewhere and no more from where frames to it go, which is being proven. */
+  courted: 4,
 } as const
 export type Hold = (typeof Hold)[keyof typeof Hold]
 
@@ -82,8 +84,8 @@ export class PeerTable {
     this.addressSlot[peer] = this.#held[peer] === 0 ? slot : -1
   }
 
-  /** Frames of the peer's flows wait for this reason from now on, or do no more. Returns whether they go now and did not before. */
-  hold(peer: number, why: Hold, on: boolean): boolean {
+  /** Frames of the peer's flows wait for this reason from now on, or for these (Hold bits) no more. Returns whether they go now and did not before. */
+  hold(peer: number, why: number, on: boolean): boolean {
     const before = this.#held[peer]!
     const held = on ? before | why : before & ~why
     this.#held[peer] = held
@@ -91,8 +93,13 @@ export class PeerTable {
     return before !== 0 && held === 0
   }
 
+  /** Frames of a peer's flows that wait may go to this address slot for now; -1: no more. */
+  lend(peer: number, slot: number): void {
+    if (this.#held[peer] !== 0) this.addressSlot[peer] = slot
+  }
+
   /** Whether frames of the peer's flows are to wait for this reason. */
-  isHeld(peer: number, why: Hold): boolean {
+  isHeld(peer: number, why: number): boolean {
     return (this.#held[peer]! & why) !== 0
   }
 

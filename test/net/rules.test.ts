@@ -103,4 +103,47 @@ test('rules of the settings decide where first packets go', async (t) => {
     t.match(table[0], /^NAME +BITS +ACTION +HOST +PRIO +WEIGHT +HITS +LAST HIT +BY$/)
     t.ok(table.some((line) => /^corp and below +96 +resolver +h2 +0 +1 +[1-9]\d* +.+ ago +settings$/.test(line)))
   })
+
+  await t.test('policy: what it denies from a reload on is cut at both ends, whichever end has it', async (t) => {
+    const server = join(net.folder, 'h3.yaml')
+    writeFileSync(server, '')
+    await net.lab.stopDaemon('h3')
+    await net.lab.startDaemon('h3', ['--config', server])
+    const serve = `require('net').createServer((s) => {
+      console.log('accepted')
+      const beat = setInterval(() => s.write('x'), 50)
+      s.resume().on('error', (e) => console.log('server: ' + e.code)).on('close', () => clearInterval(beat))
+    }).listen(8081, () => console.log('ready'))`
+    const dial = `const s = require('net').connect(80, process.argv[1] + '.svc.internal')
+      s.once('data', () => console.log('connected')).resume().on('error', (e) => console.log('client: ' + e.code))
+      setInterval(() => s.destroyed || s.write('y'), 50)`
+    const listener = await net.start('h3', [process.execPath, '-e', serve], /ready/)
+    for (const name of ['shut', 'open'])
+      t.equal((await net.caracal('h3', 'expose', name, '--tcp', '80:8081')).code, 0, `expose ${name}`)
+    for (const name of ['shut', 'open']) await net.knows('h1', name, ['h3'])
+    let heard = ''
+    listener.stdout?.on('data', (chunk: Buffer) => (heard += chunk.toString()))
+    for (const [host, config] of [
+      ['h1', file],
+      ['h3', server],
+    ] as const) {
+      heard = ''
+      const said: Record<string, string> = {}
+      for (const name of ['shut', 'open']) {
+        const client = await net.start('h1', [process.execPath, '-e', dial, name], /connected/)
+        said[name] = ''
+        client.stdout?.on('data', (chunk: Buffer) => (said[name] += chunk.toString()))
+      }
+      writeFileSync(config, 'policy: [{ to: [open] }]\n')
+      t.match((await net.caracal(host, 'reload')).out, /in force: .*policy/)
+      await net.until(`both ends are told, by ${host}`, () => /client: /.test(said['shut']!) && /server: /.test(heard))
+      t.match(said['shut'], /^client: ECONNRESET$/m)
+      t.match(heard, /^server: ECONNRESET$/m)
+      t.match(await curl('shut'), { code: 7 }, 'nor does it begin again')
+      t.equal(said['open'], '', 'what is allowed goes on')
+      t.equal(heard.split('server: ').length, 2)
+      writeFileSync(config, '')
+      t.match((await net.caracal(host, 'reload')).out, /in force: .*policy/)
+    }
+  })
 })

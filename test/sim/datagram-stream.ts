@@ -5,7 +5,7 @@ import type { UdpSocket } from './virtual-kernel.js'
 export class DatagramStream {
   readonly socket: UdpSocket
   sent = 0
-  #stopped = false
+  stopped = false
 
   constructor(
     readonly client: WorldHost,
@@ -20,7 +20,7 @@ export class DatagramStream {
   }
 
   stop(): void {
-    this.#stopped = true
+    this.stopped = true
   }
 
   /** Datagrams that have come back. */
@@ -53,7 +53,7 @@ export class DatagramStream {
   }
 
   #send(): void {
-    if (this.#stopped) return
+    if (this.stopped) return
     const { client, socket, every, size } = this
     client.program(() => socket.send(`${this.sent++}`.padEnd(size)))
     client.world.events.at(client.world.now + every, () => this.#send())

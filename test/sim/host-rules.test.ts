@@ -346,3 +346,33 @@ test('a server that is starting again lets clients wait', (t) => {
   }
   t.end()
 })
+
+test('a policy that denies what is open cuts it at both ends within a second, whichever end has it', (t) => {
+  for (const seed of SEEDS) {
+    for (const denying of [0, 1]) {
+      const w = world(seed, 2, [[0, 1]], [[0, 1]], { link: { loss: 0.01, jitter: 5 } })
+      const [client, server] = w.hosts as [WorldHost, WorldHost]
+      for (const name of ['shut', 'open']) server.expose(name, 80)
+      t.ok(w.until(() => knows(client, 'shut') && knows(client, 'open'), 5_000))
+      const [shut, open] = [client.connect('shut', 80), client.connect('open', 80)]
+      const talk = () => {
+        client.program(() => [shut, open].forEach((one) => one.open && one.write(Uint8Array.of(1))))
+        w.events.at(w.now + 20, talk)
+      }
+      talk()
+      t.ok(w.until(() => shut.state === 'established' && open.state === 'established', 5_000))
+      w.runFor(200)
+      const rules = [{ allow: true, from: [], to: ['open'], ports: [] }]
+      let cut = 0
+      w.hosts[denying]!.enter((host) => (cut = host.setPolicy({ rules, otherwise: false }, w.now)))
+      t.equal(cut, 1)
+      w.runFor(1_000)
+      t.equal(shut.state, 'reset', `denied by ${w.hosts[denying]!.name}`)
+      const at = (socket: TcpSocket) =>
+        server.kernel.accepted.find(({ ends }) => ends.remotePort === socket.ends.localPort)
+      t.notOk(at(shut)?.open, "the server's end is gone, too")
+      t.ok(open.state === 'established' && at(open)?.open, 'the other connection goes on')
+    }
+  }
+  t.end()
+})

@@ -35,7 +35,9 @@ class World {
       liveness: () => undefined,
       committed: () => undefined,
       settled: () => undefined,
+      held: () => undefined,
       released: () => undefined,
+      spend: () => 0,
       drop: (reason) => this.drops.push(reason),
     },
   })

@@ -27,7 +27,7 @@ for (const family of [4, 6] as const) {
     client.takeSent()
     client.tun(210, fromClient(ends, { sequence: ISN + 1, acknowledgement: SERVER_ISN + 1, payload: [1, 2, 3] }))
     client.takeSent()
-    client.engine.hasten(1, 2_000)
+    client.engine.reunite(1, 2_000)
     pass(client, 2_000)
     const errors = client.takeWritten().map(see)
     t.equal(errors.length, 4, '200 ms doubled: 0.2, 0.6, 1.4, 3.0')
@@ -56,7 +56,7 @@ for (const family of [4, 6] as const) {
     server.takeWritten()
     server.tun(2_502, fromServer(syn, { sequence: SERVER_ISN + 1, acknowledgement: ISN + 4, payload: [9] }))
     server.takeSent()
-    server.engine.hasten(1, 2_600)
+    server.engine.reunite(1, 2_600)
     pass(server, 2_600)
     const [error] = server.takeWritten().map(see)
     t.equal(
@@ -81,10 +81,10 @@ test('nothing is said of what is not under way, not established, not TCP, or ano
   client.tun(13, fromClient(third, { flags: FIN | ACK, sequence: ISN + 1, acknowledgement: SERVER_ISN + 1 }))
   client.takeSent()
   client.takeWritten()
-  client.engine.hasten(client.meet(3), 20)
+  client.engine.reunite(client.meet(3), 20)
   pass(client, 20)
   t.same(client.takeWritten(), [], 'another peer')
-  client.engine.hasten(1, 30)
+  client.engine.reunite(1, 30)
   pass(client, 30)
   // The first one's three bytes have not been acknowledged either: its server is slow.
   t.same(
@@ -109,7 +109,7 @@ test('a large table is walked through in parts, each flow is told once, and no m
     client.tun(1, fromClient(ends, { sequence: ISN + 1, acknowledgement: SERVER_ISN + 1, payload: [1] }))
     client.takeSent()
   }
-  client.engine.hasten(1, 100)
+  client.engine.reunite(1, 100)
   const turns: number[] = []
   for (let next = 100; next <= 110; next = client.engine.nextTimeout()) {
     client.engine.handleTimeout(next)
@@ -124,5 +124,56 @@ test('a large table is walked through in parts, each flow is told once, and no m
     [256, 44],
   )
   t.equal(client.engine.counters.hastened, 300)
+  t.end()
+})
+
+test('the other end is asked for all flows; those that it does not have end, programs that only listen hear of it', (t) => {
+  const { client, server, ends, hosts } = pair(4)
+  connect(client, server, ends)
+  connect(client, server, { ...ends, clientPort: 40_001 })
+  const forgetful = new FlowHost(2, {}, 64, 9)
+  forgetful.meet(1)
+  forgetful.isLoading = true
+  client.engine.reunite(1, 10)
+  pass(client, 10)
+  exchange([client, forgetful], 10)
+  t.equal(client.engine.table.count, 2, 'it is loading, and does not know')
+  forgetful.isLoading = false
+  pass(client, 1_100)
+  exchange([client, forgetful], 1_100)
+  t.same(
+    client.takeWritten().map((packet) => see(packet).ports[1]),
+    [40_000, 40_001],
+    'each is reset',
+  )
+  t.equal(client.engine.table.count, 0)
+
+  connect(client, server, { ...ends, clientPort: 40_002 })
+  server.engine.reunite(1, 3_000)
+  pass(server, 3_000)
+  exchange(hosts, 3_000)
+  t.same([client.engine.table.count, server.engine.table.count], [1, 1], 'of three one is there')
+  t.match([...server.engine.flows()], [{ clientPort: 40_002 }])
+  pass(server, 100_000)
+  t.same([client.takeDrops(), server.takeDrops()], [[], []])
+  t.end()
+})
+
+test('so many flows are gone that not all may be answered for at once: they are asked about again', (t) => {
+  const server = new FlowHost(2, { acceptedShare: 1 }, 512)
+  const client = new FlowHost(1, {}, 512)
+  client.catalogue.set(WEB, [{ peer: client.meet(2), service: service(WEB), doubtful: false }])
+  server.meet(1)
+  server.serve(WEB, 4, 8080)
+  for (let i = 0; i < 300; i++) connect(client, server, { clientFamily: 4, serverFamily: 4, clientPort: 20_000 + i })
+  const forgetful = new FlowHost(2, {}, 512, 9)
+  forgetful.meet(1)
+  client.engine.reunite(1, 10)
+  for (let now = 10; now < 2_000; now += 10) {
+    pass(client, now)
+    exchange([client, forgetful], now)
+  }
+  t.equal(client.engine.table.count, 0)
+  t.equal(client.takeWritten().length, 300)
   t.end()
 })
