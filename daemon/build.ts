@@ -20,7 +20,7 @@ import { joinNetwork } from './joining.js'
 import { FlowFile } from './keeper/flow-file.js'
 import { closeHeld } from './keeper/keeper-link.js'
 import { findKeeper } from './keeper/keeper-process.js'
-import { keptOf, type Kept } from './keeper/keeping.js'
+import { deviceOf, keptOf, type Kept } from './keeper/keeping.js'
 import { Lanes, lanesFor } from './lanes/lanes.js'
 import { LinkSetup } from './link.js'
 import type { Log } from './log.js'
@@ -252,6 +252,9 @@ async function findKept(directory: string, config: Config, lanes: number, log: L
   log.warn({ why: kept }, 'what the last daemon has left does not fit the configuration: everything is set up anew')
   closeHeld(found.held)
   await found.link.end()
+  const device = deviceOf(found)
+  // Of our own name it is replaced in its place.
+  if (device !== undefined && device !== config.tun.name) await LinkSetup.remove(device)
   return undefined
 }
 

@@ -37,6 +37,7 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
       conflicts: () => link.conflicts(),
       firewallObstacles: () => link.firewallObstacles(),
     },
+    keeper: async () => daemon.keeping?.report(),
     dns: {
       settings: resolver ?? { description: 'names are not served yet', active: false },
       name: `${names.showHost(host.id)}.host.${zone}`,

@@ -104,6 +104,11 @@ export class LinkSetup {
     this.#ipv6 = existsSync('/proc/sys/net/ipv6/conf')
   }
 
+  /** Takes back everything of a device that nobody wants any more. Throws RangeError for what is no name of one. */
+  static remove(tun: string): Promise<void> {
+    return new LinkSetup({ tun, mtu: 1280, self: [], local: [], routes: [], pools: [] }).teardown()
+  }
+
   /**
    * Removes what a killed daemon with the same device left and {@link setup} does not replace in its place: a persistent device that nobody holds, blackhole routes of other pools. Those of ours stay, so that
    * nothing leaves in clear meanwhile. Before the device is opened. Throws CARACAL_E_TUN when the name is a living daemon's device, or no TUN at all.

@@ -106,7 +106,8 @@ async function open({ daemon, kept, flowFile }: Built, before: HandedOver | unde
       },
       holdings: [{ queue: daemon.tun.handle, sockets: daemon.underlay.handles }, ...daemon.lanes.holdings],
       withdraw: daemon.resolver?.withdrawal === undefined ? [] : [daemon.resolver.withdrawal],
-      giveUp: [...link.removal(), ...(flowFile === undefined ? [] : [['rm', '-f', '--', flowFile.path]])],
+      giveUp: link.removal(),
+      flowFile: flowFile?.path,
     },
     kept,
   )

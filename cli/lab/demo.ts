@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
+import { pathsShape } from '../../daemon/control/shapes.js'
 import { CaracalError } from '../../daemon/errors.js'
 import { demoBody } from './demo-body.js'
 import { collect, Lab } from './lab.js'
@@ -84,6 +85,8 @@ async function play(lab: Lab, print: (line: string) => void): Promise<void> {
       `  ${stream.lines} of ${STREAM_MS / 5} lines arrived, ${stream.whole ? 'in order, none missing' : 'NOT WHOLE'}`,
     )
     print(`  longest gap ${stream.longestGapMs.toFixed(1)} ms; the program noticed nothing`)
+    const { remote, reason } = await pathTo(lab, stream.host, 'h1')
+    print(`  on ${stream.host}, caracal paths h1 says: ${remote}, ${reason}`)
     if (!stream.whole || stream.lines !== STREAM_MS / 5) {
       throw new CaracalError('CARACAL_E_LAB', 'the stream did not survive the move', 'see `caracal doctor`')
     }
@@ -135,6 +138,14 @@ async function moveUnderStream(lab: Lab, url: string): Promise<Result> {
      ip route replace default via ${gateway}`,
   )
   return result(await done)
+}
+
+/** Where the host's frames to another one go, and why. */
+async function pathTo(lab: Lab, name: string, other: string): Promise<{ remote: string; reason: string }> {
+  const { paths } = pathsShape.parse(JSON.parse(await lab.caracal(name, 'paths', other, '--json')))
+  const path = paths.find(({ inUse }) => inUse)
+  if (path !== undefined) return path
+  throw new CaracalError('CARACAL_E_LAB', `${name} has no path to ${other}`, 'see `caracal doctor`')
 }
 
 function result({ code, out, err }: { code: number; out: string; err: string }): Result {

@@ -123,7 +123,7 @@ async function applyFile(asked: string, { servers }: ResolverTarget): Promise<Re
   return {
     description: `${asked} names ${servers[0]} first`,
     active: true,
-    withdrawal: [process.execPath, fileURLToPath(new URL('./withdraw.js', import.meta.url)), path],
+    withdrawal: [process.execPath, fileURLToPath(new URL('../dns/withdraw.js', import.meta.url)), path],
     restore: () => restoreFile(path),
   }
 }

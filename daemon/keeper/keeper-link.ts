@@ -7,7 +7,7 @@ const DESCRIPTORS_MAX = 8
 
 /** The keeper has ended, or what answers is none. */
 export class KeeperGone extends CaracalError {
-  constructor(what = 'the keeper has ended') {
+  constructor(what: string = 'the keeper has ended') {
     super('CARACAL_E_KEEPER', what, 'see whether anybody has killed caracal-keeper; the daemon starts another one')
   }
 }
@@ -38,6 +38,8 @@ export class KeeperLink {
   readonly #handles = new Int32Array(DESCRIPTORS_MAX + 1)
   #held = new Map<string, NativeHandle>()
   #open = true
+  /** Said by who hangs up without being asked anything. */
+  #refusal: KeeperRefusal | undefined
   #gone: () => void = () => undefined
   /** Resolves when the keeper has ended, or the connection was closed. */
   readonly ended = new Promise<void>((resolve) => (this.#gone = resolve))
@@ -66,14 +68,19 @@ export class KeeperLink {
   /** Requests are answered in their order. Rejects with KeeperRefused, or KeeperGone. */
   ask(request: Uint8Array, handles: readonly NativeHandle[] = []): Promise<Answered> {
     return new Promise((resolve, reject) => {
-      if (!this.#open) return reject(new KeeperGone())
+      if (!this.#open) return reject(this.#reason(undefined))
       try {
         this.#native.keeperSend(this.#handle, request, Int32Array.from(handles))
         this.#waiting.push({ resolve, reject })
       } catch (error) {
-        reject(new KeeperGone(messageOf(error)))
+        this.#receive()
+        reject(this.#reason(messageOf(error)))
       }
     })
+  }
+
+  #reason(what: string | undefined): CaracalError {
+    return this.#refusal === undefined ? new KeeperGone(what) : new KeeperRefused(this.#refusal)
   }
 
   /** Has the keeper end, and with it what only it holds; resolves when it has. */
@@ -97,7 +104,7 @@ export class KeeperLink {
     while (this.#open) {
       const length = this.#native.keeperReceive(this.#handle, this.#data, this.#handles)
       if (length < 0) return
-      if (length === 0) return this.close(new KeeperGone())
+      if (length === 0) return this.close(this.#reason(undefined))
       this.#take(decodeAnswer(this.#data.subarray(0, length)))
     }
   }
@@ -110,6 +117,10 @@ export class KeeperLink {
     }
     for (const handle of handles) this.#native.close(handle)
     const waiting = this.#waiting.shift()
+    if (answer?.kind === 'refused' && waiting === undefined) {
+      this.#refusal = answer.why
+      return
+    }
     if (answer === undefined || answer.kind === 'held' || handles.length > 0 || waiting === undefined) {
       waiting?.reject(new KeeperGone('what answers is no keeper'))
       return this.close()

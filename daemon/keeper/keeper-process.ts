@@ -34,11 +34,11 @@ export async function findKeeper(directory: string): Promise<FoundKeeper | undef
       return { link, state: stateOf(taken), held: taken.held }
     } catch (error) {
       link.close()
-      if (error instanceof KeeperRefused && error.why === 'busy') {
-        if (performance.now() > busyUntil) throw inUse()
-        await new Promise((resolve) => setTimeout(resolve, BUSY_AGAIN_MS))
-      } else if (!(error instanceof KeeperGone)) throw error
+      const busy = error instanceof KeeperRefused && error.why === 'busy'
       // Gone: it has given up just now, and the next look finds nobody.
+      if (!busy && !(error instanceof KeeperGone)) throw error
+      if (performance.now() > busyUntil) throw busy ? inUse() : error
+      await new Promise((resolve) => setTimeout(resolve, BUSY_AGAIN_MS))
     } finally {
       clearTimeout(limit)
     }

@@ -89,6 +89,11 @@ export function keptOf({ link, state, held }: FoundKeeper, wanted: KeptSettings,
   }
 }
 
+/** The device that was left; undefined: it cannot be told. */
+export function deviceOf({ state }: FoundKeeper): string | undefined {
+  return readNote(state.note)?.tun
+}
+
 function readNote(bytes: Uint8Array): Note | undefined {
   try {
     return noteShape.safeParse(JSON.parse(Buffer.from(bytes).toString('utf8'))).data
@@ -97,18 +102,24 @@ function readNote(bytes: Uint8Array): Note | undefined {
   }
 }
 
-/** For `caracal status` and `caracal doctor`. */
-export interface KeeperReport {
+/** What is known without asking it. */
+export interface KeeperSummary {
   /** It is wanted (setting `keeper.on`). */
-  readonly wanted: boolean
+  readonly on: boolean
   /** null: there is none. */
   readonly pid: number | null
-  readonly descriptors: number
   /** What it was given. */
-  readonly expected: number
+  readonly descriptors: number
   readonly takeovers: number
+}
+
+/** What it says itself. */
+export interface KeeperReport extends KeeperSummary {
+  readonly held: number
+  /** The table of flows outlives this daemon. */
+  readonly flows: boolean
   readonly failedCommands: number
-  readonly problem: string | null
+  readonly problem: string | undefined
 }
 
 export interface KeepingOptions {
@@ -117,7 +128,10 @@ export interface KeepingOptions {
   readonly log: Log
   readonly note: Omit<Note, 'version' | 'takeovers' | 'sockets'>
   readonly holdings: readonly HeldLane[]
+  /** File of the flow table; undefined: it is this process's own memory. */
+  readonly flowFile: string | undefined
   readonly withdraw: readonly KeeperCommand[]
+  /** Without the flow table's file. */
   readonly giveUp: readonly KeeperCommand[]
 }
 
@@ -127,6 +141,7 @@ const AGAIN_MS = 60_000
 /** A running daemon's side of its keeper. */
 export class Keeping {
   #link: KeeperLink | undefined
+  #pid: number | null = null
   #problem: string | undefined
   #again: NodeJS.Timeout | undefined
   #followedAt = -Infinity
@@ -153,23 +168,24 @@ export class Keeping {
     return this.#link?.open === true
   }
 
+  get summary(): KeeperSummary {
+    const pid = this.holds ? this.#pid : null
+    return { on: this.options.settings.on, pid, descriptors: this.#names().size, takeovers: this.takeovers }
+  }
+
   async report(): Promise<KeeperReport> {
-    const { settings } = this.options
     const link = this.#link
-    const expected = this.#names().size
     let state: KeeperState | undefined
-    let problem = this.#problem ?? null
+    let problem = this.#problem
     try {
       if (link?.open === true) state = stateOf(await link.ask(stateRequest()))
     } catch (error) {
       problem = messageOf(error)
     }
     return {
-      wanted: settings.on,
-      pid: state?.pid ?? null,
-      descriptors: state?.descriptors ?? 0,
-      expected,
-      takeovers: this.takeovers,
+      ...this.summary,
+      held: state?.descriptors ?? 0,
+      flows: this.options.flowFile !== undefined,
       failedCommands: state?.failedCommands ?? 0,
       problem,
     }
@@ -202,7 +218,8 @@ export class Keeping {
   }
 
   async #give(link: KeeperLink | undefined): Promise<void> {
-    const { directory, settings, log, note, holdings, withdraw, giveUp } = this.options
+    const { directory, settings, log, note, holdings, flowFile, withdraw } = this.options
+    const giveUp = [...this.options.giveUp, ...(flowFile === undefined ? [] : [['rm', '-f', '--', flowFile]])]
     try {
       const to = link ?? (await startKeeper(directory))
       if (this.#ended) return to.close()
@@ -216,6 +233,7 @@ export class Keeping {
       ]
       this.#link = to
       await Promise.all(told)
+      this.#pid = stateOf(await to.ask(stateRequest())).pid
       this.#problem = undefined
       void to.ended.then(() => this.#lost())
     } catch (error) {

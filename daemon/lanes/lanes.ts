@@ -203,7 +203,7 @@ class Lane {
       awake: this.#awake.share(),
       decider: this.#decider.share(),
     }
-    this.#worker = new Worker(new URL('./lane-main.js', import.meta.url), {
+    this.#worker = new Worker(new URL('../lanes/lane-main.js', import.meta.url), {
       name: `lane ${this.number}`,
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },

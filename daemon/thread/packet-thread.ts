@@ -37,7 +37,7 @@ export class PacketThread implements RunningDaemon {
     private readonly log: Log,
   ) {
     this.stopRequested = new Promise((resolve) => (this.#requested = resolve))
-    this.#worker = new Worker(new URL('./packet-main.js', import.meta.url), {
+    this.#worker = new Worker(new URL('./packets.js', import.meta.url), {
       name: 'packets',
       workerData: request,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },

@@ -83,9 +83,10 @@ export class Waiting {
   expire(now: number): void {
     if (now < this.#due) return
     this.#due = Infinity
-    const limit = now - this.options.waitingTimeout
+    const { waitingTimeout } = this.options
     for (const [peer, ring] of this.#rings) {
-      while (ring.since <= limit) this.#dropOldest(ring, 'queue-expired')
+      // The same sum as for when it is due: another one may be rounded to another moment.
+      while (ring.since + waitingTimeout <= now) this.#dropOldest(ring, 'queue-expired')
       this.emptied(peer)
       this.#due = Math.min(this.#due, ring.since + this.options.waitingTimeout)
     }

@@ -116,7 +116,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       ...{ self: this.id, peers, prober: this.prober },
       nextSequence: () => host.sequence.next(),
       send: (peer, slot, body) => {
-        dataPath.frameTo(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
+        dataPath.wayFrame(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
         this.sessions.answerSent(peer)
       },
       datagramBytes: (body) => INNER_HEADER + body.length + SEALED_MORE,
@@ -136,7 +136,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         linkMtu: (record) => host.pathMtu?.(record) ?? 0,
         // Not for the session to wait for: that such a probe is not answered says nothing of the peer.
         sendProbe: (peer, slot, token, room) =>
-          void dataPath.frameTo(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
+          void dataPath.wayFrame(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
       },
       options.pathMtu,
     )
@@ -401,7 +401,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const token = this.#c.host.primitives.randomBytes(PROBE_TOKEN)
     const ping = this.#pings.add(peer, token, now, answered)
     if (ping === undefined) return undefined
-    this.#dataPath.frameTo(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
+    this.#dataPath.wayFrame(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
     this.#dataPath.flush(now)
     return ping
   }
@@ -532,7 +532,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0): void {
     const inUse = addressSlot === this.peers.pathSlot[peer]
-    this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
+    this.#dataPath.wayFrame(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
     this.sessions.dataSent(peer, this.#clock.now)
   }
 
@@ -543,10 +543,10 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   }
 
   committed(commit: PathCommit, now: number): void {
-    const { peer, from, to, reason, lossy } = commit
+    const { peer, from, to, reason, lossy, reachedAt } = commit
     const { events } = this.#c.host
     const host = this.peers.hostId(peer)
-    this.#dataPath.replay.moved(peer, now, lossy)
+    this.#dataPath.replay.moved(peer, now, lossy, reachedAt)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
     const move = this.moveNotes.committed(commit)
@@ -576,7 +576,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   }
 
   released(peer: number, now: number): void {
-    this.#dataPath.replay.held(peer, Infinity)
+    this.#dataPath.replay.stayed(peer)
     this.#c.sink.released(peer, now)
   }
 
@@ -651,7 +651,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const frame = ownFrame(Kind.probeEcho, token)
     if (lane === 0) {
       const to = this.prober.slotOf(peer, records, record, now, frame.length + SEALED_MORE)
-      this.#dataPath.frameTo(peer, to, frame, CONTROL_CLASS)
+      this.#dataPath.wayFrame(peer, to, frame, CONTROL_CLASS)
       return
     }
     const { addresses } = this.peers

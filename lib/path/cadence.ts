@@ -56,9 +56,15 @@ const UNPROVEN_MS = 100
 export const MOVED_PROBE_BYTES = 1_200
 /** The peer is followed to a proven path when nothing has come by the old one for so long, ms: frames overtake each other. */
 export const FOLLOW_MS = 20
-/** Overdue probes of a path that make it a silent one; and those that do although something comes by it. */
-export const SILENT_AFTER = 2
-export const DEAF_AFTER = 5
+/** Overdue probes of a path that make it a silent one, since anything came by it; more where that many are lost anyway; and those that do although something comes by it. */
+const SILENT_AFTER = 2
+const SILENT_AFTER_LOSSY = 3
+const LOSSY = 0.02
+const DEAF_AFTER = 5
+/** Between probes of a path by which nothing comes, while another one is proven, ms. */
+const DOUBT_MS = 20
+/** Share of a round trip after which a peer whose frames have stopped coming is probed. */
+const QUIET_SHARE = 0.25
 
 /** When a peer and its paths are to be looked at, and probed. All moments in ms. */
 export class Cadence {
@@ -74,7 +80,7 @@ export class Cadence {
   }
 
   quiet(peer: number): number {
-    return this.#options.quietMs + this.#peers.rttMs[peer]!
+    return this.#options.quietMs + QUIET_SHARE * this.#peers.rttMs[peer]!
   }
 
   nextLook(peer: number, watch: Watch, now: number): number {
@@ -83,9 +89,9 @@ export class Cadence {
     let next = Math.min(this.probeAt(peer, watch, now), watch.courtedUntil)
     for (const path of paths) next = Math.min(next, this.challengeAt(path), this.besideAt(peer, watch, path, now))
     if (paths.length > 1 && current !== undefined && current.state === 'proven') {
-      const [first, decisive] = [current.pending[0], current.pending[SILENT_AFTER - 1]]
-      const at = decisive === undefined ? Infinity : decisive.sentAt + current.patience
-      if (first !== undefined && at > now && current.heardAt <= first.sentAt) next = Math.min(next, at)
+      const at = silentAt(current)
+      if (at > now) next = Math.min(next, at)
+      next = Math.min(next, this.doubtAt(peer, watch, now))
     }
     if (watch.state === 'dead') return next
     const { doubtfulAfterMs, deadAfterMs } = this.#options
@@ -119,6 +125,15 @@ export class Cadence {
     return trafficAt > probedAt ? Math.min(next, trafficAt + this.quiet(peer)) : next
   }
 
+  /** When the path in use is to be probed once more, as nothing has come by it since the last probe, and another one is proven. */
+  doubtAt(peer: number, { set: { current, paths } }: Watch, now: number): number {
+    if (current === undefined || !this.isActive(peer, now)) return Infinity
+    if (!paths.some((path) => path !== current && path.proven)) return Infinity
+    let probes = 0
+    for (const { sentAt } of current.pending) if (sentAt >= current.heardAt) probes++
+    return probes > 0 && probes < silentAfter(current) ? current.sentAt + DOUBT_MS : Infinity
+  }
+
   /** When a path that the peer prefers, and that was challenged for it, is to be challenged again. */
   challengeAt(path: Path): number {
     const open = path.trafficAt > path.provenAt && path.challenges > 0 && path.challenges < CHALLENGES_MAX
@@ -137,4 +152,21 @@ export class Cadence {
       return path.sentAt + Math.min(UNPROVEN_MS * 2 ** Math.min(path.tries, 10) + path.rttMs, idleIntervalMs)
     return Infinity
   }
+}
+
+/** Whether probes of the path stay unanswered, and nothing else comes by it. */
+export function isSilent(path: Path, now: number): boolean {
+  return path.misses(now, path.heardAt) >= silentAfter(path) || path.misses(now) >= DEAF_AFTER
+}
+
+/** When the path becomes a silent one unless something comes by it; Infinity: more probes have to be sent first. */
+function silentAt(path: Path): number {
+  let left = silentAfter(path)
+  for (const { sentAt } of path.pending) if (sentAt >= path.heardAt && --left === 0) return sentAt + path.patience
+  const deaf = path.pending[DEAF_AFTER - 1]
+  return deaf === undefined ? Infinity : deaf.sentAt + path.patience
+}
+
+function silentAfter(path: Path): number {
+  return path.loss > LOSSY ? SILENT_AFTER_LOSSY : SILENT_AFTER
 }

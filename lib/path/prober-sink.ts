@@ -15,6 +15,8 @@ export interface PathCommit {
   readonly heardAt: number
   /** What went the old way lately may be lost. */
   readonly lossy: boolean
+  /** What went the old way before then has arrived, as its probes say; Infinity: they say nothing against it that all has. */
+  readonly reachedAt: number
 }
 
 export interface ProberSink {

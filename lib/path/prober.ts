@@ -4,12 +4,11 @@ import {
   Cadence,
   CHALLENGE_MS,
   CHALLENGES_MAX,
-  DEAF_AFTER,
   FOLLOW_MS,
+  isSilent,
   MOVED_PROBE_BYTES,
   PROBE_BYTES,
   REST_MS,
-  SILENT_AFTER,
   type Watch,
 } from './cadence.js'
 import { OwnAddresses } from './candidates.js'
@@ -202,19 +201,12 @@ export class PathProber {
     if (sentAt >= current.provenAt) {
       if (path.trafficAt >= sentAt - this.#options.activeIntervalMs)
         return this.#use(peer, watch, path, 'peer-moved', now)
-      if (this.#isSilent(current, now)) return this.#use(peer, watch, path, 'silent', now)
+      if (isSilent(current, now)) return this.#use(peer, watch, path, 'silent', now)
     }
     path.betterFor = watch.set.isBetter(path) ? path.betterFor + 1 : 0
     // One end decides, and the other follows, so that both do not go opposite ways.
     if (path.betterFor >= BETTER_FOR && this.components.peers.hostId(peer) > this.components.peers.hostId(0))
       this.#use(peer, watch, path, 'better', now)
-  }
-
-  /** Whether probes of the path stay unanswered, and nothing else comes by it. */
-  #isSilent(path: Path, now: number): boolean {
-    const misses = path.misses(now)
-    if (misses < SILENT_AFTER) return false
-    return misses >= DEAF_AFTER || path.heardAt <= path.pending[0]!.sentAt
   }
 
   /** Address slots of the ways by which the peer may hear this host: the one in use, and with `all` every other one that a datagram of so many bytes may go. */
@@ -318,10 +310,10 @@ export class PathProber {
       const { current } = watch.set
       if (current !== undefined && changed) {
         this.components.peers.setPath(peer, current.slot)
-        this.#commit(peer, watch, slot, current, current.heardAt, 'links-changed', now)
+        this.#commit(peer, watch, slot, current, current, 'links-changed', now)
       } else if (current !== undefined && current.usable && (moved || !wasUsable)) {
         // The kernel chooses where from; until now it may have had nothing to choose.
-        this.#commit(peer, watch, slot, current, current.heardAt, 'address-gone', now)
+        this.#commit(peer, watch, slot, current, current, 'address-gone', now)
       }
       this.review(peer, now)
     }
@@ -332,7 +324,7 @@ export class PathProber {
     this.#leave(peer, watch, now)
     const { current } = watch.set
     if (current === undefined) return
-    if (!current.usable || (watch.state !== 'alive' && this.#isSilent(current, now)))
+    if (!current.usable || (watch.state !== 'alive' && isSilent(current, now)))
       this.#holding.begin(peer, Hold.noWay, now)
   }
 
@@ -350,12 +342,13 @@ export class PathProber {
         const { slot } = current
         if (!set.unpin()) return
         this.components.peers.setPath(peer, current.slot)
-        this.#commit(peer, watch, slot, current, current.heardAt, 'address-gone', now)
+        this.#commit(peer, watch, slot, current, current, 'address-gone', now)
       }
     } else if (!current.lasting && standby?.lasting === true) this.#use(peer, watch, standby, 'deprecated', now)
-    else if (this.#isSilent(current, now)) {
+    else if (isSilent(current, now)) {
       if (current.state === 'proven') current.set('suspect', 'silent', now)
-      if (standby !== undefined && standby.misses(now) === 0) this.#use(peer, watch, standby, 'silent', now)
+      const refuge = set.refuge(now)
+      if (refuge !== undefined) this.#use(peer, watch, refuge, 'silent', now)
     }
   }
 
@@ -452,7 +445,9 @@ export class PathProber {
     if (!late) this.#choose(peer, watch, now)
     this.#holding.look(peer, watch, now)
     if (now >= this.#cadence.probeAt(peer, watch, now)) this.#probeAll(peer, watch, now)
-    for (const path of watch.set.paths) {
+    const { current, paths } = watch.set
+    if (current !== undefined && now >= this.#cadence.doubtAt(peer, watch, now)) this.#probe(peer, current, now)
+    for (const path of paths) {
       if (now >= this.#cadence.challengeAt(path)) {
         path.challenges++
         this.#probe(peer, path, now)
@@ -507,8 +502,8 @@ export class PathProber {
     for (const each of watch.set.paths) each.betterFor = 0
     if (from === path.slot) this.#holding.end(peer, watch, now)
     else {
+      this.#commit(peer, watch, from, path, before, reason, now)
       path.changed(reason, now)
-      this.#commit(peer, watch, from, path, before?.heardAt ?? -Infinity, reason, now)
       // By this the peer learns of it, and whether it works.
       if (from >= 0) {
         this.#probe(peer, path, now)
@@ -523,12 +518,14 @@ export class PathProber {
     watch: Watch,
     from: number,
     path: Path,
-    heardAt: number,
+    before: Path | undefined,
     reason: PathReason,
     now: number,
   ): void {
     const lossy = from >= 0 && !LOSSLESS.has(reason)
-    const commit = { peer, from, to: path.slot, reason, heardAt, lossy }
+    const heardAt = before?.heardAt ?? -Infinity
+    const reachedAt = before !== undefined && isForSilence(path, before, reason, now) ? before.reachedAt : Infinity
+    const commit = { peer, from, to: path.slot, reason, heardAt, lossy, reachedAt }
     path.usedSince = now
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
@@ -578,4 +575,9 @@ export class PathProber {
     }
     return watch
   }
+}
+
+/** Whether the path is taken because the one before is silent at either end: a peer that goes a way that had been proven already, and has not given up the old one, hears nothing by that. */
+function isForSilence(path: Path, before: Path, reason: PathReason, now: number): boolean {
+  return reason === 'silent' || (reason === 'peer-moved' && before.lasting && path.changedAt < now)
 }

@@ -16,10 +16,6 @@ const HALF_MS = 4_000
 /** A requirement: what people and programs wait for an answer, in the middle of a flood. */
 const MEDIAN_MS_MAX = 100
 const GROWTH_MAX = 10e6
-/** Fewer would be no flood. */
-const RATE_MIN = 20_000
-/** Of the time around the flood. */
-const STRAY_FRAMES = 20
 const HOSTS = ['h1', 'h2'] as const
 type Host = (typeof HOSTS)[number]
 
@@ -135,11 +131,23 @@ test('a flood of small datagrams', async (t) => {
     const count: FloodCount = JSON.parse(await stopped)
     return count
   }
-  const before = { h1: await daemons.settled('h1'), h2: await daemons.settled('h2'), device: await device() }
+  /** The daemon's and the device's counts of one moment: what the kernel sends by itself may come in between. */
+  const counted = async () => {
+    for (let earlier = await device(); ;) {
+      const status = await daemons.settled('h1')
+      const later = await device()
+      if (later.packets === earlier.packets) return { status, device: later }
+      earlier = later
+    }
+  }
+  // The hosts go on talking to each other meanwhile: what the first one has sent is counted before, and after, what has come to the other one.
+  const first1 = await counted()
+  const first2 = await daemons.settled('h2')
   await half()
   const between = { h1: await resident('h1'), h2: await resident('h2') }
   const count = await half()
-  const after = { h1: await daemons.settled('h1'), h2: await daemons.settled('h2'), device: await device() }
+  const last2 = await daemons.settled('h2')
+  const last1 = await counted()
   const atOnce = await net.run('h1', ['curl', '-sS', '-m', '5', 'http://box.svc.internal/'])
   t.equal(atOnce.out, 'here', `a program is served at once ${atOnce.err}`)
   const grown = { h1: (await resident('h1')) - between.h1, h2: (await resident('h2')) - between.h2 }
@@ -147,12 +155,14 @@ test('a flood of small datagrams', async (t) => {
   const taken = await ended<FloodCount>(sink, 'count')
 
   const rate = Math.round((count.datagrams / count.ms) * 1000)
-  const [h1, h2] = [new Between(before.h1, after.h1), new Between(before.h2, after.h2)]
+  const [h1, h2] = [new Between(first1.status, last1.status), new Between(first2, last2)]
+  const sent = last1.device.packets - first1.device.packets
+  const overrun = last1.device.dropped - first1.device.dropped
   t.comment(
     `${rate} datagrams a second, ${Math.round((h1.of('packetsOut') / count.ms) * 1000)} of them became frames; ` +
-      `${taken.datagrams} came to the server; ${JSON.stringify({ asked, grown, device: after.device })}`,
+      `${taken.datagrams} came to the server; ${JSON.stringify({ asked, grown, sent, overrun })}`,
   )
-  t.ok(rate >= RATE_MIN, `${rate} datagrams a second are a flood`)
+  t.ok(overrun > 0, `${rate} datagrams a second are more than can be moved`)
 
   await t.test('everybody else is served', async (t) => {
     t.equal(asked.unanswered, 0)
@@ -163,8 +173,6 @@ test('a flood of small datagrams', async (t) => {
     for (const host of HOSTS) t.ok(grown[host] <= GROWTH_MAX, `${host} has grown by ${grown[host]} bytes`)
   })
   await t.test('each packet is accounted for', async (t) => {
-    const sent = after.device.packets - before.device.packets
-    const overrun = after.device.dropped - before.device.dropped
     t.ok(sent + overrun >= count.datagrams, 'the device counts every datagram')
     t.equal(h1.of('tunPacketsIn'), sent, 'the daemon counts what it takes from the device')
     t.equal(h1.of('wireFramesOut') - h1.of('wireSingleFramesOut'), h1.of('packetsOut'), 'each packet became a frame')
@@ -180,7 +188,7 @@ test('a flood of small datagrams', async (t) => {
       )
     }
     const carried = h1.of('wireFramesOut') - h1.dropped('send-failed')
-    t.ok(h2.of('wireFramesIn') <= carried + STRAY_FRAMES, 'no more frames came than went')
+    t.ok(h2.of('wireFramesIn') <= carried, 'no more frames came than went')
   })
 })
 

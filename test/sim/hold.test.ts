@@ -2,6 +2,7 @@
 
 import tap, { test } from 'tap'
 import { loadSodium } from '../../lib/crypto/sodium.js'
+import type { FlowOptions } from '../../lib/flow/flow-options.js'
 import { DatagramStream } from './datagram-stream.js'
 import { HostWorld } from './host-world.js'
 import { seededRandom } from '../tools/seeded-random.js'
@@ -10,8 +11,8 @@ const ONLY = process.env['HOST_SEED']
 const sodium = await loadSodium()
 tap.setTimeout(240_000)
 
-function meet(seed: number, hosts: number, delay: number): HostWorld {
-  const world = new HostWorld(sodium, seed, { link: { delay } })
+function meet(seed: number, hosts: number, delay: number, flow: Partial<FlowOptions> = {}): HostWorld {
+  const world = new HostWorld(sodium, seed, { link: { delay }, host: { flow } })
   world.mesh(hosts)
   if (!world.until(() => world.converged, 10_000)) throw new Error('the hosts did not find each other within 10 s')
   world.hosts[0]!.expose('web', 80)
@@ -55,4 +56,39 @@ test('an address vanishes and another appears later: no datagram is lost or out 
     if (problems.length > 0) t.fail(`HOST_SEED=${seed} ${scene}`, { problems })
   }
   t.pass(`${seeds.length} seeds`)
+})
+
+test('what waits stays within its bounds, the newest is kept, and each datagram that is not is counted', async (t) => {
+  const limits = { waitingBytes: 64 * 1024, waitingBytesTotal: 96 * 1024, waitingTimeout: 400 }
+  for (const [size, outage] of [
+    [1_000, 300],
+    [60, 1_000],
+  ] as const) {
+    const world = meet(3, 2, 5, limits)
+    const [server, client] = world.hosts
+    const stream = new DatagramStream(client!, 'web', 80, 1, size)
+    world.runFor(500)
+    client!.vanish(true)
+    const { drops, flows } = client!.host
+    const dropped = () => drops.get('queue-full') + drops.get('queue-expired')
+    let most = 0
+    for (let i = 0; i < outage; i++) {
+      world.runFor(1)
+      most = Math.max(most, flows.waiting.bytes)
+    }
+    const { count } = flows.waiting
+    t.ok(most <= limits.waitingBytes, `${size}: ${most} bytes at most`)
+    t.ok(count > 50 && count <= limits.waitingTimeout + 1, `${size}: ${count} wait`)
+    const lost = dropped()
+    t.ok(lost > 0 && count + lost <= outage + 1 && count + lost >= outage - 1, `${size}: ${lost} are counted`)
+    client!.move(world.freshAddress(), true)
+    world.runFor(300)
+    stream.stop()
+    world.runFor(1_000)
+    const missing = stream.missing(0, stream.sent)
+    t.equal(missing.length, lost, `${size}: no other is missing`)
+    t.equal(missing.at(-1)! - missing[0]! + 1, lost, `${size}: the oldest`)
+    t.equal(flows.waiting.count, 0)
+    t.equal(server!.host.flows.waiting.count, 0)
+  }
 })

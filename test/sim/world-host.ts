@@ -71,7 +71,7 @@ export class WorldHost implements Site {
   /** What the daemon's events said, such as `up h1`. */
   readonly log: string[] = []
   /** What the daemon's flow table lies in, and whether the next daemon finds there what the last one left. */
-  flowMemory = newFlowMemory()
+  flowMemory: ArrayBuffer
   #kept = false
   /** ms that its daemon needs, after a start, until its services are restored. */
   restoring = 0
@@ -107,6 +107,7 @@ export class WorldHost implements Site {
     this.key = world.keyOf(number)
     this.trust = world.trust(this.key.id, this.name, tags)
     this.#places = [placeAt(world.freshAddress())]
+    this.flowMemory = newFlowMemory(this.#peerCapacity)
     this.kernel = new VirtualKernel({
       now: () => world.now,
       random: world.random,
@@ -116,6 +117,9 @@ export class WorldHost implements Site {
     })
   }
 
+  get #peerCapacity(): number {
+    return this.world.options.host?.peerCapacity ?? PEER_CAPACITY
+  }
   get id(): HostId {
     return this.key.id
   }
@@ -183,7 +187,7 @@ export class WorldHost implements Site {
       },
       {
         flowCapacity: FLOW_CAPACITY,
-        peerCapacity: PEER_CAPACITY,
+        peerCapacity: this.#peerCapacity,
         restore: this.#kept,
         mappings: this.#mappings,
         claims: this.#claims,
@@ -234,7 +238,7 @@ export class WorldHost implements Site {
 
   /** The daemon is killed; the kernel and its programs stay. `keeps`: so do the memory of its flow table, and the packets of the TUN device, as far as it has room for them. */
   kill(keeps = false): void {
-    if (!keeps) this.flowMemory = newFlowMemory()
+    if (!keeps) this.flowMemory = newFlowMemory(this.#peerCapacity)
     this.#kept = keeps
     if (!keeps) this.#fromKernel = []
     this.#mappings = this.host.addresses.exportMappings()
@@ -597,6 +601,6 @@ function placeAt(address: string): Place {
   return { own: address, seen: address }
 }
 
-function newFlowMemory(): ArrayBuffer {
-  return new ArrayBuffer(FlowMemory.bytesFor(FLOW_CAPACITY, PEER_CAPACITY))
+function newFlowMemory(peerCapacity: number): ArrayBuffer {
+  return new ArrayBuffer(FlowMemory.bytesFor(FLOW_CAPACITY, peerCapacity))
 }

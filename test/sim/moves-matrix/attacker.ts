@@ -26,6 +26,7 @@ const refusals: ReadonlySet<DropReason> = new Set<DropReason>([
   'unknown-lane',
   'bad-tag',
   'replayed',
+  'bad-frame',
 ])
 
 interface Recorded {

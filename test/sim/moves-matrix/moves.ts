@@ -21,6 +21,8 @@ export interface Stage {
 export interface Made {
   /** The stall is counted from then on, ms. */
   readonly from: number
+  /** The longest that streams stand still where nothing else is lost, ms. */
+  readonly boundMs: number
   /** What the daemons did not do that they should. */
   readonly fault?: string
   /** What exactly was done, for people. */
@@ -32,10 +34,6 @@ export interface MoveKind {
   readonly hosts: number
   readonly networks: number
   readonly nat: boolean
-  /** The longest that a stream stands still where nothing else is lost, ms. */
-  readonly target: (rttMs: number) => number
-  /** Datagrams may be lost; otherwise none are on links that lose nothing. */
-  readonly mayLose: boolean
   /** Waits for what the move needs. What is missing; undefined: nothing. */
   readonly prepare?: (stage: Stage) => string | undefined
   readonly make: (stage: Stage) => Made
@@ -71,11 +69,13 @@ function planned(stage: Stage): Made {
   mover.settle([next])
   mover.tell()
   const how = deprecated ? 'the old address is deprecated first' : 'routes change first'
-  return { from, how, ...(proven || !deprecated ? {} : { fault: `${next} was not used within ${limit} ms` }) }
+  // Without a word before, what is on its way to the old address has to be sent again.
+  const boundMs = 5 + (deprecated ? 0 : rttMs)
+  return { from, boundMs, how, ...(proven || !deprecated ? {} : { fault: `${next} was not used within ${limit} ms` }) }
 }
 
 function vanish(stage: Stage): Made {
-  const { world, mover, any } = stage
+  const { world, mover, rttMs, any } = stage
   const away = any([0, 5, 50, 200, 400])
   if (away > 0) {
     mover.settle([])
@@ -87,25 +87,29 @@ function vanish(stage: Stage): Made {
   const late = any([0, 0, 1, 5])
   if (late > 0) world.runFor(late)
   mover.tell()
-  return { from, how: `${mover.name} without an address for ${away} ms, told ${late} ms late` }
+  return {
+    from,
+    boundMs: 1.5 * rttMs + 20,
+    how: `${mover.name} without an address for ${away} ms, told ${late} ms late`,
+  }
 }
 
 function both(stage: Stage): Made {
-  const { world, mover, other, any } = stage
+  const { world, mover, other, rttMs, any } = stage
   const between = any([0, 1, 3, 10])
   mover.settle([stage.fresh()])
   mover.tell()
   if (between > 0) world.runFor(between)
   other.settle([stage.fresh()])
   other.tell()
-  return { from: world.now, how: `${between} ms between the two` }
+  return { from: world.now, boundMs: 3 * rttMs + 50, how: `${between} ms between the two` }
 }
 
 function silent(stage: Stage): Made {
-  const { world, mover, other, any } = stage
+  const { world, mover, other, rttMs, any } = stage
   const way = any(['both', 'both', 'there', 'back'] as const)
   stage.dead = { network: prefixOf(inUse(mover, other)), way }
-  return { from: world.now, how: `${stage.dead.network} silent ${way}` }
+  return { from: world.now, boundMs: 110 + 3 * rttMs, how: `${stage.dead.network} silent ${way}` }
 }
 
 /** All paths work, and each end has proven one on each network since they do. */
@@ -126,27 +130,19 @@ function bothProven(stage: Stage): string | undefined {
 }
 
 function rebind(stage: Stage): Made {
-  const { world, mover } = stage
+  const { world, mover, rttMs } = stage
   const [host = ''] = mover.address.split(/:\d+$/)
   mover.move(`${host}:${stage.any([20_000, 30_000]) + Math.floor(world.random() * 10_000)}`, false)
-  return { from: world.now, how: `${mover.name} is behind the NAT` }
+  return { from: world.now, boundMs: rttMs + 20, how: `${mover.name} is behind the NAT` }
 }
 
 /** By name. */
 export const moveKinds = {
-  planned: { hosts: 2, networks: 1, nat: false, target: () => 5, mayLose: false, make: planned },
-  vanish: { hosts: 2, networks: 1, nat: false, target: (rtt) => 1.5 * rtt + 20, mayLose: true, make: vanish },
-  silent: {
-    hosts: 2,
-    networks: 2,
-    nat: false,
-    target: () => 300,
-    mayLose: true,
-    prepare: bothProven,
-    make: silent,
-  },
-  both: { hosts: 3, networks: 1, nat: false, target: (rtt) => 3 * rtt + 50, mayLose: true, make: both },
-  nat: { hosts: 2, networks: 1, nat: true, target: (rtt) => rtt + 20, mayLose: true, make: rebind },
+  planned: { hosts: 2, networks: 1, nat: false, make: planned },
+  vanish: { hosts: 2, networks: 1, nat: false, make: vanish },
+  silent: { hosts: 2, networks: 2, nat: false, prepare: bothProven, make: silent },
+  both: { hosts: 3, networks: 1, nat: false, make: both },
+  nat: { hosts: 2, networks: 1, nat: true, make: rebind },
 } satisfies Readonly<Record<string, MoveKind>>
 export type MoveName = keyof typeof moveKinds
 export const moveNames = Object.keys(moveKinds).filter((name): name is MoveName => Object.hasOwn(moveKinds, name))

@@ -42,9 +42,9 @@ export class OneWay {
     return this.cameAt.filter((at) => at < 0).length
   }
 
-  /** Whether something has come that was sent since then. */
+  /** Whether something has come that was sent after that. */
   hasPassed(since: number): boolean {
-    return this.newest >= 0 && this.sentAt[this.newest]! >= since
+    return this.newest >= 0 && this.sentAt[this.newest]! > since
   }
 
   /** The longest time between the two moments in which nothing new came, ms. */

@@ -1,5 +1,6 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { z } from 'zod'
+import { moveNames } from './moves.js'
 import { cells, type Cell, type RunReport } from './run.js'
 
 /** How often each stall was seen, by its ms in three digits: as much of a long list as its quantiles need. */
@@ -123,7 +124,8 @@ export class Tally {
   lines(): string[][] {
     const shown = (spread: Spread) => [0.5, 0.99, 1].map((part) => spread.quantile(part).toFixed(1)).join(' / ')
     const heads = ['move', 'RTT', 'loss', 'runs', 'moves', 'TCP p50/p99/max', 'UDP p50/p99/max', 'resets', 'lost']
-    const lines = cells.flatMap((cell) => {
+    const byMove = cells.toSorted((a, b) => moveNames.indexOf(a.move) - moveNames.indexOf(b.move))
+    const lines = byMove.flatMap((cell) => {
       const counts = this.#cells.get(keyOf(cell))
       if (counts === undefined) return []
       const { runs, moves, tcp, udp, resets, lost, sent, failed } = counts

@@ -236,6 +236,7 @@ export class Rig {
       aeads: ['chacha20-poly1305'],
       lanes: { count: 0, ports: [], framesOut: 0, bytesOut: 0, framesFailed: 0, packetsNotWritten: 0 },
       linkReport: { ipv6: true, firewall: true, warnings: [] },
+      keeping: { summary: { on: true, pid: 7, descriptors: 3, takeovers: 2 } },
       resolver: { description: 'names are not wired in' },
       loopDelay: { read: () => ({ p50Ms: 0.5, p99Ms: 2, maxMs: 3 }) },
     }

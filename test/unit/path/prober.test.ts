@@ -4,6 +4,7 @@ import { decodeLocator, encodeLocator, formatLocator } from '../../../lib/path/l
 import { PeerTable } from '../../../lib/path/peers.js'
 import { PathProber } from '../../../lib/path/prober.js'
 import { proberDefaults, type ProberOptions } from '../../../lib/path/prober-options.js'
+import type { PathCommit } from '../../../lib/path/prober-sink.js'
 import { hostId } from '../../../lib/wire/ids.js'
 
 const OLD = '10.0.0.1:7474'
@@ -24,6 +25,7 @@ class World {
   readonly probes: { readonly at: number; readonly to: string; readonly token: Uint8Array }[] = []
   readonly events: string[] = []
   readonly holds: string[] = []
+  readonly lossy: PathCommit[] = []
   /** Bytes that wait, and those that went to somewhere unproven. */
   waiting = 0
   readonly spent: string[] = []
@@ -46,7 +48,10 @@ class World {
         sink: {
           sendProbe: (_peer, slot, token) => this.#sent(this.place(slot), token.slice()),
           liveness: (_peer, state, now) => this.events.push(`${state} ${now}`),
-          committed: ({ to, reason }, now) => this.events.push(`moved ${this.place(to)} ${now} ${reason}`),
+          committed: (commit, now) => {
+            this.events.push(`moved ${this.place(commit.to)} ${now} ${commit.reason}`)
+            if (commit.lossy) this.lossy.push(commit)
+          },
           held: (_peer, now) => this.holds.push(`held ${now}`),
           released: (_peer, now) => this.holds.push(`released ${now}`),
           spend: (_peer, slot, bytes) => this.#spend(this.place(slot), bytes),
@@ -566,6 +571,47 @@ test('a standby is kept warm while the peer matters, and taken when the path in 
     w.events.some((event) => event.startsWith('dead') || event.startsWith('doubtful')),
     'before anybody doubts the peer',
   )
+  t.end()
+})
+
+test('a path that falls silent is left within three round trips and a little, also when an earlier probe was lost', (t) => {
+  const w = twoHomes(80)
+  w.delays[OLD] = 80
+  for (let i = 0; i < 300; i++) {
+    w.prober.active(w.peer, w.now)
+    w.hear(OLD)
+    w.runFor(10)
+  }
+  w.lose = () => true
+  const lost = w.probes.length
+  while (w.probes.length === lost) {
+    w.hear(OLD)
+    w.runFor(10)
+  }
+  w.hear(OLD)
+  w.lose = () => false
+  delete w.delays[OLD]
+  const at = w.now
+  for (let ms = 0; ms < 1_000 && w.current === OLD; ms += 10) w.runFor(10)
+  t.equal(w.current, NEW)
+  t.ok(w.now - at <= 240, `after ${w.now - at} ms`)
+  t.end()
+})
+
+test('a path that only one direction of is dead is left although the peer is heard by it', (t) => {
+  const w = twoHomes(10)
+  w.runFor(3_000)
+  delete w.delays[OLD]
+  const at = w.now
+  for (let ms = 0; ms < 3_000 && w.current === OLD; ms += 10) {
+    w.prober.active(w.peer, w.now)
+    w.hear(OLD)
+    w.runFor(10)
+  }
+  t.equal(w.current, NEW)
+  t.ok(w.now - at <= 1_500, `after ${w.now - at} ms`)
+  const [commit] = w.lossy
+  t.ok(commit!.reachedAt <= at && commit!.reachedAt > at - 2 * activeIntervalMs, 'what went that way since is lost')
   t.end()
 })
 
