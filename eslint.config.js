@@ -16,7 +16,7 @@ export default tseslint.config(
   },
   { files: ['eslint.config.js'], rules: { 'no-restricted-exports': 'off' } },
   {
-    files: ['test/tools/*.mjs'],
+    files: ['test/tools/*.mjs', 'daemon/thread/bundle.mjs'],
     languageOptions: { globals: { console: 'readonly', URL: 'readonly', process: 'readonly' } },
   },
   {

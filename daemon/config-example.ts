@@ -1,4 +1,4 @@
-import { BUFFER_MIN, DEFAULT_STATE, FLOWS } from './config.js'
+import { BUFFER_MIN, DEFAULT_STATE, FLOWS, GIVE_UP_AFTER, WITHDRAW_AFTER } from './config.js'
 import { DEFAULT_SOCKET } from './control/line.js'
 import { BUFFER_BYTES } from './udp.js'
 import { RANK_MAX } from '../lib/wire/constants.js'
@@ -63,6 +63,15 @@ limits:
   # Flows at the same time, of this host's programs and to its services. Each takes about 200 bytes of memory once it has been there, so ${Math.round((FLOWS * 200) / 1e6)} MB when all are in use.
   # A new flow beyond them is refused; those that live are never cut for one. One other host may have half of them.
   flows: ${FLOWS}
+
+# A small process of its own, caracal-keeper, holds the TUN device and the UDP sockets while no daemon runs: one that was killed, is started again (\`caracal down --keep\`) or is
+# upgraded (\`caracal up --replace\`) finds them as they were, packets wait in their queues meanwhile, and open connections go on. The table of flows lies in memory that outlives the daemon
+# (a file in /dev/shm or another tmpfs). \`caracal down\` takes all of it back.
+keeper:
+  on: true
+  # Seconds without a daemon: then programs of this host are not told of our name server any more, and then everything is taken back.
+  withdraw-after: ${WITHDRAW_AFTER}
+  give-up-after: ${GIVE_UP_AFTER}
 
 # IPv4 addresses inside this host that stand for services and hosts. Choose another when it clashes with a network in use here.
 pool: 198.18.0.0/15

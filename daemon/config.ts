@@ -19,6 +19,7 @@ import { PRIORITY_MAX, WEIGHT_MAX, moveKinds, type ExposeRequest } from './contr
 import { HEALTH_FORM, PORT_FORM, parseHealth, parsePortSpec } from './control/spec.js'
 import { parseDnsMode, type DnsMode } from './dns/resolver-settings.js'
 import { CaracalError, messageOf, systemCode } from './errors.js'
+import { AFTER_MAX } from './keeper/keeper-wire.js'
 import { logLevels, type LogLevel } from './log.js'
 import type { AeadSetting } from './native-codec.js'
 import { BUFFER_BYTES } from './udp.js'
@@ -38,6 +39,9 @@ const BUFFER_MAX = 1 << 29
 export const FLOWS = 262_144
 export const FLOWS_MIN = 16
 const FLOWS_MAX = 1 << 24
+/** Seconds without a daemon. */
+export const WITHDRAW_AFTER = 30
+export const GIVE_UP_AFTER = 600
 
 /** What the kernel is asked to do for many packets at once; it may give less. */
 export interface OffloadSetting {
@@ -61,6 +65,16 @@ export interface LoopSetting {
   readonly lanes: number | 'auto'
   /** Packets of open connections that come alone pass by native code. */
   readonly express: boolean
+}
+
+/** What becomes of the device, the sockets and the flows while no daemon runs. */
+export interface KeeperSetting {
+  /** A keeper holds them for the next daemon; false: they end with this one. */
+  readonly on: boolean
+  /** So many seconds without a daemon, and this host's programs do not ask for our zone any more. */
+  readonly withdrawAfter: number
+  /** So many, and everything is taken back. */
+  readonly giveUpAfter: number
 }
 
 /** What the daemon may take of this host. */
@@ -109,6 +123,7 @@ export interface Config {
   readonly offload: OffloadSetting
   readonly loop: LoopSetting
   readonly limits: LimitsSetting
+  readonly keeper: KeeperSetting
   readonly tun: { readonly name: string; readonly mtu: number }
   /** IPv4 network of dialled, served, peer and self addresses, `ADDR/BITS`. */
   readonly pool: string
@@ -163,6 +178,8 @@ export interface UpRequest {
   readonly create: string | undefined
   /** Token to join with. Never to be logged. */
   readonly join: string | undefined
+  /** Take over from the daemon that runs, if one does. */
+  readonly replace: boolean
 }
 
 export interface DaemonOptions extends UpRequest {
@@ -280,6 +297,17 @@ const loopShape = z.strictObject({
   express: z.boolean().default(true),
 })
 const limitsShape = z.strictObject({ flows: z.number().int().min(FLOWS_MIN).max(FLOWS_MAX).default(FLOWS) })
+const afterSeconds = z.number().int().min(0).max(AFTER_MAX)
+const keeperShape = z
+  .strictObject({
+    on: z.boolean().default(true),
+    'withdraw-after': afterSeconds.default(WITHDRAW_AFTER),
+    'give-up-after': afterSeconds.default(GIVE_UP_AFTER),
+  })
+  .refine((keeper) => keeper['withdraw-after'] <= keeper['give-up-after'], {
+    path: ['withdraw-after'],
+    error: 'must not be longer than `give-up-after`',
+  })
 const discoveryShape = z.strictObject({
   mdns: z.boolean().default(true),
   interfaces: z.array(tunName).default([]),
@@ -349,6 +377,7 @@ const fileShape = z.strictObject({
   offload: offloadShape.prefault({}),
   loop: loopShape.prefault({}),
   limits: limitsShape.prefault({}),
+  keeper: keeperShape.prefault({}),
   tun: tunShape.prefault({}),
   pool: pool.default('198.18.0.0/15'),
   zone: zoneName.default('svc.internal'),
@@ -370,6 +399,7 @@ function keysAt(path: readonly PropertyKey[]): readonly string[] {
     offload: offloadShape,
     loop: loopShape,
     limits: limitsShape,
+    keeper: keeperShape,
     discovery: discoveryShape,
     services: serviceShape,
     policy: policyShape,
@@ -409,6 +439,11 @@ export function loadConfig(sources: ConfigSources): Config {
     offload: { ...offload, vnetHeader, bufferBytes },
     loop: settings.loop,
     limits: settings.limits,
+    keeper: {
+      on: settings.keeper.on,
+      withdrawAfter: settings.keeper['withdraw-after'],
+      giveUpAfter: settings.keeper['give-up-after'],
+    },
     tun: { ...settings.tun, name: option('--tun', tunName, options.tun) ?? settings.tun.name },
     pool: settings.pool,
     zone: settings.zone,

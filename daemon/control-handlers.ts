@@ -1,3 +1,4 @@
+import { realpath } from 'node:fs/promises'
 import { revokeAsAuthority, revokeAsIssuer } from '../lib/crypto/revocations.js'
 import { nextSerial } from '../lib/crypto/authority.js'
 import type { TapEvent } from '../lib/host/tap.js'
@@ -17,7 +18,8 @@ import type {
   RequestOf,
   ResponseOf,
 } from './control/protocol.js'
-import { wallNow, type Daemon } from './daemon.js'
+import type { Daemon } from './daemon.js'
+import { wallNow } from './wall-clock.js'
 import { CaracalError } from './errors.js'
 import { doctorChecks } from './doctor-inputs.js'
 import { giveName, namesView, ruledName } from './name-rules.js'
@@ -250,7 +252,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const told = peersUp(daemon).filter((peer) => host.peers.hostId(peer) !== id).length
     host.revocationsAdded(monotonicNow())
     daemon.loop.wake()
-    void daemon.saveTrust()
+    void daemon.writes.trust()
     return { name, id, told }
   }
 
@@ -265,7 +267,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const { bytes, rule } = giveName(identity, wish, primitives, Date.now())
     host.nameRuleAdded(bytes, monotonicNow())
     daemon.loop.wake()
-    await daemon.saveTrust()
+    await daemon.writes.trust()
     const { tags, minPriority, maxWeight, free, serial, issuer } = rule
     const by = issuer === undefined ? ('authority' as const) : ('issuer' as const)
     const shown = rule.hosts.map((id) => names.showHost(id))
@@ -281,10 +283,26 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     return this.daemon.reload()
   }
 
-  async down(): Promise<ResponseOf<'down'>> {
-    const flows = this.daemon.host.flows.counts.open
-    setImmediate(() => this.daemon.requestStop('caracal down'))
+  async down({ keep }: RequestOf<'down'>): Promise<ResponseOf<'down'>> {
+    const { daemon } = this
+    const flows = daemon.host.flows.counts.open
+    if (keep && daemon.keeping?.holds !== true) {
+      const next = 'see `caracal doctor`; without --keep it ends and leaves nothing'
+      throw new CaracalError('CARACAL_E_KEEPER', 'this daemon has no keeper that could hold anything', next)
+    }
+    setImmediate(() => daemon.requestStop(keep ? 'caracal down --keep' : 'caracal down', keep))
     return { pid: process.pid, flows }
+  }
+
+  async handover({ state }: RequestOf<'handover'>): Promise<ResponseOf<'handover'>> {
+    const { daemon } = this
+    if ((await realpath(state).catch(() => state)) !== daemon.files.path) {
+      const next = 'give the --state and the --socket of one and the same daemon'
+      const what = `the daemon that runs there has the state directory ${daemon.files.path}`
+      throw new CaracalError('CARACAL_E_STATE', what, next)
+    }
+    await daemon.handOver()
+    return { pid: process.pid }
   }
 
   dump(request: DumpRequest, emit: (event: TapEvent) => void, signal: AbortSignal): Promise<void> {

@@ -1,89 +1,78 @@
-import { availableParallelism } from 'node:os'
-import { FlowTable } from '../lib/flow/flow-table.js'
-import { Host } from '../lib/host/host.js'
-import { PEER_CAPACITY, type HostEvents } from '../lib/host/host-options.js'
-import { areClaims } from '../lib/host/name-claims.js'
 import type { HostMove } from '../lib/host/move-notes.js'
 import { OFFERS_MAX } from '../lib/host/offers.js'
 import { TrafficTap } from '../lib/host/traffic-tap.js'
-import type { Locator } from '../lib/path/locator.js'
-import { formatLocator, parseLocator } from '../lib/path/locator.js'
-import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
-import { savedMappings } from '../lib/service/addresses.js'
-import { PeerTable } from '../lib/path/peers.js'
-import { parseServiceName, serviceIdOf } from '../lib/service/service-id.js'
-import { JoinIssuer } from '../lib/session/join-issuer.js'
+import type { Tap, TapPoint } from '../lib/host/tap.js'
+import type { Host } from '../lib/host/host.js'
 import type { AeadName } from '../lib/crypto/codec.js'
 import { isMembershipProblem } from '../lib/crypto/membership.js'
 import type { Primitives } from '../lib/crypto/primitives.js'
 import { wallText } from '../lib/crypto/validity.js'
-import type { Tap, TapPoint } from '../lib/host/tap.js'
+import type { Locator } from '../lib/path/locator.js'
+import { formatLocator } from '../lib/path/locator.js'
+import { formatAddress } from '../lib/service/address-plan.js'
+import { parseServiceName, serviceIdOf } from '../lib/service/service-id.js'
 import type { HostId, ServiceId } from '../lib/wire/ids.js'
-import { Admission } from './admission.js'
+import type { Admission } from './admission.js'
 import { compareConfigs, loadConfig, type Config, type DaemonOptions } from './config.js'
-import { ControlHandlersOfDaemon } from './control-handlers.js'
 import type { ExposeRequest } from './control/protocol.js'
-import { CheckedRequests } from './control/requests.js'
-import { CounterFile } from './counter-file.js'
+import type { ResolverSettings } from './dns/resolver-settings.js'
+import { CaracalError } from './errors.js'
 import { EventLoopDelay } from './event-loop.js'
-import { NativeExpress } from './express.js'
-import { metricsSample } from './views.js'
-import { applyResolverSettings, type ResolverSettings } from './dns/resolver-settings.js'
-import { CaracalError, messageOf } from './errors.js'
-import { openIdentity, rejoin, stateFile, type Identity } from './identity.js'
 import type { HostLinks } from './host-links.js'
-import { Instances, type Instance } from './instances.js'
-import { joinNetwork } from './joining.js'
+import { rejoin, type Identity } from './identity.js'
+import type { Instance, Instances } from './instances.js'
+import type { Keeping } from './keeper/keeping.js'
 import { KnownHosts } from './known-hosts.js'
-import { Lanes, lanesFor } from './lanes/lanes.js'
-import { LinkSetup, type LinkReport } from './link.js'
+import type { Lanes } from './lanes/lanes.js'
+import type { LinkReport, LinkSetup } from './link.js'
 import type { Log } from './log.js'
-import { Names, zoneResolver, zoneSources } from './names.js'
-import { codecAddon, NativeCodec } from './native-codec.js'
-import { native } from './native.js'
-import { NetworkWatcher } from './netlink.js'
-import { linkMtu, ownLocators, type OwnLocator } from './own-locators.js'
-import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
+import { Names } from './names.js'
+import { ownLocators, type OwnLocator } from './own-locators.js'
+import { monotonicNow, type DeviceIo, type PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
 import { proofOf } from './proof-setting.js'
 import { ConfiguredRules } from './rules.js'
-import type { DaemonSummary, RunningDaemon } from './running.js'
-import type { Servers } from './servers.js'
-import { StateDirectory } from './state-files.js'
-import { NativeTun } from './tun.js'
-import { tableMemory } from './table-memory.js'
-import { Underlay } from './underlay.js'
+import type { DaemonSummary, RunningDaemon, StopRequest } from './running.js'
+import type { Close, Servers } from './servers.js'
+import type { StateDirectory } from './state-files.js'
+import { StateWrites } from './state-writes.js'
+import type { NativeTun } from './tun.js'
+import type { Underlay } from './underlay.js'
+import type { Undo } from './undo.js'
+import { wallNow } from './wall-clock.js'
 
-const MAPPINGS_FILE = 'addresses'
-const CLAIMS_FILE = 'name-claims'
-const LOOK_MS = 5_000
 const FAREWELL_MS = 300
-/** Longer than services take to be restored, the first probe of each included. */
-const LOADING_MS = 10_000
+/** For so long peers hold what goes to this host, at most: a process takes less to start. */
+const PAUSE_MS = 5_000
+/** A peer that has not acknowledged it by then is not waited for. */
+const PAUSE_TOLD_MS = 100
 
-export const wallNow = (): number => Date.now() / 1000
-
-/** Everything that a running daemon consists of. Made by {@link Daemon.start}, ended by {@link stop}. */
+/** Everything that a running daemon consists of. Made by {@link startDaemon}, ended by {@link stop}. */
 export class Daemon implements RunningDaemon {
   readonly startedAt = monotonicNow()
   readonly loopDelay = new EventLoopDelay()
   readonly names: Names
   readonly knownHosts: KnownHosts
   readonly rules: ConfiguredRules
+  readonly writes: StateWrites
   /** What `caracal dump` listens to. */
   readonly tap: TrafficTap
   state: 'starting' | 'ready' | 'closing' = 'starting'
   resolver: ResolverSettings | undefined
   linkReport: LinkReport | undefined
-  readonly #undo: (() => Promise<void> | void)[] = []
+  /** Undefined while it starts. */
+  keeping: Keeping | undefined
+  /** Closes the control socket, the last thing that is open. */
+  closeControl: Close | undefined
   #locators: readonly OwnLocator[] = []
-  #mappings: Promise<void> = Promise.resolve()
-  #mappingsLost = false
-  #requestStop: (reason: string) => void = () => undefined
-  /** Resolves with why the daemon is to end. */
-  readonly stopRequested = new Promise<string>((resolve) => (this.#requestStop = resolve))
+  #released: Promise<void> | undefined
+  /** It ends, and another one is to go on. */
+  #kept = false
+  #requestStop: (request: StopRequest) => void = () => undefined
+  /** Resolves with why, and how, the daemon is to end. */
+  readonly stopRequested = new Promise<StopRequest>((resolve) => (this.#requestStop = resolve))
 
-  private constructor(
+  constructor(
     readonly options: DaemonOptions,
     public config: Config,
     readonly log: Log,
@@ -103,8 +92,10 @@ export class Daemon implements RunningDaemon {
     /** What this host offers in handshakes. */
     readonly aeads: readonly AeadName[],
     readonly servers: Servers,
+    readonly undo: Undo,
   ) {
     this.names = new Names(host)
+    this.writes = new StateWrites({ files, identity, host, log })
     this.knownHosts = new KnownHosts({ files, remembered: () => host.neighbours.remembered(), log })
     this.rules = new ConfiguredRules({ host, names: this.names, log, now: monotonicNow })
     let clockOffset = 0
@@ -146,9 +137,9 @@ export class Daemon implements RunningDaemon {
   /** The daemon ends because something went wrong. */
   failed = false
 
-  /** Ends the daemon in good order. */
-  requestStop(reason: string): void {
-    this.#requestStop(reason)
+  /** Ends the daemon in good order. `keep`: another one is to go on with what it has. */
+  requestStop(reason: string, keep = false): void {
+    this.#requestStop({ reason, keep })
   }
 
   /** ID of the service of this name. Throws CARACAL_E_NAME. */
@@ -193,276 +184,6 @@ export class Daemon implements RunningDaemon {
     return this.tap.add(tap, points)
   }
 
-  /** Brings everything up; what had been done is undone when something fails. */
-  static async start(options: DaemonOptions, log: Log, primitives: Primitives, servers: Servers): Promise<Daemon> {
-    const undo: (() => Promise<void> | void)[] = []
-    try {
-      const daemon = await Daemon.#build(options, log, primitives, servers, undo)
-      daemon.#undo.push(...undo)
-      undo.length = 0
-      try {
-        await daemon.#open()
-      } catch (error) {
-        await daemon.#close()
-        throw error
-      }
-      return daemon
-    } finally {
-      for (const action of undo.reverse()) await action()
-    }
-  }
-
-  static async #build(
-    options: DaemonOptions,
-    log: Log,
-    primitives: Primitives,
-    servers: Servers,
-    undo: (() => Promise<void> | void)[],
-  ): Promise<Daemon> {
-    const { config } = options
-    const files = await StateDirectory.open(config.state)
-    undo.push(() => files.close())
-    const codec = new NativeCodec(codecAddon(), config.aead)
-    const underlay = Underlay.open(config.listen, config.offload)
-    undo.push(() => underlay.close())
-    const wish = { name: config.name, create: options.create, join: options.join, pool: config.pool, zone: config.zone }
-    const identity = await openIdentity(wish, {
-      state: files,
-      primitives,
-      wallNow,
-      join: (key, token, name) => joinNetwork(underlay, primitives, key, token, name),
-    })
-    const { trust, hostKey } = identity
-    const stamps = await CounterFile.open(files, 'stamps', Date.now())
-    const sequences = await CounterFile.open(files, 'sequences')
-    const mappings = await files.read(MAPPINGS_FILE, (bytes) => savedMappings.safeParse(parseJson(bytes)).data)
-    const claims = await files.read(CLAIMS_FILE, (bytes) => (areClaims(bytes) ? bytes : undefined))
-    const io = new DeviceIo(underlay)
-    const lanes = Lanes.open({
-      count: lanesFor(config.loop.lanes, availableParallelism()) - 1,
-      listen: underlay.locals,
-      sockets: config.offload,
-      aead: config.aead,
-      recordBytes: PeerTable.recordBytes(PEER_CAPACITY),
-    })
-    undo.push(() => lanes.close())
-    io.lanes = lanes
-    // The host calls these only once it runs, and then the daemon is there.
-    const late: { daemon?: Daemon } = {}
-    const daemonOf = () => {
-      if (late.daemon === undefined) throw new Error('the host ran before its daemon was there')
-      return late.daemon
-    }
-    const events: HostEvents = {
-      mappingChanged: () => late.daemon?.writeMappings(),
-      localAddressesChanged: () => late.daemon?.localAddressesChanged(),
-      peer: (host, what, detail, move) => daemonOf().#peerEvent(host, what, detail, move),
-      revocationsChanged: () => void daemonOf().saveTrust(),
-      namesRuled: () => void daemonOf().saveTrust(),
-      claimsChanged: () => daemonOf().saveClaims(),
-      renewed: (what) => daemonOf().#renewed(what),
-      renewalFailed: (detail) => log.warn({ detail }, "this host's membership could not be renewed; it is tried again"),
-      expelled: (what, detail) => daemonOf().#expelled(what, detail),
-      dropped: (reason, packet) => late.daemon?.tap.dropped(reason, packet),
-      remember: () => daemonOf().knownHosts.changed(),
-    }
-    const instances: Instances = new Instances({
-      state: files,
-      served: (service, family) => host.addresses.served(service, family),
-      changed: (instance) => daemonOf().#instanceChanged(instance),
-      now: monotonicNow,
-    })
-    const admission = new Admission({
-      identity,
-      primitives,
-      files,
-      locators: () => late.daemon?.locators ?? [],
-      hosts: () => daemonOf().host,
-      log,
-    })
-    const issuer = new JoinIssuer({
-      primitives,
-      hostKey,
-      network: trust.network,
-      authority: admission,
-      sendDatagram: (bytes, address) => underlay.sendOne(bytes, address),
-    })
-    const host: Host = new Host(
-      {
-        primitives,
-        codec,
-        ...(lanes.count === 0 ? {} : { lanes: lanes.host }),
-        hostKey,
-        trust,
-        io,
-        events,
-        endpoints: instances,
-        flowMemory: tableMemory(FlowTable.bytesFor(config.limits.flows)),
-        wallNow,
-        random: Math.random,
-        nextStamp: () => BigInt(stamps.next()),
-        sequence: sequences,
-        issuer,
-        authority: identity.authority,
-        pathMtu: (address) => linkMtu(native().udpRouteMtu(address), config.tun.mtu),
-      },
-      { flowCapacity: config.limits.flows, mappings, claims, loadingUntil: monotonicNow() + LOADING_MS },
-    )
-    const { plan } = host.addresses
-    const link = new LinkSetup({
-      tun: config.tun.name,
-      mtu: config.tun.mtu,
-      self: [formatAddress(host.addresses.self(4)), formatAddress(host.addresses.self(6))],
-      local: [formatAddress(dnsAddress(plan, 4)), formatAddress(dnsAddress(plan, 6))],
-      routes: [plan.pool, plan.v6],
-      pools: [plan.pool, plan.v6],
-    })
-    await link.cleanStale()
-    const conflicts = await link.conflicts()
-    if (conflicts.length > 0) {
-      const { pool, prefix, kind, device } = conflicts[0]!
-      throw new CaracalError(
-        'CARACAL_E_ADDRESS_CLASH',
-        `the pool ${pool} overlaps the ${kind} ${prefix} of ${device} on this host`,
-        `create the network with another pool (setting pool), or remove that ${kind}`,
-      )
-    }
-    const device = {
-      ...config.tun,
-      offload: config.offload.tun,
-      vnetHeader: config.offload.vnetHeader,
-      multiQueue: lanes.count > 0,
-      up: false,
-    }
-    const tun = new NativeTun(device)
-    undo.push(() => tun.close())
-    if (!lanes.attach(tun, device))
-      log.warn({}, 'the kernel does not let us choose queues by flow: one lane carries everything; as root it does')
-    io.tun = tun
-    const loop = new PacketLoop({
-      host,
-      tun,
-      underlay,
-      fault: (error) => log.error({ error }, 'a batch of packets could not be handled'),
-      failed: (error) => {
-        log.error({ error }, 'the packet loop failed')
-        if (late.daemon === undefined) return
-        late.daemon.failed = true
-        late.daemon.requestStop(messageOf(error))
-      },
-    })
-    undo.push(() => loop.stop())
-    if (config.loop.express) {
-      const settle = () => loop.run((now) => host.settle(now))
-      const express = new NativeExpress({ host, codec, tun, underlay, settle })
-      undo.push(() => express.close())
-    }
-    const daemon = new Daemon(
-      options,
-      config,
-      log,
-      primitives,
-      files,
-      identity,
-      underlay,
-      io,
-      host,
-      instances,
-      admission,
-      tun,
-      link,
-      loop,
-      lanes,
-      codec.aeads,
-      servers,
-    )
-    late.daemon = daemon
-    return daemon
-  }
-
-  async #open(): Promise<void> {
-    const { config, log, host, link, instances, loop, servers } = this
-    host.policy = policyOf(config.policy)
-    this.rules.set(config.rules)
-    this.#undo.push(() => link.teardown())
-    this.linkReport = await link.setup()
-    for (const warning of this.linkReport.warnings) log.warn({ device: config.tun.name }, warning)
-    await this.#openNames()
-    loop.start()
-    this.lanes.start(host, loop, log)
-    await this.#restorePeers()
-    this.#watchNetwork()
-    const look = setInterval(() => this.rules.look(), LOOK_MS)
-    this.#undo.push(() => clearInterval(look))
-    const restored = await instances.restored()
-    for (const request of restored) {
-      // One that cannot be offered any more must not keep the daemon, and all others, down.
-      await this.expose(request, false).catch((error: unknown) => {
-        log.error({ service: request.name, error }, 'a service that was exposed before is not offered any more')
-      })
-    }
-    for (const request of config.services) await this.expose(request, true)
-    host.loaded(monotonicNow())
-    loop.wake()
-    instances.start()
-    this.#undo.push(() => instances.stop())
-    await this.#startDiscovery()
-    this.#undo.push(() => this.loopDelay.stop())
-    if (config.metrics !== undefined)
-      this.#undo.push(await servers.metrics(config.metrics, async () => metricsSample(this)))
-    const socket = { path: config.socket, group: config.group }
-    this.#undo.push(await servers.control(socket, new CheckedRequests(new ControlHandlersOfDaemon(this))))
-    await this.files.release()
-    this.state = 'ready'
-    log.info({ zone: this.zone, dns: this.resolver?.description }, 'names are served')
-  }
-
-  async #openNames(): Promise<void> {
-    const { host, config, zone } = this
-    const resolve = zoneResolver(zoneSources(host, this.names, zone), () => this.#mappingsWritten(), Date.now)
-    const addresses = ([4, 6] as const)
-      .filter((family) => family === 4 || this.linkReport?.ipv6 === true)
-      .map((family) => formatAddress(dnsAddress(host.addresses.plan, family)))
-    this.#undo.push(await this.servers.names(addresses, resolve))
-    try {
-      this.resolver = await applyResolverSettings(config.dns, { tun: config.tun.name, zone, servers: addresses })
-    } catch (error) {
-      throw new CaracalError('CARACAL_E_DNS', messageOf(error), 'choose another --dns')
-    }
-    const { restore } = this.resolver
-    this.#undo.push(() => restore())
-  }
-
-  async #restorePeers(): Promise<void> {
-    const { host, identity, config } = this
-    const told = (identity.joined?.locators ?? []).flatMap(({ host: id, locator: text }) => {
-      const locator = parseLocator(text)
-      return locator === undefined ? [] : [{ host: id, locators: [locator] }]
-    })
-    const known = [...(await this.knownHosts.read()), ...told]
-    const now = monotonicNow()
-    // Proven hosts stand last and come first, should there be no room for all; of a host's locators the one hinted last is tried first.
-    for (const { host: id, locators } of known.toReversed()) {
-      for (const locator of [...config.discovery.peers, ...locators.toReversed()])
-        host.neighbours.hint(id, locator, now)
-    }
-    // With nobody to ask, what this host knows is all there is.
-    if (known.length === 0) host.directory.markSynced()
-  }
-
-  async #startDiscovery(): Promise<void> {
-    const { config, host, identity, underlay } = this
-    if (!config.discovery.mdns) return
-    const place = {
-      network: identity.trust.network,
-      host: host.id,
-      port: underlay.locals[0]?.port ?? 0,
-      exclude: config.tun.name,
-      interfaces: config.discovery.interfaces,
-    }
-    this.#undo.push(await this.servers.discovery(place, (id, locator) => this.hint(id, locator)))
-  }
-
   /** Somebody says that the host may be there. */
   hint(id: HostId, locator: Locator): void {
     this.host.neighbours.hint(id, locator, monotonicNow())
@@ -490,7 +211,7 @@ export class Daemon implements RunningDaemon {
     const instance = await instances.add(service, request, configured)
     if (!configured) await instances.save()
     this.#publish(instance)
-    await this.#mappingsWritten()
+    await this.writes.mappingsWritten()
     if (instance.health === 'up') return instance.detail === '' ? [] : [instance.detail]
     return [`${instance.detail}: registered as unhealthy`]
   }
@@ -504,7 +225,7 @@ export class Daemon implements RunningDaemon {
     await instances.save()
   }
 
-  #instanceChanged(instance: Instance): void {
+  instanceChanged(instance: Instance): void {
     const { name } = instance.request
     this.log.info({ service: name, health: instance.health, detail: instance.detail }, 'health of an instance')
     this.#publish(instance)
@@ -542,46 +263,11 @@ export class Daemon implements RunningDaemon {
       .catch((error: unknown) => this.log.error({ error }, 'served addresses could not be set'))
   }
 
-  writeMappings(): void {
-    const bytes = Buffer.from(JSON.stringify(this.host.addresses.exportMappings()))
-    this.#mappings = this.files.write(MAPPINGS_FILE, bytes)
-    this.#mappings.catch((error: unknown) => {
-      this.#mappingsLost = true
-      this.log.error({ error }, 'address mappings could not be written')
-    })
-  }
-
-  /** Resolves when the mappings are on disk; what could not be written before is tried again. */
-  #mappingsWritten(): Promise<void> {
-    if (this.#mappingsLost) {
-      this.#mappingsLost = false
-      this.writeMappings()
-    }
-    return this.#mappings
-  }
-
-  /** Resolves when it is on disk; a failure is logged whether or not anybody waits. */
-  saveTrust(): Promise<void> {
-    this.identity.trust.observe(wallNow())
-    const done = this.files.write(stateFile.trust, this.identity.trust.encode())
-    done.catch((error: unknown) => this.log.error({ error }, 'the trust store could not be written'))
-    return done
-  }
-
-  saveClaims(): void {
-    this.files.write(CLAIMS_FILE, this.host.exportClaims()).catch((error: unknown) => {
-      this.log.error({ error }, 'the claims of names could not be written')
-    })
-  }
-
-  #renewed(what: 'membership' | 'certificate'): void {
-    const { identity, files, log } = this
+  /** This host's membership or certificate as an issuer was renewed. */
+  renewed(what: 'membership' | 'certificate'): void {
+    const { identity, log } = this
     const { trust } = identity
-    try {
-      files.writeNow(stateFile.trust, trust.encode())
-    } catch (error) {
-      log.error({ error }, 'the trust store could not be written')
-    }
+    this.writes.trustNow()
     if (what === 'certificate') return log.info({}, "this host's issuer certificate is renewed")
     const membership = trust.verify(trust.membership ?? new Uint8Array(0), wallNow())
     if (isMembershipProblem(membership)) return
@@ -589,14 +275,14 @@ export class Daemon implements RunningDaemon {
     log.info({ until: wallText(membership.notAfter) }, "this host's membership is renewed")
   }
 
-  #expelled(what: 'revoked' | 'expired', detail: string): void {
+  expelled(what: 'revoked' | 'expired', detail: string): void {
     const { log } = this
     if (what === 'revoked')
       log.error({ detail }, `this host was revoked: it offers nothing and connects to nobody any more; ${rejoin}`)
     else log.error({ detail }, 'this host is a member no more: nothing new can be reached')
   }
 
-  #peerEvent(id: HostId, what: string, detail: string, move?: HostMove): void {
+  peerEvent(id: HostId, what: string, detail: string, move?: HostMove): void {
     const level = what === 'failed' || what === 'doubtful' ? 'debug' : 'info'
     this.log[level]({ host: this.names.showHost(id), detail, ...move }, `host ${what}`)
     // A host calls this from inside its own work.
@@ -604,21 +290,8 @@ export class Daemon implements RunningDaemon {
     this.loop.wake()
   }
 
-  #watchNetwork(): void {
-    const watcher = new NetworkWatcher(this.tun.name, {
-      changed: () => this.#networkChanged(watcher.links),
-      failed: (error) => {
-        this.log.error({ error }, 'changes of the network are not heard of any more')
-        this.failed = true
-        this.requestStop(messageOf(error))
-      },
-    })
-    this.#undo.push(() => watcher.close())
-    this.#networkChanged(watcher.links)
-  }
-
   /** The peers are told where this host is when that has changed, and paths are looked at again. */
-  #networkChanged(links: HostLinks): void {
+  networkChanged(links: HostLinks): void {
     const { plan } = this.host.addresses
     const locators = ownLocators(this.underlay.locals, links, this.tun.name, [plan.pool, plan.v6])
     const text = (list: readonly OwnLocator[]) => JSON.stringify(list)
@@ -630,42 +303,68 @@ export class Daemon implements RunningDaemon {
     this.loop.wake()
   }
 
-  /** Ends flows, tells the peers, takes everything back. Returns the number of flows that were open. */
-  async stop(): Promise<number> {
+  /** Ends flows, tells the peers, takes everything back. Returns the number of flows that were open. `keep`: flows go on, nothing is said, and everything waits for the next daemon. */
+  async stop(keep: boolean): Promise<number> {
+    const flows = this.host.flows.counts.open
+    const held = keep && this.keeping?.holds === true
+    if (this.#released === undefined && !held) {
+      if (keep) this.log.warn({}, 'there is no keeper: nothing can be kept')
+      await this.#leave()
+    }
+    await this.closeControl?.()
+    await this.release(held)
+    return flows
+  }
+
+  /** The other hosts are told that this one goes. */
+  async #leave(): Promise<void> {
     this.state = 'closing'
-    const flows = this.host.leave(monotonicNow())
+    this.host.leave(monotonicNow())
     this.loop.wake()
     // The farewells are acknowledged within a round trip; a peer that does not answer is not waited for.
     const deadline = monotonicNow() + FAREWELL_MS
     while (this.host.control.pending > 0 && monotonicNow() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, 5))
     }
-    await this.#close()
-    return flows
   }
 
-  async #close(): Promise<void> {
-    // Before the device goes, whose end is not to be taken for a failure.
-    this.loop.stop()
-    if (this.state === 'closing') {
-      void this.saveTrust()
+  /** Hands everything over to the process that asks for it: what this one has it may have from now on. Throws CARACAL_E_KEEPER where nothing holds it in between. */
+  async handOver(): Promise<void> {
+    if (this.state !== 'ready' || this.keeping?.holds !== true) {
+      const next = 'end it with `caracal down`, then start the other one'
+      throw new CaracalError('CARACAL_E_KEEPER', 'this daemon has no keeper to hand over by', next)
+    }
+    await this.release(true)
+    setImmediate(() => this.requestStop('another daemon has taken over', true))
+  }
+
+  /** Another daemon is about to have what this one has: what goes to this host is held by its peers until then, since nobody could read it in between. */
+  async pausePeers(): Promise<void> {
+    const { host, loop } = this
+    if (!this.#kept) return
+    host.pausePeers(PAUSE_MS, monotonicNow())
+    loop.wake()
+    const deadline = monotonicNow() + PAUSE_TOLD_MS
+    while (host.peering.pauses.pending > 0 && monotonicNow() < deadline)
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    // What was sent before is there: it is read in the next turn of the event loop.
+    for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve))
+  }
+
+  /** Gives everything back but the control socket; with `keep` what outlives a daemon stays. Once; later calls wait for the first. */
+  release(keep: boolean): Promise<void> {
+    return (this.#released ??= this.#release(keep))
+  }
+
+  async #release(keep: boolean): Promise<void> {
+    this.#kept = keep && this.state === 'ready'
+    // Before the device goes, whose end is not to be taken for a failure. One that stays is served as long as possible.
+    if (!keep) this.loop.stop()
+    if (this.state !== 'starting') {
+      this.state = 'closing'
+      void this.writes.trust()
       await this.knownHosts.write()
     }
-    for (const action of this.#undo.reverse()) {
-      try {
-        await action()
-      } catch (error) {
-        this.log.error({ error }, 'something could not be undone')
-      }
-    }
-    this.#undo.length = 0
-  }
-}
-
-function parseJson(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(bytes).toString('utf8'))
-  } catch {
-    return undefined
+    await this.undo.run(keep, (error) => this.log.error({ error }, 'something could not be undone'))
   }
 }

@@ -5,10 +5,11 @@ import { SKEW_SECONDS } from '../lib/crypto/validity.js'
 import { dnsAddress, formatAddress } from '../lib/service/address-plan.js'
 import { runCommand } from './command.js'
 import type { DoctorCheck } from './control/shapes.js'
-import { wallNow, type Daemon } from './daemon.js'
+import type { Daemon } from './daemon.js'
 import { runDoctor } from './doctor.js'
 import { chooseLibrary, codecAddon } from './native-codec.js'
 import { hostsView, serviceView } from './views.js'
+import { wallNow } from './wall-clock.js'
 
 /** Every check of `caracal doctor`, on a running daemon. */
 export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
@@ -36,6 +37,7 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
       conflicts: () => link.conflicts(),
       firewallObstacles: () => link.firewallObstacles(),
     },
+    keeper: async () => daemon.keeping?.report(),
     dns: {
       settings: resolver ?? { description: 'names are not served yet', active: false },
       name: `${names.showHost(host.id)}.host.${zone}`,

@@ -16,6 +16,7 @@ import {
   type TunReport,
 } from './doctor/device-checks.js'
 import { warn } from './doctor/finding.js'
+import { checkKeeper } from './doctor/keeper-checks.js'
 import {
   checkBlackholes,
   checkFirewallObstacles,
@@ -42,6 +43,7 @@ import { checkEventLoop, checkKernelSettings, checkNode, type SettingReader } fr
 import { checkClock, checkMembership, type TrustInputs } from './doctor/trust-checks.js'
 import { messageOf } from './errors.js'
 import type { LoopDelay } from './event-loop.js'
+import type { KeeperReport } from './keeper/keeping.js'
 import type { AeadChoice } from './native-codec.js'
 
 /** The daemon and its machine as the checks see them. */
@@ -64,6 +66,7 @@ export interface DoctorInputs {
   readonly settings: Pick<Config, 'offload' | 'aead' | 'loop'>
   /** Without its `tun`, which is the device above. */
   readonly link: Omit<LinkInputs, 'tun'>
+  readonly keeper: () => Promise<KeeperReport | undefined>
   readonly dns: DnsInputs
   readonly trust: TrustInputs
   readonly directory: DirectoryInputs
@@ -99,6 +102,7 @@ export async function runDoctor(inputs: DoctorInputs, limitMs = LIMIT_MS): Promi
     ['other firewalls', () => checkFirewallObstacles(link)],
     ['udp offloads', () => checkUdpOffloads(sockets, offload)],
     ['udp buffers', () => checkUdpBuffers(sockets, offload.bufferBytes, readSetting)],
+    ['keeper', async () => checkKeeper(await inputs.keeper(), tun.name)],
     ['sealing', () => checkSealing(inputs.aeads, aead, inputs.aes)],
     ['clock', () => checkClock(trust)],
     ['membership', () => checkMembership(trust)],

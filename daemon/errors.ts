@@ -37,6 +37,7 @@ export const errorCodes = [
   'CARACAL_E_DISCOVERY',
   'CARACAL_E_NATIVE',
   'CARACAL_E_NETLINK',
+  'CARACAL_E_KEEPER',
   // trust
   'CARACAL_E_TOKEN',
   'CARACAL_E_TOKEN_EXPIRED',

@@ -16,7 +16,7 @@ export class NativeExpress {
   #open = true
 
   /**
-   * @param settle called from the event loop when something has passed, 30 ms later at most
+   * @param settle called from the event loop when something has passed, 1 s later at most, or when a lively peer has fallen silent
    */
   constructor(
     private readonly components: {
@@ -33,14 +33,14 @@ export class NativeExpress {
     tun.express(this.#handle, host.dataPath.tunIn)
     for (const socket of underlay.sockets)
       if (socket instanceof NativeUdp) socket.express(this.#handle, host.dataPath.wireIn)
-    host.express.use(true)
+    host.express.use(true, true, monotonicNow())
   }
 
   /** Closing twice is allowed. */
   close(): void {
     if (!this.#open) return
     this.#open = false
-    this.components.host.express.use(false)
+    this.components.host.express.use(false, false, monotonicNow())
     this.#native.close(this.#handle)
   }
 }

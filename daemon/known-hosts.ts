@@ -24,6 +24,7 @@ const shape = z.array(z.object({ host: z.string().regex(/^[0-9a-f]{64}$/), locat
 /** Remembers over restarts where other hosts were reached. */
 export class KnownHosts {
   #timer: NodeJS.Timeout | undefined
+  #writtenAt = -Infinity
 
   constructor(private readonly components: KnownHostsComponents) {}
 
@@ -35,15 +36,17 @@ export class KnownHosts {
     }))
   }
 
-  /** Something new is known: it is written before long. */
+  /** Something new is known: it is written at once, or before long where that was done lately. */
   changed(): void {
-    this.#timer ??= setTimeout(() => void this.write(), GATHER_MS).unref()
+    const wait = Math.max(0, this.#writtenAt + GATHER_MS - performance.now())
+    this.#timer ??= setTimeout(() => void this.write(), wait).unref()
   }
 
   /** Writes now. A failure is logged: what is lost is found again. */
   async write(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
+    this.#writtenAt = performance.now()
     const { files, remembered, log } = this.components
     const saved = remembered().map(({ host, locators }) => ({ host, locators: locators.map(formatLocator) }))
     await files.write(FILE, Buffer.from(JSON.stringify(saved))).catch((error: unknown) => {

@@ -51,6 +51,18 @@ const linkShape = z.array(
   }),
 )
 
+const addressesShape = z.array(
+  z.looseObject({ addr_info: z.array(z.looseObject({ local: z.string().optional() })).optional() }),
+)
+
+/** Addresses in the output of `ip -j address show`, as we write them. */
+function localAddresses(json: string): string[] {
+  return addressesShape
+    .parse(JSON.parse(json.trim() || '[]'))
+    .flatMap((link) => link.addr_info ?? [])
+    .flatMap(({ local }) => local ?? [])
+}
+
 /** Metric of our blackhole routes: worse than anybody's, and a mark by which a later daemon with the same device finds them. */
 export function blackholeMetric(tun: string): number {
   let hash = 0x811c9dc5
@@ -92,9 +104,14 @@ export class LinkSetup {
     this.#ipv6 = existsSync('/proc/sys/net/ipv6/conf')
   }
 
+  /** Takes back everything of a device that nobody wants any more. Throws RangeError for what is no name of one. */
+  static remove(tun: string): Promise<void> {
+    return new LinkSetup({ tun, mtu: 1280, self: [], local: [], routes: [], pools: [] }).teardown()
+  }
+
   /**
-   * Removes what a killed daemon with the same device left: a persistent device that nobody holds, blackhole routes, the firewall table. Before the
-   * device is opened. Throws CARACAL_E_TUN when the name is a living daemon's device, or no TUN at all.
+   * Removes what a killed daemon with the same device left and {@link setup} does not replace in its place: a persistent device that nobody holds, blackhole routes of other pools. Those of ours stay, so that
+   * nothing leaves in clear meanwhile. Before the device is opened. Throws CARACAL_E_TUN when the name is a living daemon's device, or no TUN at all.
    */
   cleanStale(): Promise<void> {
     return this.#inTurn(async () => {
@@ -118,7 +135,7 @@ export class LinkSetup {
         }
         await this.#ip(`link delete dev ${tun}`)
       }
-      await this.#removeTraces()
+      await this.#removeBlackholes(new Set(this.#pools()))
     })
   }
 
@@ -136,26 +153,56 @@ export class LinkSetup {
   /** Sets everything up on the open device. On failure (CARACAL_E_TUN) what was done is undone. */
   setup(): Promise<LinkReport> {
     return this.#inTurn(async () => {
-      const warnings: string[] = []
       try {
-        const firewall = await this.#setFirewall(warnings)
-        // First what keeps packets in, then what brings them here.
-        await this.#ip(...this.#pools().map((pool) => `route replace blackhole ${pool} metric ${this.#metric}`))
-        await this.#setSysctls(warnings)
-        const { tun, mtu, queueLength } = this.#options
-        // Without link-local addresses the kernel stays silent on the device (no router solicitations, no MLD).
-        if (this.#ipv6) await this.#ip(`link set dev ${tun} addrgenmode none`)
-        await this.#ip(`link set dev ${tun} mtu ${mtu} txqueuelen ${queueLength ?? 1000} up`)
-        const self = this.#ours(this.#options.self)
-        const local = [...self, ...this.#ours(this.#options.local)]
-        await this.#ip(...local.map((address) => this.#addAddress(address)), ...this.#routeLines(self))
-        for (const address of local) this.#local.add(address)
-        return { ipv6: this.#ipv6, firewall, warnings }
+        return await this.#setAll()
       } catch (error) {
         await this.#undo()
         throw error
       }
     })
+  }
+
+  /** The device is one that was set up before, and in use: adds what is missing, and takes nothing away in between. On failure (CARACAL_E_TUN) all of it stays. */
+  adopt(): Promise<LinkReport> {
+    return this.#inTurn(async () => {
+      this.#local.clear()
+      for (const address of localAddresses(await this.#query(['-j', 'address', 'show', 'dev', this.#options.tun])))
+        this.#local.add(address)
+      await this.#removeBlackholes(new Set(this.#pools()))
+      return this.#setAll()
+    })
+  }
+
+  /** Commands that take everything back, for who does it in the place of this process. */
+  removal(): readonly (readonly string[])[] {
+    const { tun } = this.#options
+    return [
+      ['ip', 'link', 'delete', 'dev', tun],
+      ...this.#pools().map((pool) => [
+        ...['ip', isV6(pool) ? '-6' : '-4', 'route', 'delete', 'blackhole', pool],
+        ...['metric', String(this.#metric)],
+      ]),
+      ['nft', 'delete', 'table', 'inet', firewallTable(tun)],
+    ]
+  }
+
+  /** What is so already stays as it is. */
+  async #setAll(): Promise<LinkReport> {
+    const warnings: string[] = []
+    const firewall = await this.#setFirewall(warnings)
+    // First what keeps packets in, then what brings them here.
+    await this.#ip(...this.#pools().map((pool) => `route replace blackhole ${pool} metric ${this.#metric}`))
+    await this.#setSysctls(warnings)
+    const { tun, mtu, queueLength } = this.#options
+    // Without link-local addresses the kernel stays silent on the device (no router solicitations, no MLD).
+    if (this.#ipv6) await this.#ip(`link set dev ${tun} addrgenmode none`)
+    await this.#ip(`link set dev ${tun} mtu ${mtu} txqueuelen ${queueLength ?? 1000} up`)
+    const self = this.#ours(this.#options.self)
+    const local = [...self, ...this.#ours(this.#options.local)]
+    const missing = local.filter((address) => !this.#local.has(address))
+    await this.#ip(...missing.map((address) => this.#addAddress(address)), ...this.#routeLines(self))
+    for (const address of missing) this.#local.add(address)
+    return { ipv6: this.#ipv6, firewall, warnings }
   }
 
   /** Makes addresses local to this host (served ones, of services with an instance here). Those that are so already are left alone. */
@@ -205,14 +252,19 @@ export class LinkSetup {
     await this.#removeTraces()
   }
 
-  /** Blackholes with our mark and the firewall table. */
-  async #removeTraces(): Promise<void> {
+  /** Blackholes with our mark, but for those of these pools. */
+  async #removeBlackholes(staying: ReadonlySet<string>): Promise<void> {
     for (const family of this.#ipv6 ? ['-4', '-6'] : ['-4']) {
       const routes = parseRoutes(await this.#query(['-j', family, 'route', 'show', 'type', 'blackhole']))
-      for (const { dst } of routes.filter((route) => this.#isOurBlackhole(route))) {
+      for (const { dst } of routes.filter((route) => this.#isOurBlackhole(route) && !staying.has(route.dst))) {
         await this.#attempt(`route delete blackhole ${dst} metric ${this.#metric}`)
       }
     }
+  }
+
+  /** Blackholes with our mark and the firewall table. */
+  async #removeTraces(): Promise<void> {
+    await this.#removeBlackholes(new Set())
     const table = `table inet ${firewallTable(this.#options.tun)}`
     try {
       // Made first, so that deleting it cannot fail.

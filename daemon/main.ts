@@ -6,6 +6,10 @@ import { native } from './native.js'
 import { ServiceManager } from './service-manager.js'
 import { PacketThread } from './thread/packet-thread.js'
 
+/** Ends the daemon, and leaves everything to the next one. */
+const KEEPING_SIGNAL = 'SIGUSR2'
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', KEEPING_SIGNAL] as const
+
 /**
  * Runs the daemon until a signal, `caracal down` or a failure ends it; resolves with the exit status. What cannot be started
  * throws a CaracalError, and nothing is left behind.
@@ -19,13 +23,11 @@ export async function runDaemon(request: UpRequest): Promise<number> {
     early = signal
   }
   const onSignal = (signal: NodeJS.Signals) => stop(signal)
-  process.on('SIGINT', onSignal)
-  process.on('SIGTERM', onSignal)
-  process.on('SIGHUP', onSignal)
+  for (const signal of signals) process.on(signal, onSignal)
   try {
     const daemon = await start(request, log)
     stop = (signal) => {
-      if (signal !== 'SIGHUP') return daemon.requestStop(signal)
+      if (signal !== 'SIGHUP') return daemon.requestStop(signal, signal === KEEPING_SIGNAL)
       manager.reloading()
       void daemon.reload().finally(() => manager.ready())
     }
@@ -35,17 +37,15 @@ export async function runDaemon(request: UpRequest): Promise<number> {
     // What the start has left behind.
     native().trimMemory()
     manager.ready(`host ${name} of ${network}`)
-    const reason = await daemon.stopRequested
+    const { reason, keep } = await daemon.stopRequested
     manager.stopping()
-    log.info({ reason }, 'going down')
-    const flows = await daemon.stop()
+    log.info({ reason, keep }, 'going down')
+    const flows = await daemon.stop(keep)
     log.info({ flows }, 'down')
     return daemon.failed ? 1 : 0
   } finally {
     manager.close()
-    process.off('SIGINT', onSignal)
-    process.off('SIGTERM', onSignal)
-    process.off('SIGHUP', onSignal)
+    for (const signal of signals) process.off(signal, onSignal)
   }
 }
 
@@ -60,13 +60,13 @@ async function start(request: UpRequest, log: Log): Promise<RunningDaemon> {
   if (loop.thread === 'own') return thread.start()
   await thread.end()
   // What one thread does not need is not loaded into it.
-  const [{ loadConfig }, { Daemon }, { loadSodium }, { withNodeCrypto }, { OwnServers }] = await Promise.all([
+  const [{ loadConfig }, { startDaemon }, { loadSodium }, { withNodeCrypto }, { OwnServers }] = await Promise.all([
     import('./config.js'),
-    import('./daemon.js'),
+    import('./start.js'),
     import('../lib/crypto/sodium.js'),
     import('./node-primitives.js'),
     import('./servers.js'),
   ])
   const options = { ...request, config: loadConfig(request.sources) }
-  return Daemon.start(options, log, withNodeCrypto(await loadSodium()), new OwnServers(log))
+  return startDaemon(options, log, withNodeCrypto(await loadSodium()), new OwnServers(log))
 }

@@ -28,6 +28,7 @@ const explained: Readonly<Record<string, string>> = {
   aged: 'Flows that ended because nothing was heard of them',
   clashes: 'Client ports that were translated because they were taken',
   refusalsOnce: 'Refusals of connections that were told to programs once only, as there were too many at a time',
+  hastened: 'Flows whose program waited to send something again, and was told to do it now, as their host was there again',
   notHereSent: 'Answers to frames whose flow is not on this host',
   notHereReceived: 'Answers of other hosts that a flow is not there',
   wireAgainFrames: 'Frames sent again to the new address of a host, as the old one had fallen silent',
@@ -42,6 +43,12 @@ const explained: Readonly<Record<string, string>> = {
   pathCommitsCandidate: 'Paths that were left for one that was only learnt of',
   pathCommitsEstablished: 'Paths that were left because a handshake came by another one',
   pathCommitsProven: 'Paths that were left because another one was proven while frames had none',
+  pausesReceived: 'Pauses that were kept because another host was about to be restarted',
+  keeperTakeovers: 'Daemons that went on with the device, sockets and flows of the one before',
+  flowsKept: 'Flows of the last daemon that went on',
+  flowsUnfinished: 'Flows of the last daemon that were not open yet, and were left to their programs',
+  flowsTorn: 'Flows of the last daemon that were being written when it died',
+  flowsNameless: 'Flows of the last daemon whose host or service is not known any more',
   pathCommitsSilent: 'Paths that were left because their probes stayed unanswered',
   pathCommitsAddressGone: 'Paths that were left because an address of them was gone',
   pathCommitsDeprecated: 'Paths that were left because an address of them was about to go',
@@ -81,6 +88,10 @@ export class MetricsText {
   readonly #capacity = this.#gauge('caracal_flows_capacity', 'Flows that fit the flow table')
   readonly #services = this.#gauge('caracal_services_known', 'Services of the network that are known')
   readonly #instances = this.#gauge('caracal_instances', "This host's instances of services, by state", ['state'])
+  readonly #keeper = this.#gauge(
+    'caracal_keeper',
+    '1 while a keeper holds what the next daemon is to go on with, else 0',
+  )
   readonly #synced = this.#gauge('caracal_directory_synced', '1 once the records of the other hosts are here, else 0')
   readonly #directory = this.#counter('caracal_directory_events_total', 'Events of the directory of records, by kind', [
     'event',
@@ -113,6 +124,7 @@ export class MetricsText {
     set(this.#services, {}, services.known)
     set(this.#instances, { state: 'up' }, services.local - services.unhealthy)
     set(this.#instances, { state: 'unhealthy' }, services.unhealthy)
+    set(this.#keeper, {}, sample.keeper ? 1 : 0)
     set(this.#synced, {}, directory.synced ? 1 : 0)
     const events = Object.entries(directory.counters).filter(([event]) => EVENT.test(event))
     count(

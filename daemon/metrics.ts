@@ -21,6 +21,8 @@ export interface MetricsSample {
   /** `local`: instances on this host; `unhealthy`: those of them that are not up. */
   readonly services: { readonly local: number; readonly unhealthy: number; readonly known: number }
   readonly directory: { readonly synced: boolean; readonly counters: Readonly<Record<string, number>> }
+  /** There is a keeper. */
+  readonly keeper: boolean
   readonly loopDelay: LoopDelay
 }
 

@@ -1,7 +1,7 @@
 // The addon, typed. It is built by daemon/native/build.sh and loaded once. Its functions check every argument and throw an Error whose `code` is
 // CARACAL_E_ARGUMENT (wrong type), CARACAL_E_RANGE (outside what is allowed or there), CARACAL_E_CLOSED (handle not open), CARACAL_E_GONE (the
 // device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP, CARACAL_E_POLL,
-// CARACAL_E_SOCKETS, CARACAL_E_NETLINK or CARACAL_E_NOTIFY (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
+// CARACAL_E_SOCKETS, CARACAL_E_NETLINK, CARACAL_E_KEEPER, CARACAL_E_MEMORY or CARACAL_E_NOTIFY (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
 
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -14,16 +14,33 @@ import { CaracalError, messageOf } from './errors.js'
 export type NativeHandle = number
 
 export const TunFlag = { multiQueue: 1, noVnetHeader: 2 } as const
+/** What opening a TUN queue, or taking one over, gives. */
+export interface OpenedTun {
+  readonly handle: NativeHandle
+  readonly name: string
+  readonly vnetHeader: boolean
+  /** The device may have further queues. */
+  readonly multiQueue: boolean
+  readonly offload: number
+}
+/** What opening a UDP socket, or taking one over, gives. */
+export interface OpenedUdp {
+  readonly handle: NativeHandle
+  /** Address record. */
+  readonly local: Uint8Array
+  readonly receiveBuffer: number
+  readonly sendBuffer: number
+  readonly gro: boolean
+  readonly gso: boolean
+}
 /** What the kernel may leave to the other side of a TUN; each includes those before it. */
 export const TunOffload = { none: 0, checksum: 1, tso: 2, uso: 3 } as const
 export const UdpFlag = { noGro: 1, noGso: 2 } as const
 
 export interface Native {
-  tunOpen(
-    name: string,
-    flags: number,
-    offload: number,
-  ): { handle: NativeHandle; name: string; vnetHeader: boolean; offload: number }
+  tunOpen(name: string, flags: number, offload: number): OpenedTun
+  /** The queue that a keeper has held; the handle given stays open. */
+  tunTake(held: NativeHandle, offload: number): OpenedTun
   /** Packets between two addresses, of TCP of one connection, come by one queue of the device from now on; false: the kernel does not let us. */
   tunSteer(handle: NativeHandle): boolean
   tunPersist(handle: NativeHandle, on: boolean): void
@@ -34,19 +51,9 @@ export interface Native {
   /** Returns the number of packets that the kernel took. */
   tunWrite(handle: NativeHandle, data: Uint8Array, desc: Int32Array, count: number): number
 
-  udpOpen(
-    address: string,
-    port: number,
-    bufferBytes: number,
-    flags: number,
-  ): {
-    handle: NativeHandle
-    local: Uint8Array
-    receiveBuffer: number
-    sendBuffer: number
-    gro: boolean
-    gso: boolean
-  }
+  udpOpen(address: string, port: number, bufferBytes: number, flags: number): OpenedUdp
+  /** The socket that a keeper has held; the handle given stays open. */
+  udpTake(held: NativeHandle, bufferBytes: number, flags: number): OpenedUdp
   /** Fills a DatagramBatch's arrays; returns the number of datagrams. */
   udpReceive(handle: NativeHandle, data: Uint8Array, desc: Int32Array, addresses: Uint8Array): number
   /** MTU by which this host reaches the address; 0: not known. */
@@ -96,6 +103,13 @@ export interface Native {
   /** Bytes of the next datagram, at most 32,768; 0: nothing waits; -1: messages were lost. Never waits. */
   netlinkRead(handle: NativeHandle, data: Uint8Array): number
 
+  /** A connection to the keeper that listens in the directory; reason ENOENT or ECONNREFUSED: there is none. */
+  keeperConnect(directory: string): NativeHandle
+  /** One message (at most 65,536 bytes) with copies of up to 8 descriptors. Never waits. */
+  keeperSend(handle: NativeHandle, message: Uint8Array, handles: Int32Array): void
+  /** Bytes of the next message, put into `data` (65,536); 0: the keeper is gone; -1: nothing waits. `handles` (9): those that came with it, then -1. Never waits. */
+  keeperReceive(handle: NativeHandle, data: Uint8Array, handles: Int32Array): number
+
   /** Calls back from the event loop whenever the descriptor is readable or broken; one watch a descriptor. */
   watch(handle: NativeHandle, callback: () => void): void
   unwatch(handle: NativeHandle): void
@@ -126,16 +140,23 @@ export interface Native {
   trimMemory(): void
   /** Asks for large pages behind the array, which are given when it is first touched: fewer misses where it is read at random. */
   adviseHugePages(bytes: Uint8Array): void
+  /**
+   * Memory that is the content of a file of this user's alone, on a tmpfs: whoever maps it next finds what was written, also after a kill -9. Zeroed, but where `keep` is set and the file is there with
+   * that size (`kept`).
+   */
+  mapFile(path: string, bytes: number, keep: boolean): { readonly memory: ArrayBuffer; readonly kept: boolean }
 }
 
 const functions = [
   'tunOpen',
+  'tunTake',
   'tunSteer',
   'tunPersist',
   'tunConfigure',
   'tunRead',
   'tunWrite',
   'udpOpen',
+  'udpTake',
   'udpReceive',
   'udpRouteMtu',
   'udpSend',
@@ -146,6 +167,9 @@ const functions = [
   'netlinkOpen',
   'netlinkAsk',
   'netlinkRead',
+  'keeperConnect',
+  'keeperSend',
+  'keeperReceive',
   'watch',
   'unwatch',
   'pause',
@@ -158,6 +182,7 @@ const functions = [
   'notify',
   'trimMemory',
   'adviseHugePages',
+  'mapFile',
   'listeningSockets',
 ] as const satisfies readonly (keyof Native)[]
 

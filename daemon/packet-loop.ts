@@ -20,8 +20,11 @@ const NOTICE_MS = 5
 const FAULTS_MAX = 20
 const FAULTS_WITHIN_MS = 10_000
 
-/** Monotonic ms, the `now` of everything in lib. */
-export const monotonicNow = (): number => performance.now()
+/** What the machine's monotonic clock said when this process's own began, ms. */
+const BEGAN_AT = Number(process.hrtime.bigint()) / 1e6 - performance.now()
+
+/** Monotonic ms, the `now` of everything in lib: since the machine was started, so that all processes agree on when something was. */
+export const monotonicNow = (): number => BEGAN_AT + performance.now()
 
 /** The devices as the host writes to them. */
 export class DeviceIo implements HostIo {

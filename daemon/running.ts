@@ -1,5 +1,11 @@
 import type { HostId } from '../lib/wire/ids.js'
 
+/** Why a daemon is to end, and whether another one is to go on with what it has. */
+export interface StopRequest {
+  readonly reason: string
+  readonly keep: boolean
+}
+
 /** What is said of a daemon once it is up. */
 export interface DaemonSummary {
   readonly network: string
@@ -10,13 +16,15 @@ export interface DaemonSummary {
 /** A daemon that is up, in whatever thread. */
 export interface RunningDaemon {
   readonly summary: DaemonSummary
-  /** Resolves with why the daemon is to end. */
-  readonly stopRequested: Promise<string>
+  /** Resolves with why, and how, the daemon is to end. */
+  readonly stopRequested: Promise<StopRequest>
   /** It ends because something went wrong. */
   readonly failed: boolean
-  requestStop(reason: string): void
+  requestStop(reason: string, keep?: boolean): void
   /** Reads the configuration anew. Rejects with CARACAL_E_CONFIG, and nothing has changed. */
   reload(): Promise<unknown>
-  /** Ends flows, tells the peers, takes everything back. Resolves with the number of flows that were open. */
-  stop(): Promise<number>
+  /**
+   * Ends flows, tells the peers, takes everything back. Resolves with the number of flows that were open. `keep`: they go on, nobody is told, and everything waits with the keeper for the next daemon.
+   */
+  stop(keep: boolean): Promise<number>
 }

@@ -1,6 +1,20 @@
 import { createHash } from 'node:crypto'
-import { closeSync, constants, fsyncSync, openSync, renameSync, writeFileSync } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, realpath, rm, rmdir, stat } from 'node:fs/promises'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { type FileHandle, open, readdir, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { CaracalError, messageOf, systemCode } from './errors.js'
 import { StateLock } from './state-lock.js'
@@ -55,9 +69,9 @@ export class StateDirectory {
    */
   static async open(path: string): Promise<StateDirectory> {
     try {
-      const made = await makeDirectory(path)
-      const real = await realpath(path)
-      const { mode } = await stat(real)
+      const made = makeDirectory(path)
+      const real = realpathSync(path)
+      const { mode } = statSync(real)
       if ((mode & OTHERS_WRITE) !== 0)
         throw new CaracalError(
           'CARACAL_E_STATE',
@@ -66,7 +80,7 @@ export class StateDirectory {
         )
       const lock = await StateLock.acquire(real)
       try {
-        await removeTemporary(real)
+        removeTemporary(real)
       } catch (error) {
         await lock.release()
         throw error
@@ -85,15 +99,16 @@ export class StateDirectory {
     const path = this.#file(name)
     let bytes: Buffer
     try {
-      const handle = await open(path, constants.O_RDONLY)
+      // They are small, and read at the start, when each turn of the event loop would be waited for.
+      const file = openSync(path, constants.O_RDONLY)
       try {
-        const { mode, size } = await handle.stat()
+        const { mode, size } = fstatSync(file)
         if ((mode & OTHERS) !== 0)
           throw new CaracalError('CARACAL_E_STATE', `others may read ${path}`, `chmod 600 ${path}`)
         if (size > FILE_MAX) throw damaged(path)
-        bytes = await handle.readFile()
+        bytes = readFileSync(file)
       } finally {
-        await handle.close()
+        closeSync(file)
       }
     } catch (error) {
       if (systemCode(error) === 'ENOENT') return undefined
@@ -258,17 +273,17 @@ function digest(content: Uint8Array): Buffer {
 }
 
 /** With its parents; whether it was missing. (Node's own recursive mkdir never returns where a parent says ENOENT to all, as /proc does.) */
-async function makeDirectory(path: string): Promise<boolean> {
+function makeDirectory(path: string): boolean {
   try {
-    await mkdir(path, { mode: 0o700 })
+    mkdirSync(path, { mode: 0o700 })
     return true
   } catch (error) {
     if (systemCode(error) === 'EEXIST') return false
     if (systemCode(error) !== 'ENOENT' || dirname(path) === path) throw error
   }
-  await makeDirectory(dirname(path))
+  makeDirectory(dirname(path))
   try {
-    await mkdir(path, { mode: 0o700 })
+    mkdirSync(path, { mode: 0o700 })
     return true
   } catch (error) {
     if (systemCode(error) === 'EEXIST') return false
@@ -287,8 +302,8 @@ async function syncDirectory(path: string): Promise<void> {
 }
 
 /** What a crash left half written. */
-async function removeTemporary(path: string): Promise<void> {
-  for (const name of await readdir(path)) if (name.endsWith('.tmp')) await rm(join(path, name), { force: true })
+function removeTemporary(path: string): void {
+  for (const name of readdirSync(path)) if (name.endsWith('.tmp')) rmSync(join(path, name), { force: true })
 }
 
 function closed(path: string): CaracalError {

@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { link, readFile, rm, writeFile } from 'node:fs/promises'
+import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { CaracalError, systemCode } from './errors.js'
@@ -26,11 +27,9 @@ export class StateLock {
 
   /** Throws CARACAL_E_STATE_IN_USE when another process has it, else what the file system says. */
   static async acquire(directory: string): Promise<StateLock> {
-    const name = createHash('sha256')
-      .update(await lockName(directory))
-      .digest('hex')
+    const name = createHash('sha256').update(lockName(directory)).digest('hex')
     const server = await listen(`\0caracal-state-${name}`)
-    const holder = await livingHolder(directory)
+    const holder = livingHolder(directory)
     if (server === undefined || (holder !== undefined && holder !== process.pid)) {
       server?.close()
       const who = holder === undefined ? 'another process' : `process ${holder}`
@@ -41,9 +40,7 @@ export class StateLock {
       )
     }
     try {
-      await writeFile(join(directory, HOLDER_FILE), `${process.pid} ${await processStart(process.pid)}\n`, {
-        mode: 0o600,
-      })
+      writeFileSync(join(directory, HOLDER_FILE), `${process.pid} ${processStart(process.pid)}\n`, { mode: 0o600 })
     } catch (error) {
       server.close()
       throw error
@@ -63,24 +60,24 @@ export class StateLock {
 }
 
 /** The directory's random name, made by the first who comes; a hard link lets only one of two at once do so. */
-async function lockName(directory: string): Promise<string> {
+function lockName(directory: string): string {
   const path = join(directory, NAME_FILE)
   const temporary = join(directory, `.lock.${process.pid}.${randomBytes(4).toString('hex')}.tmp`)
   try {
-    return await readFile(path, 'utf8')
+    return readFileSync(path, 'utf8')
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw error
   }
-  await writeFile(temporary, randomBytes(16).toString('hex'), { mode: 0o600, flag: 'wx' })
+  writeFileSync(temporary, randomBytes(16).toString('hex'), { mode: 0o600, flag: 'wx' })
   try {
-    await link(temporary, path)
+    linkSync(temporary, path)
   } catch (error) {
     // EEXIST: another one was first. ENOENT: it already has the lock and swept our file away.
     if (systemCode(error) !== 'EEXIST' && systemCode(error) !== 'ENOENT') throw error
   } finally {
-    await rm(temporary, { force: true })
+    rmSync(temporary, { force: true })
   }
-  return readFile(path, 'utf8')
+  return readFileSync(path, 'utf8')
 }
 
 /** undefined: another process has the name. */
@@ -99,23 +96,28 @@ function listen(path: string): Promise<Server | undefined> {
 }
 
 /** Process ID in the holder file, when that very process still runs. */
-async function livingHolder(directory: string): Promise<number | undefined> {
-  const text = await readFile(join(directory, HOLDER_FILE), 'utf8').catch(() => '')
+function livingHolder(directory: string): number | undefined {
+  const text = textOf(join(directory, HOLDER_FILE)) ?? ''
   const match = /^([1-9]\d{0,9}) (\S+)\n$/.exec(text)
   if (match === null) return undefined
   const pid = Number(match[1])
-  return match[2] !== 'unknown' && (await processStart(pid)) === match[2] ? pid : undefined
+  return match[2] !== 'unknown' && processStart(pid) === match[2] ? pid : undefined
 }
 
 /** Boot and start time of a process, which tell it from a later one with the same ID; `unknown` when there is none. */
-async function processStart(pid: number): Promise<string> {
+function processStart(pid: number): string {
+  const stat = textOf(`/proc/${pid}/stat`)
+  const boot = textOf('/proc/sys/kernel/random/boot_id')
+  // The command in parentheses may hold anything; the start time is field 22, the twentieth after it.
+  const start = stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+  return start === undefined || boot === undefined ? 'unknown' : `${boot.trim()}/${start}`
+}
+
+/** undefined: it cannot be read. */
+function textOf(path: string): string | undefined {
   try {
-    const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-    const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8')
-    // The command in parentheses may hold anything; the start time is field 22, the twentieth after it.
-    const start = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
-    return start === undefined ? 'unknown' : `${boot.trim()}/${start}`
+    return readFileSync(path, 'utf8')
   } catch {
-    return 'unknown'
+    return undefined
   }
 }

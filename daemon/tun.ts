@@ -2,7 +2,7 @@
 
 import { PACKET_WORDS, type PacketBatch } from '../lib/wire/batch.js'
 import { CaracalError, messageOf } from './errors.js'
-import { native, nativeReason, TunFlag, TunOffload, type NativeHandle } from './native.js'
+import { native, nativeReason, TunFlag, TunOffload, type NativeHandle, type OpenedTun } from './native.js'
 
 /** What the kernel leaves to us when it hands packets over, and takes from us when we write. */
 export interface TunOffloads {
@@ -55,22 +55,36 @@ export interface SharedTun {
   readonly offloads: TunOffloads
 }
 
-/** Opens a TUN device, or attaches to the one of that name, and sets its MTU; or takes over a queue that another thread has shared. */
+/** A queue that a keeper has held. Nothing of the device changes but what the kernel leaves to us. */
+export interface HeldTun extends Pick<TunOptions, 'mtu' | 'offload'> {
+  readonly held: NativeHandle
+}
+
+/** Opens a TUN device, or attaches to the one of that name, and sets its MTU; or takes over a queue that another thread, or process, has handed over. */
 export class NativeTun implements TunDevice {
   readonly name: string
   readonly mtu: number
   readonly offloads: TunOffloads
   readonly #native = native()
-  readonly #handle: NativeHandle
+  /** For who hands it to another process. */
+  readonly handle: NativeHandle
   #open = true
 
   /** Throws CARACAL_E_TUN_DENIED without the right to, CARACAL_E_TUN for any other failure. */
-  constructor(options: TunOptions | SharedTun) {
+  constructor(options: TunOptions | SharedTun | HeldTun) {
     if ('token' in options) {
-      this.#handle = this.#native.adopt(options.token)
+      this.handle = this.#native.adopt(options.token)
       this.name = options.name
       this.mtu = options.mtu
       this.offloads = options.offloads
+      return
+    }
+    this.mtu = options.mtu
+    if ('held' in options) {
+      const taken = this.#native.tunTake(options.held, TunOffload[options.offload ?? 'uso'])
+      this.handle = taken.handle
+      this.name = taken.name
+      this.offloads = offloadsOf(taken)
       return
     }
     if (!/^[A-Za-z0-9_.%-]{1,15}$/.test(options.name) || options.name === '.' || options.name === '..') {
@@ -80,21 +94,15 @@ export class NativeTun implements TunDevice {
       (options.multiQueue === true ? TunFlag.multiQueue : 0) | (options.vnetHeader === false ? TunFlag.noVnetHeader : 0)
     try {
       const opened = this.#native.tunOpen(options.name, flags, TunOffload[options.offload ?? 'uso'])
-      this.#handle = opened.handle
+      this.handle = opened.handle
       this.name = opened.name
-      this.mtu = options.mtu
-      this.offloads = {
-        vnetHeader: opened.vnetHeader,
-        checksum: opened.offload >= TunOffload.checksum,
-        tso: opened.offload >= TunOffload.tso,
-        uso: opened.offload >= TunOffload.uso,
-      }
+      this.offloads = offloadsOf(opened)
     } catch (error) {
       throw openFailure(options.name, error)
     }
     try {
-      if (options.persist !== undefined) this.#native.tunPersist(this.#handle, options.persist)
-      this.#native.tunConfigure(this.#handle, options.mtu, options.up ?? true)
+      if (options.persist !== undefined) this.#native.tunPersist(this.handle, options.persist)
+      this.#native.tunConfigure(this.handle, options.mtu, options.up ?? true)
     } catch (error) {
       this.close()
       throw openFailure(options.name, error)
@@ -102,7 +110,7 @@ export class NativeTun implements TunDevice {
   }
 
   readBatch(batch: PacketBatch): number {
-    const count = this.#native.tunRead(this.#handle, batch.data, batch.desc)
+    const count = this.#native.tunRead(this.handle, batch.data, batch.desc)
     batch.count = count
     const last = (count - 1) * PACKET_WORDS
     batch.used = count === 0 ? 0 : batch.desc[last]! + batch.desc[last + 1]!
@@ -110,44 +118,53 @@ export class NativeTun implements TunDevice {
   }
 
   writeBatch(batch: PacketBatch): number {
-    return this.#native.tunWrite(this.#handle, batch.data, batch.desc, batch.count)
+    return this.#native.tunWrite(this.handle, batch.data, batch.desc, batch.count)
   }
 
   onReadable(callback: () => void): void {
-    this.#native.watch(this.#handle, callback)
+    this.#native.watch(this.handle, callback)
   }
 
   /** What comes alone is tried by this express first. The batch is the one that is read into. */
   express(express: NativeHandle, batch: PacketBatch): void {
-    this.#native.tunExpress(this.#handle, express, batch.data, batch.desc)
+    this.#native.tunExpress(this.handle, express, batch.data, batch.desc)
   }
 
   /** On hold, nobody is called back. */
   pause(on: boolean): void {
-    this.#native.pause(this.#handle, on)
+    this.#native.pause(this.handle, on)
   }
 
   /** The same queue, for another thread. */
   share(): SharedTun {
     const { name, mtu, offloads } = this
-    return { token: this.#native.share(this.#handle), name, mtu, offloads }
+    return { token: this.#native.share(this.handle), name, mtu, offloads }
   }
 
   /** Each flow's packets come by one of the device's queues, whatever is written to them; false: the kernel does not let us. */
   steer(): boolean {
-    return this.#native.tunSteer(this.#handle)
+    return this.#native.tunSteer(this.handle)
   }
 
   /** Whether the device is to outlive its last descriptor. */
   persist(on: boolean): void {
-    this.#native.tunPersist(this.#handle, on)
+    this.#native.tunPersist(this.handle, on)
   }
 
   /** Closing twice is allowed. */
   close(): void {
     if (!this.#open) return
     this.#open = false
-    this.#native.close(this.#handle)
+    this.#native.close(this.handle)
+  }
+}
+
+function offloadsOf({ vnetHeader, offload }: OpenedTun): TunOffloads {
+  return {
+    vnetHeader,
+    checksum: offload >= TunOffload.checksum,
+    tso: offload >= TunOffload.tso,
+    uso: offload >= TunOffload.uso,
   }
 }
 

@@ -61,23 +61,29 @@ export interface SharedUdp {
   readonly gso: boolean
 }
 
-/** A real socket: a new one, or one that another thread has shared. */
+/** A bound socket that a keeper has held. */
+export interface HeldUdp extends SocketSettings {
+  readonly held: NativeHandle
+}
+
+/** A real socket: a new one, or one that another thread, or process, has handed over. */
 export class NativeUdp implements UdpSocket {
   readonly local: Locator
   readonly bufferSizes: BufferSizes
   /** Whether one buffer may bring several datagrams. */
   readonly gro: boolean
   readonly #native = native()
-  readonly #handle: NativeHandle
+  /** For who hands it to another process. */
+  readonly handle: NativeHandle
   readonly #words = new Int32Array(4)
   readonly #result = { sent: 0, failed: 0 }
   #gso: boolean
   #open = true
 
   /** Throws CARACAL_E_LISTEN. */
-  constructor(options: UdpOptions | SharedUdp) {
+  constructor(options: UdpOptions | SharedUdp | HeldUdp) {
     if ('token' in options) {
-      this.#handle = this.#native.adopt(options.token)
+      this.handle = this.#native.adopt(options.token)
       this.local = options.local
       this.bufferSizes = options.bufferSizes
       this.gro = options.gro
@@ -86,8 +92,12 @@ export class NativeUdp implements UdpSocket {
     }
     const flags = (options.gro === false ? UdpFlag.noGro : 0) | (options.gso === false ? UdpFlag.noGso : 0)
     try {
-      const opened = this.#native.udpOpen(options.address, options.port, options.bufferBytes ?? BUFFER_BYTES, flags)
-      this.#handle = opened.handle
+      const bufferBytes = options.bufferBytes ?? BUFFER_BYTES
+      const opened =
+        'held' in options
+          ? this.#native.udpTake(options.held, bufferBytes, flags)
+          : this.#native.udpOpen(options.address, options.port, bufferBytes, flags)
+      this.handle = opened.handle
       const local = decodeLocator(opened.local)
       if (local === undefined) throw new Error('the socket has no port')
       this.local = local
@@ -95,7 +105,7 @@ export class NativeUdp implements UdpSocket {
       this.gro = opened.gro
       this.#gso = opened.gso
     } catch (error) {
-      throw openFailure(options, error)
+      throw 'held' in options ? error : openFailure(options, error)
     }
   }
 
@@ -110,12 +120,12 @@ export class NativeUdp implements UdpSocket {
   }
 
   recvBatch(batch: DatagramBatch): number {
-    batch.count = this.#native.udpReceive(this.#handle, batch.data, batch.desc, batch.addresses)
+    batch.count = this.#native.udpReceive(this.handle, batch.data, batch.desc, batch.addresses)
     return batch.count
   }
 
   sendBatch(runs: FrameRuns, addressRecords: Uint8Array): SendResult {
-    this.#native.udpSend(this.#handle, runs.data, runs.desc, runs.count, addressRecords, this.#words)
+    this.#native.udpSend(this.handle, runs.data, runs.desc, runs.count, addressRecords, this.#words)
     this.#result.sent = this.#words[0]!
     this.#result.failed = this.#words[1]!
     this.#gso = this.#words[3] === 1
@@ -123,31 +133,31 @@ export class NativeUdp implements UdpSocket {
   }
 
   onReadable(callback: () => void): void {
-    this.#native.watch(this.#handle, callback)
+    this.#native.watch(this.handle, callback)
   }
 
   /** What comes alone is tried by this express first, which sends by this socket too. The batch is the one that is received into. */
   express(express: NativeHandle, batch: DatagramBatch): void {
     const { data, desc, addresses } = batch
-    this.#native.udpExpress(this.#handle, express, encodeLocator(this.local), data, desc, addresses)
+    this.#native.udpExpress(this.handle, express, encodeLocator(this.local), data, desc, addresses)
   }
 
   /** On hold, nobody is called back. */
   pause(on: boolean): void {
-    this.#native.pause(this.#handle, on)
+    this.#native.pause(this.handle, on)
   }
 
   /** The same socket, for another thread. */
   share(): SharedUdp {
     const { local, bufferSizes, gro } = this
-    return { token: this.#native.share(this.#handle), local, bufferSizes, gro, gso: this.#gso }
+    return { token: this.#native.share(this.handle), local, bufferSizes, gro, gso: this.#gso }
   }
 
   /** Closing twice is allowed. */
   close(): void {
     if (!this.#open) return
     this.#open = false
-    this.#native.close(this.#handle)
+    this.#native.close(this.handle)
   }
 }
 

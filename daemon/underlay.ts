@@ -8,7 +8,7 @@ import {
   type DatagramBatch,
   type FrameRuns,
 } from '../lib/wire/batch.js'
-import { nativeReason } from './native.js'
+import { nativeReason, type NativeHandle } from './native.js'
 import { NativeUdp, type BufferSizes, type SocketSettings, type UdpSocket } from './udp.js'
 
 const RUNS_MAX = 1024
@@ -54,6 +54,22 @@ export class Underlay {
     return new Underlay(sockets)
   }
 
+  /** Of sockets that a keeper has held. */
+  static take(held: readonly NativeHandle[], settings: SocketSettings = {}): Underlay {
+    const sockets: NativeUdp[] = []
+    try {
+      for (const one of held) sockets.push(new NativeUdp({ ...settings, held: one }))
+    } catch (error) {
+      for (const socket of sockets) socket.close()
+      throw error
+    }
+    return new Underlay(sockets)
+  }
+
+  /** Those that can be handed over. */
+  get handles(): NativeHandle[] {
+    return this.sockets.flatMap((socket) => (socket instanceof NativeUdp ? [socket.handle] : []))
+  }
   get locals(): Locator[] {
     return this.sockets.map((socket) => socket.local)
   }

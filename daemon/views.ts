@@ -26,11 +26,12 @@ import type {
 } from './control/shapes.js'
 import type { Admission } from './admission.js'
 import type { Config } from './config.js'
-import { wallNow } from './daemon.js'
+import { wallNow } from './wall-clock.js'
 import type { ResolverSettings } from './dns/resolver-settings.js'
 import type { EventLoopDelay } from './event-loop.js'
 import type { Identity } from './identity.js'
 import type { Instances } from './instances.js'
+import type { Keeping } from './keeper/keeping.js'
 import type { LinkReport } from './link.js'
 import type { MetricsSample } from './metrics.js'
 import type { Names } from './names.js'
@@ -62,6 +63,8 @@ export interface Viewed {
   readonly linkReport: LinkReport | undefined
   readonly resolver: Pick<ResolverSettings, 'description'> | undefined
   readonly locators: readonly Locator[]
+  /** Undefined while the daemon starts. */
+  readonly keeping: Pick<Keeping, 'summary'> | undefined
   readonly loopDelay: Pick<EventLoopDelay, 'read'>
 }
 
@@ -106,6 +109,7 @@ export function statusView(daemon: Viewed): StatusResponse {
     tun: { name: daemon.tun.name, mtu: daemon.tun.mtu, up: daemon.linkReport !== undefined },
     listen: underlay.locals.map(formatLocator),
     lanes: { count: 1 + lanes.count, ports: [...lanes.ports], framesOut: lanes.framesOut },
+    keeper: daemon.keeping?.summary ?? { on: false, pid: null, descriptors: 0, takeovers: 0 },
     express: express.on,
     locators: daemon.locators.map(formatLocator),
     dns: { mode: config.dns.kind, detail: daemon.resolver?.description ?? '' },
@@ -131,6 +135,12 @@ export function statusView(daemon: Viewed): StatusResponse {
       movesSent: rebinding.told,
       movesUnanswered: rebinding.unanswered,
       movesReceived: rebinding.received,
+      pausesReceived: host.peering.pauses.received,
+      keeperTakeovers: daemon.keeping?.summary.takeovers ?? 0,
+      flowsKept: host.flows.restored.kept,
+      flowsUnfinished: host.flows.restored.unfinished,
+      flowsTorn: host.flows.restored.torn,
+      flowsNameless: host.flows.restored.nameless,
       movesSettled: moveNotes.heardAgain,
       moveStallMs: moveNotes.stallMs,
       probesSent: host.prober.probes.sent,
@@ -162,7 +172,7 @@ export function statusView(daemon: Viewed): StatusResponse {
 /** What /metrics says. */
 export function metricsSample(daemon: Viewed): MetricsSample {
   const { host, instances, loopDelay } = daemon
-  const { counters, flows, sessions, services, version, drops } = statusView(daemon)
+  const { counters, flows, sessions, services, version, drops, keeper } = statusView(daemon)
   return {
     version,
     startedAt: wallNow() - (monotonicNow() - daemon.startedAt) / 1000,
@@ -172,6 +182,7 @@ export function metricsSample(daemon: Viewed): MetricsSample {
     flows,
     services: { ...services, unhealthy: [...instances.all()].filter(({ health }) => health !== 'up').length },
     directory: { synced: host.directory.synced, counters: { ...host.directory.counters } },
+    keeper: keeper.pid !== null,
     loopDelay: loopDelay.read(),
   }
 }

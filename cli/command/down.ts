@@ -10,9 +10,11 @@ const WAIT_MS = 15_000
 export function addDown(program: Command, finish: Finish): void {
   withSocket(program.command('down'))
     .description('End the daemon of this host. Its flows end; nothing of it is left behind. Returns when it is gone.')
-    .action(async (options: SocketOption) => {
+    .option('--keep', 'leave device, sockets and flows to the keeper: the next `caracal up` goes on with them')
+    .action(async (options: SocketOption & { readonly keep?: boolean }) => {
+      const keep = options.keep === true
       await withDaemon(options, async (client) => {
-        const { pid, flows } = await client.call('down', {})
+        const { pid, flows } = await client.call('down', { keep })
         let timer: NodeJS.Timeout | undefined
         const late = new Promise<'late'>((resolve) => (timer = setTimeout(() => resolve('late'), WAIT_MS)))
         const gone = client.closed.then(() => processGone(pid, WAIT_MS))
@@ -21,7 +23,10 @@ export function addDown(program: Command, finish: Finish): void {
         if (ended === 'late') {
           throw new CaracalError('CARACAL_E_TIMEOUT', `the daemon (pid ${pid}) has not ended yet`, 'look into its log')
         }
-        print(`the daemon has ended${flows > 0 ? `, and ${counted(flows, 'flow')} with it` : ''}`)
+        const told = keep
+          ? `, and its keeper holds ${counted(flows, 'flow')}`
+          : `, and ${counted(flows, 'flow')} with it`
+        print(`the daemon has ended${keep || flows > 0 ? told : ''}`)
       })
       finish()
     })

@@ -1,8 +1,9 @@
 import type { Command } from 'commander'
+import type { StatusResponse } from '../../daemon/control/shapes.js'
 import { withDaemon } from '../daemon.js'
 import { formatDuration } from '../duration.js'
 import { withReading, type ReadingOptions } from '../option.js'
-import { formatTime, printJson, printPairs } from '../output.js'
+import { counted, formatTime, printJson, printPairs } from '../output.js'
 import type { Finish } from '../program.js'
 
 export function addStatus(program: Command, finish: Finish): void {
@@ -42,6 +43,7 @@ export function addStatus(program: Command, finish: Finish): void {
         ['listen', status.listen.join('  ') || '-'],
         ['lanes', [status.lanes.count, ...status.lanes.ports.map((port) => `port ${port}`)].join('  ')],
         ['express', status.express ? 'on' : 'off'],
+        ['keeper', keeperText(status.keeper)],
         ['locators', status.locators.join('  ') || '-'],
         ['sessions', `${status.sessions.up} up of ${status.sessions.known} hosts`],
         ['services', `${status.services.local} here, ${status.services.known} known`],
@@ -50,4 +52,11 @@ export function addStatus(program: Command, finish: Finish): void {
       ])
       finish()
     })
+}
+
+function keeperText({ on, pid, descriptors, takeovers }: StatusResponse['keeper']): string {
+  if (!on) return 'off: connections end with the daemon'
+  if (pid === null) return 'none: connections end with the daemon; see caracal doctor'
+  const times = takeovers === 0 ? '' : `, taken over ${counted(takeovers, 'time')}`
+  return `pid ${pid} holds ${counted(descriptors, 'descriptor')}${times}`
 }

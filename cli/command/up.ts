@@ -17,6 +17,7 @@ interface Options {
   readonly tun?: string
   readonly dns?: string
   readonly log?: string
+  readonly replace?: boolean
 }
 
 export function addUp(program: Command, finish: Finish): void {
@@ -38,6 +39,7 @@ export function addUp(program: Command, finish: Finish): void {
     .option('--tun <name>', 'name of the TUN device')
     .option('--dns <mode>', 'how programs find our names: auto, resolved, none or file:PATH')
     .option('--log <level>', 'what is logged, as JSON on stderr: debug, info, warn, error or silent')
+    .option('--replace', 'take over from the daemon that runs, if one does: open connections go on')
     .action(async (options: Options) => {
       // the daemon's modules are loaded by this command only: all others start faster without
       if (options.printConfig) {
@@ -49,7 +51,8 @@ export function addUp(program: Command, finish: Finish): void {
       const environment = { CARACAL_SOCKET: process.env['CARACAL_SOCKET'], CARACAL_STATE: process.env['CARACAL_STATE'] }
       const sources: ConfigSources = { file, options: { state, socket, name, listen, tun, dns, log }, environment }
       const { runDaemon } = await import('../../daemon/main.js')
-      finish(await runDaemon({ sources, create, join: join === '-' ? tokenFromStdin() : join }))
+      const token = join === '-' ? tokenFromStdin() : join
+      finish(await runDaemon({ sources, create, join: token, replace: options.replace === true }))
     })
 }
 

@@ -21,6 +21,7 @@ import {
   exposeShape,
   flowShape,
   flowsShape,
+  handoverShape,
   hostsShape,
   inviteShape,
   namesShape,
@@ -134,7 +135,8 @@ export const requestShapes = {
   own: ownRequestShape,
   names: none,
   reload: none,
-  down: none,
+  down: z.object({ keep: z.boolean().default(false) }),
+  handover: z.object({ state: z.string().min(1).max(4096) }),
 } as const
 export type Operation = keyof typeof requestShapes
 export type RequestOf<O extends Operation> = z.output<(typeof requestShapes)[O]>
@@ -159,6 +161,7 @@ export const responseShapes = {
   names: namesShape,
   reload: reloadShape,
   down: downShape,
+  handover: handoverShape,
 } as const satisfies Record<Operation, z.ZodType>
 export type ResponseOf<O extends Operation> = z.output<(typeof responseShapes)[O]>
 
@@ -271,8 +274,10 @@ export interface ControlHandlers {
   names(request: RequestOf<'names'>): Promise<shapes.NamesResponse>
   /** What SIGHUP does. */
   reload(request: RequestOf<'reload'>): Promise<shapes.ReloadResponse>
-  /** Resolves at once; the daemon ends after it, which closes the connection. */
+  /** Resolves at once; the daemon ends after it, which closes the connection. `keep`: everything waits with the keeper for the next one. */
   down(request: RequestOf<'down'>): Promise<shapes.DownResponse>
+  /** Resolves when another daemon with this state directory may have everything; this one ends after it. */
+  handover(request: RequestOf<'handover'>): Promise<shapes.HandoverResponse>
   /**
    * Opens a tap at the points asked for and hands each event to `emit`, which neither throws nor blocks (a filter and a slow reader are
    * the server's business), until `signal` is aborted; resolves when the tap is closed. `request.filter` has been checked and is applied

@@ -36,6 +36,8 @@ export const statusShape = z.object({
   listen: z.array(z.string()),
   /** `ports`, `framesOut`: of the lanes above the first. */
   lanes: z.object({ count, ports: z.array(count), framesOut: count }),
+  /** Who holds device and sockets while no daemon runs (`pid` null: nobody), and how often a daemon went on with what another one had left. */
+  keeper: z.object({ on: z.boolean(), pid: z.number().nullable(), descriptors: count, takeovers: count }),
   /** Packets of open connections that come alone pass by native code: it is switched on, and no dump is open. */
   express: z.boolean(),
   /** Underlay addresses that others are told. */
@@ -332,6 +334,9 @@ export type NamesResponse = z.infer<typeof namesShape>
 
 export const downShape = z.object({ pid: z.number(), flows: count })
 export type DownResponse = z.infer<typeof downShape>
+
+export const handoverShape = z.object({ pid: z.number() })
+export type HandoverResponse = z.infer<typeof handoverShape>
 
 export const reloadShape = z.object({
   /** Settings that changed and are in force. */

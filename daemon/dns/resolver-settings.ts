@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process'
 import { open, readFile, readlink, realpath, rename, rm, stat, unlink } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { messageOf } from '../errors.js'
 
@@ -25,6 +26,8 @@ export interface ResolverSettings {
   readonly description: string
   /** Whether programs of this host find our zone by the system resolver. */
   readonly active: boolean
+  /** A command that puts everything back when this process cannot; undefined: there is nothing to put back. */
+  readonly withdrawal: readonly string[] | undefined
   /** Puts everything back. */
   restore(): Promise<void>
 }
@@ -62,7 +65,7 @@ export async function applyResolverSettings(mode: DnsMode, target: ResolverTarge
 }
 
 function inactive(description: string): ResolverSettings {
-  return { description, active: false, restore: () => Promise.resolve() }
+  return { description, active: false, withdrawal: undefined, restore: () => Promise.resolve() }
 }
 
 function resolvectl(...words: string[]): Promise<unknown> {
@@ -97,7 +100,12 @@ async function applyResolved({ tun, zone, servers }: ResolverTarget): Promise<Re
   }
   // Our zone is not signed and our server speaks plain DNS on this very host, whatever is demanded of others.
   for (const setting of ['dnssec', 'dnsovertls']) await resolvectl(setting, tun, 'no').catch(() => undefined)
-  return { description: `systemd-resolved asks ${servers[0]} for ~${zone} on ${tun}`, active: true, restore }
+  return {
+    description: `systemd-resolved asks ${servers[0]} for ~${zone} on ${tun}`,
+    active: true,
+    withdrawal: ['resolvectl', 'revert', tun],
+    restore,
+  }
 }
 
 async function applyFile(asked: string, { servers }: ResolverTarget): Promise<ResolverSettings> {
@@ -110,19 +118,23 @@ async function applyFile(asked: string, { servers }: ResolverTarget): Promise<Re
   // Without any name server programs ask the one of this host; that is to stay so for foreign names.
   if (!/^\s*nameserver\s/m.test(original)) lines.push(`nameserver 127.0.0.1 ${MARK}`)
   if (before === undefined || isOurCreation(before)) lines.unshift(CREATED)
-  await replace(path, `${lines.join('\n')}\n${original}`)
+  const wanted = `${lines.join('\n')}\n${original}`
+  if (wanted !== before) await replace(path, wanted)
   return {
     description: `${asked} names ${servers[0]} first`,
     active: true,
-    // Others may have edited the file meanwhile: only our lines go.
-    restore: async () => {
-      const now = await readIfThere(path)
-      if (now === undefined) return
-      const rest = withoutOurs(now)
-      if (rest === '' && isOurCreation(now)) await rm(path, { force: true })
-      else if (rest !== now) await replace(path, rest)
-    },
+    withdrawal: [process.execPath, fileURLToPath(new URL('../dns/withdraw.js', import.meta.url)), path],
+    restore: () => restoreFile(path),
   }
+}
+
+/** Takes our lines out of a resolv.conf, and nothing else: others may have edited it meanwhile. */
+export async function restoreFile(path: string): Promise<void> {
+  const now = await readIfThere(path)
+  if (now === undefined) return
+  const rest = withoutOurs(now)
+  if (rest === '' && isOurCreation(now)) await rm(path, { force: true })
+  else if (rest !== now) await replace(path, rest)
 }
 
 async function followed(path: string): Promise<string> {

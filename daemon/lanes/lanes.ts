@@ -6,8 +6,9 @@ import type { DatagramBatch, FrameRuns, PacketBatch } from '../../lib/wire/batch
 import { CaracalError } from '../errors.js'
 import { NativeEvent } from '../event.js'
 import type { Log } from '../log.js'
+import type { NativeHandle } from '../native.js'
 import { codecAddon, NativeCodec, type AeadSetting } from '../native-codec.js'
-import type { PacketLoop } from '../packet-loop.js'
+import { monotonicNow, type PacketLoop } from '../packet-loop.js'
 import { NativeTun, type TunOptions } from '../tun.js'
 import { NativeUdp, type SocketSettings } from '../udp.js'
 import { Underlay } from '../underlay.js'
@@ -50,6 +51,14 @@ interface LanesPlan {
   readonly aead: AeadSetting
   /** Bytes of the address records. */
   readonly recordBytes: number
+  /** A keeper has held what a former process had of them, lane by lane. */
+  readonly held?: readonly HeldLane[] | undefined
+}
+
+/** What of a lane can be held. */
+export interface HeldLane {
+  readonly queue: NativeHandle
+  readonly sockets: readonly NativeHandle[]
 }
 
 /**
@@ -66,6 +75,7 @@ export class Lanes {
     private readonly codecs: readonly NativeCodec[],
     private readonly underlays: readonly Underlay[],
     private readonly records: Uint8Array,
+    private readonly taken: readonly HeldLane[] | undefined,
   ) {
     this.host = { codecs, ports: underlays.map((underlay) => underlay.locals[0]!.port), records }
   }
@@ -74,13 +84,16 @@ export class Lanes {
   static open(plan: LanesPlan): Lanes {
     const underlays: Underlay[] = []
     try {
-      for (let lane = 1; lane <= plan.count; lane++) underlays.push(openUnderlay(lane, plan))
+      for (let lane = 1; lane <= plan.count; lane++) {
+        const held = plan.held?.[lane - 1]
+        underlays.push(held === undefined ? openUnderlay(lane, plan) : Underlay.take(held.sockets, plan.sockets))
+      }
     } catch (error) {
       for (const underlay of underlays) underlay.close()
       throw error
     }
     const codecs = underlays.map(() => new NativeCodec(codecAddon(), plan.aead))
-    return new Lanes(codecs, underlays, new Uint8Array(new SharedArrayBuffer(plan.recordBytes)))
+    return new Lanes(codecs, underlays, new Uint8Array(new SharedArrayBuffer(plan.recordBytes)), plan.held)
   }
 
   get count(): number {
@@ -111,11 +124,16 @@ export class Lanes {
       return false
     }
     for (let lane = 1; lane <= this.count; lane++) {
-      this.#lanes.push(
-        new Lane(lane, this.codecs[lane - 1]!, new NativeTun(tun), this.underlays[lane - 1]!, this.records),
-      )
+      const held = this.taken?.[lane - 1]
+      const queue = new NativeTun(held === undefined ? tun : { ...tun, held: held.queue })
+      this.#lanes.push(new Lane(lane, this.codecs[lane - 1]!, queue, this.underlays[lane - 1]!, this.records))
     }
     return true
+  }
+
+  /** What the next process is to have of the lanes; none while everything goes by the first. */
+  get holdings(): HeldLane[] {
+    return this.#lanes.map((lane) => lane.holding)
   }
 
   /** Packets begin to be moved. */
@@ -185,7 +203,7 @@ class Lane {
       awake: this.#awake.share(),
       decider: this.#decider.share(),
     }
-    this.#worker = new Worker(new URL('./lane-main.js', import.meta.url), {
+    this.#worker = new Worker(new URL('../lanes/lane-main.js', import.meta.url), {
       name: `lane ${this.number}`,
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
@@ -199,6 +217,10 @@ class Lane {
     }
     this.#worker.on('error', lost)
     this.#worker.on('exit', () => lost(new Error('the thread has ended')))
+  }
+
+  get holding(): HeldLane {
+    return { queue: this.tun.handle, sockets: this.underlay.handles }
   }
 
   work(on: boolean): void {
@@ -228,7 +250,7 @@ class Lane {
       if (inward.is(Turn.decide)) {
         this.#inward = (this.#inward + 1) % memory.inward.length
         try {
-          host.decideInward(inward.batches, performance.now())
+          host.decideInward(inward.batches, monotonicNow())
         } finally {
           inward.give(Turn.leave)
           this.#awake.signal()
@@ -239,7 +261,7 @@ class Lane {
       if (outward.is(Turn.decide)) {
         this.#outward = (this.#outward + 1) % memory.outward.length
         try {
-          host.decideOutward(this.number, outward.batches, performance.now())
+          host.decideOutward(this.number, outward.batches, monotonicNow())
         } finally {
           outward.give(Turn.leave)
           this.#awake.signal()

@@ -11,6 +11,7 @@ void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors
 void NetlinkInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void PollInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void ExpressInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
+void KeeperLinkInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors);
 void NotifyInit(napi_env env, napi_value exports);
 void MemoryInit(napi_env env, napi_value exports);
 void ListeningInit(napi_env env, napi_value exports);
@@ -26,6 +27,7 @@ NAPI_MODULE_INIT() {
     NetlinkInit(env, exports, descriptors);
     PollInit(env, exports, descriptors);
     ExpressInit(env, exports, descriptors);
+    KeeperLinkInit(env, exports, descriptors);
     NotifyInit(env, exports);
     MemoryInit(env, exports);
     ListeningInit(env, exports);

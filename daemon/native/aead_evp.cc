@@ -19,6 +19,9 @@ EVP_CIPHER* cipher(Aead aead) {
   return aead == Aead::aes256Gcm ? gcm : chacha;
 }
 
+/** Of a context, what every call reads. */
+constexpr size_t kContextStart = 192;
+
 struct FreeContext {
   // Freeing a context overwrites the key schedule in it.
   void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }
@@ -59,6 +62,9 @@ class EvpKey final : public AeadKey {
       return failed();
     return true;
   }
+
+  /** The rest of it, round keys and all, OpenSSL does not show. */
+  Regions hot() const override { return {Region{this, sizeof *this}, {context_.get(), kContextStart}, {}}; }
 
  private:
   bool update(const uint8_t* in, size_t length, uint8_t* out, int* n) {

@@ -24,8 +24,10 @@ namespace {
 constexpr char kFile[] = "libIPSec_MB.so.1";
 constexpr const char* kVersions[] = {"1.3.0"};
 
-/** struct gcm_key_data: 15 round keys and up to 48 powers of the hash key. */
-constexpr size_t kKeyData = 16 * (15 + 48);
+/** struct gcm_key_data: 15 round keys and up to 48 powers of the hash key, of which a short message takes the last. */
+constexpr size_t kRoundKeys = 16 * 15;
+constexpr size_t kKeyData = kRoundKeys + 16 * 48;
+constexpr size_t kShortPowers = 16 * 8;
 /** struct gcm_context_data */
 constexpr size_t kContextData = 88;
 constexpr uint8_t kCanary = 0xa5;
@@ -75,6 +77,10 @@ class IpsecMbKey final : public AeadKey {
     functions_.open(memory_.key, memory_.context, length == 0 ? &none : out, there(in, length), length, nonce, there(aad, aadLength),
                     aadLength, tag, kTagLength);
     return CRYPTO_memcmp(tag, in + length, kTagLength) == 0;
+  }
+
+  Regions hot() const override {
+    return {Region{this, sizeof(AeadKey) + sizeof functions_}, {memory_.key, kRoundKeys}, {memory_.key + kKeyData - kShortPowers, kShortPowers + 16 + kContextData}};
   }
 
   /** The library wrote nothing outside what its structures are taken to be. */

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the addon: every .cc file of this folder into build/Release/caracal.node (CARACAL_BUILD_DIR: another folder than build/Release).
-# Needs a C++ compiler and Node's own headers, nothing from the network. Does nothing when the addon is newer than all sources.
+# Builds the addon, every .cc file of this folder, into build/Release/caracal.node, and the keeper (keeper/) into caracal-keeper beside it (CARACAL_BUILD_DIR: another folder than build/Release).
+# Needs a C++ compiler and Node's own headers, nothing from the network. Does nothing when both are newer than all sources.
 set -eu
 
 native=$(cd "$(dirname "$0")" && pwd)
@@ -15,7 +15,7 @@ stop() {
 }
 
 mkdir -p "$out"
-if [ -f "$out/caracal.node" ] && [ -z "$(find "$native" -type f -newer "$out/caracal.node")" ]; then
+if [ -f "$out/caracal.node" ] && [ -f "$out/caracal-keeper" ] && [ -z "$(find "$native" -type f -newer "$out/caracal.node")" ]; then
   exit 0
 fi
 
@@ -51,10 +51,17 @@ for source in "$native"/*.cc; do
       -DNAPI_VERSION=8 -I"$headers" ${CXXFLAGS:-} -o "$work/$name.o" "$source"; then : >"$work/$name.done"; fi
   } &
 done
+{
+  if "$cxx" -O2 -std=c++17 -Wall -Wextra -Werror=return-type ${CXXFLAGS:-} -o "$work/caracal-keeper" "$native/keeper/keeper.cc" ${LDFLAGS:-}; then
+    : >"$work/keeper.done"
+  fi
+} &
 wait
+[ -f "$work/keeper.done" ] || stop "the keeper was not built" "the compiler's messages stand above"
 for source in "$native"/*.cc; do
   [ -f "$work/$(basename "$source" .cc).done" ] || stop "the addon was not built" "the compiler's messages stand above"
 done
 "$cxx" -shared -o "$work/caracal.node" "$work"/*.o ${LDFLAGS:-}
-# A running daemon keeps the file it has mapped: the new one takes its name, not its place.
+# A running daemon or keeper keeps the file it has mapped: the new one takes its name, not its place.
+mv -f "$work/caracal-keeper" "$out/caracal-keeper"
 mv -f "$work/caracal.node" "$out/caracal.node"

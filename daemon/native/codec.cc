@@ -70,6 +70,7 @@ napi_value installSeal(const Arguments& args) {
   const uint32_t lane = static_cast<uint32_t>(args.integer(3, "receiverLane", 0, UINT32_MAX));
   auto installed = std::make_unique<SealLane>();
   installed->key = keyArguments(args, 1, 2, Direction::seal, codec(args).library);
+  installed->hot = installed->key->hot();
   installed->receiverLane = lane;
   const Lock lock(codec(args).mutex);
   codec(args).seals.set(slot, std::move(installed));
@@ -97,6 +98,7 @@ napi_value installOpen(const Arguments& args) {
   const uint32_t lane = static_cast<uint32_t>(args.integer(0, "lane", 0, UINT32_MAX));
   auto installed = std::make_unique<OpenLane>();
   installed->key = keyArguments(args, 1, 2, Direction::open, codec(args).library);
+  installed->hot = installed->key->hot();
   installed->lane = lane;
   const Lock lock(codec(args).mutex);
   codec(args).opens.set(lane & 0xffff, std::move(installed));
@@ -110,6 +112,17 @@ napi_value removeOpen(const Arguments& args) {
   const OpenLane* installed = codec(args).opens.get(lane & 0xffff);
   if (installed != nullptr && installed->lane == lane) codec(args).opens.set(lane & 0xffff, nullptr);
   return nullptr;
+}
+
+/** Asks for the keys of the entry so far ahead: with many peers each entry has others, and they lie far away. */
+constexpr size_t kAhead = 4;
+
+/** Asks for the keys of entry i, unless they are those of the entry before. */
+void prefetchKeys(const Codec& codec, const Span<int32_t>& desc, size_t i) {
+  const auto slot = [&](size_t entry) { return static_cast<uint16_t>(desc.data[entry * kSealWords + kSealSlot]); };
+  if (i > 0 && slot(i) == slot(i - 1)) return;
+  if (const SealLane* const lane = codec.seals.get(slot(i)))
+    for (const Region& region : lane->hot) region.prefetch();
 }
 
 /** (data, desc, count, from, runsData, runsDesc, runsCount, runsUsed, state) → first entry not consumed; state: count and used of the runs */
@@ -128,10 +141,15 @@ napi_value seal(const Arguments& args) {
 
   const Lock lock(codec(args).mutex);
   SealEntry entry;
-  for (size_t i = from; i < count; i++) entry.read(data, desc, i, out.length);
+  for (size_t i = from; i < count; i++) {
+    entry.read(data, desc, i, out.length);
+    __builtin_prefetch(codec(args).seals.get(entry.sealSlot()));
+  }
+  for (size_t i = from; i < std::min(from + kAhead, count); i++) prefetchKeys(codec(args), desc, i);
   RunWriter runs(out, outDesc, static_cast<size_t>(runsCount), static_cast<size_t>(runsUsed));
   size_t i = from;
   for (; i < count; i++) {
+    if (i + kAhead < count) prefetchKeys(codec(args), desc, i + kAhead);
     entry.read(data, desc, i, out.length);
     SealLane* const lane = codec(args).seals.get(entry.sealSlot());
     if (lane == nullptr) continue;
@@ -205,6 +223,16 @@ bool openFrame(Codec& codec, const uint8_t* frame, size_t offset, size_t length,
   return out.add(plain, lane) || fail(kBadFrame, lane);
 }
 
+/** Asks for the keys and the window of a datagram's first frame, unless they are those of the datagram before. */
+void prefetchLane(const Codec& codec, const uint8_t* frame, size_t length, const OpenLane*& last) {
+  if (length < kFrameMin) return;
+  const OpenLane* const lane = codec.opens.get(readLittle(frame + kLaneAt, 4) & 0xffff);
+  if (lane == nullptr || lane == last) return;
+  for (const Region& region : lane->hot) region.prefetch();
+  lane->window.prefetch(readLittle(frame + kCounterAt, 8));
+  last = lane;
+}
+
 /** (data, desc, addresses, count, outData, outDesc, state) → entries; state: their number and bytes used */
 napi_value open(const Arguments& args) {
   const Span<uint8_t> data = args.bytes(0, "datagrams.data");
@@ -229,8 +257,13 @@ napi_value open(const Arguments& args) {
   const Lock lock(codec(args).mutex);
   Coalescer coalescer(out, outDesc);
   bool room = true;
+  const OpenLane* last = nullptr;
   for (size_t d = 0; d < count && room; d++) {
     const Datagram datagram = readDatagram(data, desc, d);
+    if (d + 1 < count) {
+      const Datagram next = readDatagram(data, desc, d + 1);
+      prefetchLane(codec(args), data.data + next.offset, next.length, last);
+    }
     const size_t first = coalescer.first();
     coalescer.datagram(d, desc.data[first * kDatagramWords + 3] == datagram.trafficClass &&
                               std::memcmp(addresses.data + first * kAddressRecord, addresses.data + d * kAddressRecord, kAddressRecord) == 0);

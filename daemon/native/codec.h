@@ -45,13 +45,16 @@ class Table {
   std::unique_ptr<Page> pages_[kSlots / kPage];
 };
 
-struct SealLane {
+/** In one line of memory. */
+struct alignas(64) SealLane {
   std::unique_ptr<AeadKey> key;
-  uint32_t receiverLane;
+  Regions hot;
   uint64_t counter = 0;
+  uint32_t receiverLane;
 };
-struct OpenLane {
+struct alignas(64) OpenLane {
   std::unique_ptr<AeadKey> key;
+  Regions hot;
   uint32_t lane;
   ReplayWindow window;
 };

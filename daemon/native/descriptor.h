@@ -19,7 +19,7 @@ class Descriptors;
 /** One file descriptor with the watch that the event loop has on it. Closing ends the watch first. */
 class Descriptor {
  public:
-  enum class Kind { tun, udp, event, netlink, express };
+  enum class Kind { tun, udp, event, netlink, express, keeper, held };
 
   Descriptor(Kind kind, int fd) : kind(kind), fd(fd) {}
   virtual ~Descriptor();
@@ -29,8 +29,8 @@ class Descriptor {
   /** The same open file by another descriptor, for another thread. Throws when the kernel has no descriptor left. */
   std::unique_ptr<Descriptor> duplicate() const;
 
-  /** It is readable. False: that was seen to without JavaScript. */
-  virtual bool step() { return true; }
+  /** It is readable. Returns whom to tell; null: that was seen to without JavaScript. */
+  virtual Descriptor* step() { return this; }
   /** Calls who watches it. */
   void tell();
   /** No reference to anything of JavaScript is good any more. */
@@ -48,6 +48,18 @@ class Descriptor {
  protected:
   /** A descriptor of the same kind and settings. */
   virtual std::unique_ptr<Descriptor> with(int fd) const = 0;
+};
+
+/** An open file that another process has handed over, and that is not known yet for what it is. */
+struct Held : Descriptor {
+  static constexpr Kind kKind = Kind::held;
+  explicit Held(int fd) : Descriptor(kKind, fd) {}
+
+  /** A further descriptor of the file. */
+  int copy(const char* code) const;
+
+ protected:
+  std::unique_ptr<Descriptor> with(int fd) const override { return std::make_unique<Held>(fd); }
 };
 
 class Descriptors {
@@ -75,6 +87,7 @@ class Descriptors {
   static void onReadable(uv_poll_t* handle, int status, int events);
   static void call(struct Watch* watch);
   void linger();
+  void mute(const uv_loop_t* loop, bool on);
   bool openLinger(uv_loop_t* loop);
   void lingerUntil(const uv_loop_t* loop, int timeout);
   bool joinsLinger(Descriptor& descriptor);
@@ -91,8 +104,6 @@ class Descriptors {
   /** Watches whose close callback is still to come. */
   size_t closing_ = 0;
   bool ending_ = false;
-  /** How often JavaScript was called. */
-  uint64_t calls_ = 0;
   /** An epoll set of the descriptors that were seen to without JavaScript, and of libuv's own one; -1: there is none yet. */
   int lingerSet_ = -1;
   /** A timer in that set, and when it goes off, ms of libuv's clock; 0: it does not. */

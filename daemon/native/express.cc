@@ -16,14 +16,16 @@
 namespace caracal {
 namespace {
 
-/** JavaScript hears of what was done so much later at most. Less than any of its deadlines that depend on it. */
+/** JavaScript hears so much later of a peer that it does not know as lively, or that has fallen silent. LIVELY_MS in lib/host/express.ts. */
 constexpr int64_t kAccountMs = 30;
+/** And so much later of all else. Less than any of its deadlines that depend on it. */
+constexpr double kSettleMs = 1000;
 constexpr size_t kPlainMax = 2048 - kFrameOverhead;
 constexpr double kNone = -1;  // NONE in lib/session/liveness.ts
 constexpr double kWindowMax = 1073741824;  // WINDOW_MAX in lib/flow/tcp-track.ts
 constexpr int64_t kPathMtu = 1500;
-/** Chains are short; one that is longer is JavaScript's. */
-constexpr int kChainMax = 64;
+/** Searches are short; one that is longer is JavaScript's. */
+constexpr uint32_t kSlotsMax = 64;
 /** A segment so large that was sent before may have been too large for its way: JavaScript looks into it. */
 constexpr int64_t kRepeatedMin = 512;
 constexpr size_t kLocalAt = 24;  // ADDRESS_LOCAL
@@ -37,7 +39,7 @@ enum Counter : size_t {
   kPacketsOut, kInnerBytesOut, kPacketsIn, kInnerBytesIn, kDelivered, kFramesFailed, kNotWritten, kCounters
 };
 /** ExpressMemory.state. */
-enum State : size_t { kOn, kTouched, kStirred, kStates };
+enum State : size_t { kOn, kTouched, kStirred, kAttended, kStates };
 
 uint32_t mix(uint32_t h, uint32_t word) {
   const uint32_t k = (word ^ h) * 0x9e3779b1u;
@@ -103,9 +105,10 @@ void checkLayout(const Layout& l, size_t words, size_t ringBytes) {
   within(l.rowWords % 2, 0, 0);
   within(l.capacity, 1, 1 << 24);
   within(static_cast<int64_t>(l.capacity) * l.rowWords, 0, static_cast<int64_t>(words));
-  within(l.mask & (static_cast<int64_t>(l.mask) + 1), 0, 0);
-  within(l.tuples, 0, static_cast<int64_t>(words) - l.mask - 1);
-  for (const int32_t word : {l.state, l.kind, l.ports, l.nextTuple, l.generation, l.peer, l.remoteSlot, l.remoteGeneration, l.flags, l.lastOut, l.lastIn, l.acked, l.nextIn, l.nextOut})
+  for (const int64_t mask : {l.slotMask, l.rowMask}) within(mask & (mask + 1), 0, 0);
+  within(l.rowMask, l.capacity, INT32_MAX);
+  within(l.slots, 0, static_cast<int64_t>(words) - l.slotMask - 1);
+  for (const int32_t word : {l.state, l.kind, l.ports, l.generation, l.peer, l.remoteSlot, l.remoteGeneration, l.flags, l.lastOut, l.lastIn, l.acked, l.nextIn, l.nextOut, l.unacked})
     within(word, 0, l.rowWords - 1);
   for (const int32_t word : {l.remote, l.local}) within(word, 0, l.rowWords - 4);
   for (const int32_t word : {l.packetsOut, l.bytesOut, l.packetsIn, l.bytesIn}) within(word, 0, l.rowWords / 2 - 1);
@@ -146,6 +149,7 @@ Express::Express(int timer, napi_env env, SharedCodec codec, napi_value memory, 
     laneRole_ = held.take<uint8_t>("laneRole", kSlots, kSlots);
     laneOpened_ = held.take<double>("laneOpened", kSlots, kSlots);
     touched_ = held.take<int32_t>("touched", 1);
+    attended_ = held.take<int32_t>("attended", 1);
     state_ = held.take<int32_t>("state", kStates, kStates);
     counters_ = held.take<double>("counters", kCounters, kCounters);
     if (reinterpret_cast<uintptr_t>(ring_.data + layout_.ringAt) % 8 != 0) outOfRange("memory.ring is not aligned");
@@ -178,11 +182,35 @@ double Express::now() const {
   return static_cast<double>(static_cast<int64_t>(uv_hrtime()) - clockBase_) / 1e6;
 }
 
-bool Express::step() {
+Descriptor* Express::step() {
   uint64_t times;
   [[maybe_unused]] const ssize_t done = read(fd, &times, sizeof times);
   armed_ = false;
-  return state_.data[kStirred] != 0;
+  const bool due = isDue(now());
+  // JavaScript may find somebody to attend to.
+  if (due || state_.data[kStirred] != 0 || state_.data[kAttended] > 0) arm();
+  return due ? this : nullptr;
+}
+
+bool Express::isDue(double moment) const {
+  const auto silent = [&](int32_t peer) {
+    return peer < 0 || static_cast<size_t>(peer) >= pathHeardAt_.length || pathHeardAt_.data[peer] <= moment - static_cast<double>(kAccountMs);
+  };
+  const auto attended = std::min(static_cast<size_t>(std::max(state_.data[kAttended], 0)), attended_.length);
+  const auto touched = std::min(static_cast<size_t>(std::max(state_.data[kTouched], 0)), touched_.length);
+  const int32_t* const all = attended_.data;
+  if (std::any_of(all, all + attended, silent)) return true;
+  if (state_.data[kStirred] == 0) return false;
+  if (moment - stirredAt_ >= kSettleMs) return true;
+  return std::any_of(touched_.data, touched_.data + touched, [&](int32_t peer) { return std::find(all, all + attended, peer) == all + attended; });
+}
+
+void Express::arm() {
+  if (armed_) return;
+  armed_ = true;
+  itimerspec in = {};
+  in.it_value.tv_nsec = kAccountMs * 1000000;
+  timerfd_settime(fd, 0, &in, nullptr);
 }
 
 void Express::addSocket(FrameSink* sink, uint8_t family, const uint8_t* local) {
@@ -225,14 +253,16 @@ int32_t Express::find(const LonePacket& packet) const {
   int32_t remote[4] = {};
   memcpy(remote, packet.destination, bytes);
   const uint32_t kind = static_cast<uint32_t>(packet.protocol) << 8 | (packet.v6 ? 6 : 4);
-  const uint32_t head = hash(kind, packet.ports, remote, packet.v6) & static_cast<uint32_t>(l.mask);
-  int32_t index = words_.data[static_cast<size_t>(l.tuples) + head] - 1;
-  for (int steps = 0; index >= 0 && index < l.capacity && steps < kChainMax; steps++) {
-    const int32_t* const flow = row(index);
+  const uint32_t wanted = hash(kind, packet.ports, remote, packet.v6), rowMask = static_cast<uint32_t>(l.rowMask);
+  for (uint32_t steps = 0; steps < kSlotsMax; steps++) {
+    const auto slot = static_cast<uint32_t>(words_.data[static_cast<size_t>(l.slots) + ((wanted + steps) & static_cast<uint32_t>(l.slotMask))]);
+    if (slot == 0) return -1;
+    const uint32_t index = (slot & rowMask) - 1;
+    if (((slot ^ wanted) & ~rowMask) != 0 || index >= static_cast<uint32_t>(l.capacity)) continue;
+    const int32_t* const flow = row(static_cast<int32_t>(index));
     if (static_cast<uint32_t>(flow[l.ports]) == packet.ports && static_cast<uint32_t>(flow[l.kind]) == kind &&
         memcmp(flow + l.remote, packet.destination, bytes) == 0 && memcmp(flow + l.local, packet.source, bytes) == 0)
-      return index;
-    index = flow[l.nextTuple] - 1;
+      return static_cast<int32_t>(index);
   }
   return -1;
 }
@@ -280,6 +310,9 @@ void Express::trackIn(int32_t index, const uint8_t* wire, size_t payload) {
   } else if (minus(sequence, flow[l.nextIn]) <= 0 && minus(end, flow[l.nextIn]) > 0) {
     flow[l.nextIn] = end;
   }
+  if ((wire[kTcpFlags] & kAckFlag) == 0) return;
+  const auto acked = static_cast<int32_t>(readU32(wire + kTcpAck));
+  if ((flow[l.unacked] == 0 || minus(acked, flow[l.unacked]) > 0) && minus(flow[l.nextOut], acked) >= 0) flow[l.unacked] = acked;
 }
 
 /** RecentRing.append. */
@@ -312,12 +345,9 @@ void Express::remember(const uint8_t* frame, size_t length, int32_t addressSlot,
 void Express::mark(Span<double>& marks, int32_t peer, double at) {
   if (sentAt_.data[peer] == 0 && heardAt_.data[peer] == 0) touched_.data[state_.data[kTouched]++] = peer;
   marks.data[peer] = at;
+  if (state_.data[kStirred] == 0) stirredAt_ = at;
   state_.data[kStirred] = 1;
-  if (armed_) return;
-  armed_ = true;
-  itimerspec in = {};
-  in.it_value.tv_nsec = kAccountMs * 1000000;
-  timerfd_settime(fd, 0, &in, nullptr);
+  arm();
 }
 
 // ---- From the own programs to the network: the stages of lib/flow/outbound.ts ----

@@ -46,9 +46,9 @@ constexpr uint64_t kPauseNs = 30000;
 
 /** How rows and the index over them lie in the words: ExpressMemory.layout in lib/host/express.ts, in this order. */
 struct Layout {
-  int32_t rowWords, capacity, tuples, mask, seed;
+  int32_t rowWords, capacity, slots, slotMask, rowMask, seed;
   /** Word positions in a row. */
-  int32_t state, kind, ports, remote, local, nextTuple, generation, peer, remoteSlot, remoteGeneration, flags, lastOut, lastIn, acked, nextIn, nextOut;
+  int32_t state, kind, ports, remote, local, generation, peer, remoteSlot, remoteGeneration, flags, lastOut, lastIn, acked, nextIn, nextOut, unacked;
   /** Positions of doubles in a row. */
   int32_t packetsOut, bytesOut, packetsIn, bytesIn;
   /** Values: the state of an established flow, flags of a flow, the role of a lane in use. */
@@ -58,7 +58,7 @@ struct Layout {
 };
 constexpr size_t kLayoutWords = sizeof(Layout) / sizeof(int32_t);
 
-/** Its descriptor is a timer, which tells JavaScript a little later that there is something to account for. */
+/** Its descriptor is a timer, which tells JavaScript a little later that there is something to account for, or that a peer has fallen silent. */
 class Express : public Descriptor {
  public:
   static constexpr Kind kKind = Kind::express;
@@ -92,7 +92,7 @@ class Express : public Descriptor {
   /** For tests: time stands still at this moment, ms; negative: it goes on. */
   void freeze(double at) { frozenAt_ = at; }
 
-  bool step() override;
+  Descriptor* step() override;
   void environmentEnds() override { references_.clear(); }
 
   /** Null while there is none. */
@@ -125,6 +125,9 @@ class Express : public Descriptor {
   void remember(const uint8_t* frame, size_t length, int32_t addressSlot, int32_t trafficClass, int32_t sealSlot, double at);
   void count(size_t counter, double by) { counters_.data[counter] += by; }
   void mark(Span<double>& marks, int32_t peer, double at);
+  void arm();
+  /** Whether JavaScript is to be told now. */
+  bool isDue(double moment) const;
 
   napi_env env_;
   SharedCodec codec_;
@@ -133,9 +136,11 @@ class Express : public Descriptor {
   int64_t clockBase_;
   double frozenAt_ = -1;
   bool armed_ = false;
+  /** When the first of what JavaScript has not accounted for yet passed, ms. */
+  double stirredAt_ = 0;
 
   Layout layout_;
-  Span<int32_t> words_, sealSlot_, addressSlot_, pathMtu_, lanePeer_, touched_, state_, ringWords_;
+  Span<int32_t> words_, sealSlot_, addressSlot_, pathMtu_, lanePeer_, touched_, attended_, state_, ringWords_;
   Span<double> doubles_, laneOpened_, waitingSince_, owedSince_, usedAt_, pathHeardAt_, sentAt_, heardAt_, counters_, ringHead_, ringDoubles_;
   Span<uint8_t> records_, laneRole_, ring_;
   uint8_t sealed_[2048];

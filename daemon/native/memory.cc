@@ -1,7 +1,12 @@
-// What the system is told about memory: what is not needed any more, and what is read at random.
+// Memory: what the system is told about it, and a kind that outlives the process.
 
+#include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
 
 #include "check.h"
 
@@ -28,10 +33,67 @@ napi_value adviseHugePages(const Arguments& args) {
   return undefined(args.env());
 }
 
+constexpr const char* kCode = "CARACAL_E_MEMORY";
+constexpr int64_t kMapMax = int64_t{1} << 32;
+/** TMPFS_MAGIC: its pages are memory, and nothing of them is ever written to a disk but as swap. */
+constexpr int64_t kTmpfs = 0x01021994;
+
+void unmap(napi_env, void* data, void* bytes) { munmap(data, reinterpret_cast<uintptr_t>(bytes)); }
+
+/**
+ * mapFile(path, bytes, keep) → { memory (ArrayBuffer), kept }: memory that is the file's content, of this process and of whoever maps it next. It is zeroed, but where the file is there already with that
+ * size and `keep` is set. The file must be this user's alone, and lie in a tmpfs with room for it; its pages are taken as they are touched.
+ */
+napi_value mapFile(const Arguments& args) {
+  const std::string path = args.string(0, "path", 4096);
+  const int64_t bytes = args.integer(1, "bytes", 1, kMapMax);
+  const bool keep = args.boolean(2, "keep");
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+  if (fd < 0) systemFault(kCode, "open", errno, "cannot map " + path);
+  void* data = MAP_FAILED;
+  bool kept = false;
+  const char* failed = nullptr;
+  int error = 0;
+  const auto check = [&](bool good, const char* what, int otherwise) {
+    if (failed != nullptr || good) return;
+    failed = what;
+    error = otherwise;
+  };
+  struct stat status = {};
+  struct statfs system = {};
+  check(fstat(fd, &status) == 0 && fstatfs(fd, &system) == 0, "fstat", errno);
+  check(S_ISREG(status.st_mode) && status.st_uid == geteuid() && (status.st_mode & 077) == 0 && status.st_nlink == 1, "fstat", EPERM);
+  check(system.f_type == kTmpfs, "fstatfs", EINVAL);
+  if (failed == nullptr) {
+    kept = keep && status.st_size == bytes;
+    // 0: without limit.
+    const auto room = static_cast<int64_t>(system.f_bavail) * system.f_bsize;
+    check(kept || system.f_blocks == 0 || room > bytes, "fstatfs", ENOSPC);
+    check(failed != nullptr || kept || (ftruncate(fd, 0) == 0 && ftruncate(fd, bytes) == 0), "ftruncate", errno);
+  }
+  if (failed == nullptr) {
+    data = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    check(data != MAP_FAILED, "mmap", errno);
+  }
+  ::close(fd);
+  if (failed != nullptr) systemFault(kCode, failed, error, "cannot map " + path);
+  napi_value memory;
+  const auto length = static_cast<size_t>(bytes);
+  if (napi_create_external_arraybuffer(args.env(), data, length, unmap, reinterpret_cast<void*>(length), &memory) != napi_ok) {
+    munmap(data, length);
+    throw Fault{"CARACAL_E_INTERNAL", "memory"};
+  }
+  napi_value result = object(args.env());
+  set(args.env(), result, "memory", memory);
+  set(args.env(), result, "kept", boolean(args.env(), kept));
+  return result;
+}
+
 }  // namespace
 }  // namespace caracal
 
 void MemoryInit(napi_env env, napi_value exports) {
   caracal::define<caracal::trimMemory>(env, exports, "trimMemory", nullptr);
   caracal::define<caracal::adviseHugePages>(env, exports, "adviseHugePages", nullptr);
+  caracal::define<caracal::mapFile>(env, exports, "mapFile", nullptr);
 }

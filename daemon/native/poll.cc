@@ -27,8 +27,6 @@ namespace {
 constexpr size_t kMaxDescriptors = 4096;
 constexpr uint32_t kSlotBits = 12;
 constexpr uint32_t kGenerations = 1u << (31 - kSlotBits);
-/** So often libuv's turn is put off when there is always something to be seen to. */
-constexpr int kLingerRounds = 64;
 constexpr int kLingerEvents = 8;
 
 /** What one thread wakes another with. */
@@ -57,6 +55,8 @@ const char* kindName(Descriptor::Kind kind) {
     case Descriptor::Kind::udp: return "a UDP socket's";
     case Descriptor::Kind::netlink: return "a netlink socket's";
     case Descriptor::Kind::express: return "an express's";
+    case Descriptor::Kind::keeper: return "a keeper's";
+    case Descriptor::Kind::held: return "a held file's";
     default: return "an event's";
   }
 }
@@ -69,6 +69,12 @@ std::unique_ptr<Descriptor> Descriptor::duplicate() const {
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (copy < 0) systemFault("CARACAL_E_LIMIT", "fcntl", errno, "cannot share the device or socket");
   return with(copy);
+}
+
+int Held::copy(const char* code) const {
+  const int copied = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copied < 0) systemFault(code, "fcntl", errno, "cannot take the device or socket over");
+  return copied;
 }
 
 Descriptors::Descriptors(napi_env env) : env_(env) {
@@ -163,10 +169,10 @@ void Descriptors::onReadable(uv_poll_t* handle, int status, int) {
   auto* watch = static_cast<Watch*>(handle->data);
   if (watch->descriptor == nullptr || watch->callback == nullptr) return;
   Descriptors* const owner = watch->owner;
-  const uint64_t calls = owner->calls_;
-  if (status < 0 || watch->descriptor->step()) call(watch);
+  Descriptor* const told = status < 0 ? watch->descriptor : watch->descriptor->step();
+  if (told != nullptr) told->tell();
   if (watch->descriptor != nullptr) watch->descriptor->restedAt = uv_hrtime();
-  if (calls == owner->calls_) {
+  if (told == nullptr) {
     if (owner->joinsLinger(*watch->descriptor)) owner->linger();
     return;
   }
@@ -216,6 +222,17 @@ void Descriptors::leaveLinger(Descriptor& descriptor) {
   epoll_ctl(lingerSet_, EPOLL_CTL_DEL, descriptor.fd, nullptr);
 }
 
+/** In libuv's set the descriptor is heard of, or not, while `linger` waits: else each packet would wake its set as well. */
+void Descriptors::mute(const uv_loop_t* loop, bool on) {
+  for (Slot& slot : slots_) {
+    if (slot.descriptor == nullptr || !slot.descriptor->lingers) continue;
+    epoll_event event = {};
+    event.events = on ? 0u : static_cast<uint32_t>(EPOLLIN);
+    event.data.fd = slot.descriptor->fd;
+    epoll_ctl(uv_backend_fd(loop), EPOLL_CTL_MOD, slot.descriptor->fd, &event);
+  }
+}
+
 /**
  * Waits here for what can be seen to without JavaScript, because a turn of libuv's and Node's loop takes longer than a packet. Returns as soon as there is anything else to do: a timer is due, another
  * descriptor is ready (libuv's own set is in the set), JavaScript was called.
@@ -223,28 +240,31 @@ void Descriptors::leaveLinger(Descriptor& descriptor) {
 void Descriptors::linger() {
   uv_loop_t* loop = nullptr;
   if (napi_get_uv_event_loop(env_, &loop) != napi_ok) return;
+  uv_update_time(loop);
+  // 0 too while libuv has watches to put into its set. Nothing here changes it.
+  const int timeout = uv_backend_timeout(loop);
+  if (timeout == 0) return;
+  lingerUntil(loop, timeout);
+  mute(loop, true);
+  Descriptor* told = nullptr;
   epoll_event events[kLingerEvents];
-  for (int round = 0; round < kLingerRounds; round++) {
-    uv_update_time(loop);
-    // 0 too while libuv has watches to put into its set.
-    const int timeout = uv_backend_timeout(loop);
-    if (timeout == 0) return;
-    lingerUntil(loop, timeout);
+  for (bool others = false; !others && told == nullptr;) {
     const int count = epoll_wait(lingerSet_, events, kLingerEvents, -1);
-    bool others = true;
-    for (int i = 0; i < count; i++) {
+    others = count <= 0;
+    for (int i = 0; i < count && told == nullptr; i++) {
       auto* const descriptor = static_cast<Descriptor*>(events[i].data.ptr);
-      if (descriptor == nullptr) continue;
-      if (events[i].events != EPOLLIN) return;
-      others = false;
-      const uint64_t calls = calls_;
-      if (descriptor->step()) descriptor->tell();
-      // Whatever was called may have closed anything.
-      if (calls != calls_) return;
+      // An error of a descriptor is libuv's to tell.
+      if (descriptor == nullptr || events[i].events != EPOLLIN) {
+        others = true;
+        continue;
+      }
+      told = descriptor->step();
       descriptor->restedAt = uv_hrtime();
     }
-    if (others) return;
   }
+  mute(loop, false);
+  // Whatever is called may close anything.
+  if (told != nullptr) told->tell();
 }
 
 void Descriptor::tell() {
@@ -253,7 +273,6 @@ void Descriptor::tell() {
 
 void Descriptors::call(Watch* watch) {
   napi_env env = watch->owner->env_;
-  watch->owner->calls_++;
   napi_handle_scope scope;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
   napi_value callback, receiver, result;

@@ -24,6 +24,9 @@ class ReplayWindow {
     return true;
   }
 
+  /** Asks for the memory that {@link accept} is going to look at. */
+  void prefetch(uint64_t counter) const { __builtin_prefetch(&bits_[counter / 64 % kWords], 1); }
+
  private:
   /** One word more than the window, so that the word being filled never holds counters that are still in the window. */
   static constexpr uint64_t kWords = kReplayWindow / 64 + 1;

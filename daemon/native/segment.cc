@@ -7,7 +7,6 @@
 namespace caracal {
 namespace {
 
-enum SealWord { kOffset, kLength, kHeaderLength, kGsoSize, kGsoKindWord, kSealSlot, kAddressSlot, kTrafficClass };
 enum RunWord { kRunOffset, kRunLength, kRunStride, kRunAddress, kRunClass, kRunSealSlot };
 
 [[noreturn]] void reject(size_t index, const char* what) { outOfRange("seal entry " + std::to_string(index) + " " + what); }

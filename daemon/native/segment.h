@@ -11,6 +11,9 @@ namespace caracal {
 /** Longest header that is repeated in front of each segment. */
 constexpr size_t kSegmentHeaderMax = 512;
 
+/** Words of an entry of a SealBatch. */
+enum SealWord { kOffset, kLength, kHeaderLength, kGsoSize, kGsoKindWord, kSealSlot, kAddressSlot, kTrafficClass };
+
 /** One entry of a SealBatch, read out of its descriptor. */
 class SealEntry {
  public:

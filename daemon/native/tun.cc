@@ -58,7 +58,7 @@ struct Tun : Descriptor, PacketSink {
   Span<int32_t> desc = {};
   int32_t waiting = 0;
 
-  bool step() override;
+  Descriptor* step() override;
   bool takePacket(const uint8_t* packet, size_t length) override;
   void leaveExpress() override { express = nullptr; }
 
@@ -97,7 +97,31 @@ ifreq request(const Tun& tun) {
   return ifr;
 }
 
-/** tunOpen(name, flags, offload) → { handle, name, vnetHeader, offload }. Makes the device or attaches to the persistent one. */
+/** Sets up a queue of the device that `ifr` names, with offload up to `wanted`; what tunOpen returns. */
+napi_value opened(const Arguments& args, std::unique_ptr<Tun> tun, const ifreq& ifr, Offload wanted) {
+  if (tun->vnet) {
+    int size = kVnetHeader, on = 1;
+    if (ioctl(tun->fd, TUNSETVNETHDRSZ, &size) != 0)
+      systemFault(kCode, "TUNSETVNETHDRSZ", errno, std::string("cannot set up the TUN device ") + ifr.ifr_name);
+    // The native order where it is little-endian; older kernels lack the call and need none.
+    ioctl(tun->fd, TUNSETVNETLE, &on);
+    tun->offload = setOffload(tun->fd, wanted);
+  } else {
+    // A persistent device remembers what its last owner wanted.
+    setOffload(tun->fd, kNone);
+  }
+  const bool vnet = tun->vnet;
+  const Offload offload = tun->offload;
+  napi_value result = object(args.env());
+  set(args.env(), result, "name", text(args.env(), ifr.ifr_name));
+  set(args.env(), result, "vnetHeader", boolean(args.env(), vnet));
+  set(args.env(), result, "multiQueue", boolean(args.env(), ifr.ifr_flags & IFF_MULTI_QUEUE));
+  set(args.env(), result, "offload", integer(args.env(), offload));
+  set(args.env(), result, "handle", integer(args.env(), static_cast<Descriptors*>(args.data())->add(std::move(tun))));
+  return result;
+}
+
+/** tunOpen(name, flags, offload) → { handle, name, vnetHeader, multiQueue, offload }. Makes the device or attaches to the persistent one. */
 napi_value tunOpen(const Arguments& args) {
   const std::string name = args.string(0, "name", IFNAMSIZ - 1);
   const int64_t flags = args.integer(1, "flags", 0, kMultiQueue | kNoVnetHeader);
@@ -111,25 +135,21 @@ napi_value tunOpen(const Arguments& args) {
   memcpy(ifr.ifr_name, name.data(), name.size());
   ifr.ifr_flags = static_cast<short>(IFF_TUN | IFF_NO_PI | (tun->vnet ? IFF_VNET_HDR : 0) | (flags & kMultiQueue ? IFF_MULTI_QUEUE : 0));
   if (ioctl(tun->fd, TUNSETIFF, &ifr) != 0) systemFault(kCode, "TUNSETIFF", errno, "cannot open the TUN device " + name);
-  if (tun->vnet) {
-    int size = kVnetHeader, on = 1;
-    if (ioctl(tun->fd, TUNSETVNETHDRSZ, &size) != 0) systemFault(kCode, "TUNSETVNETHDRSZ", errno, "cannot set up the TUN device " + name);
-    // The native order where it is little-endian; older kernels lack the call and need none.
-    ioctl(tun->fd, TUNSETVNETLE, &on);
-    tun->offload = setOffload(tun->fd, wanted);
-  } else {
-    // A persistent device remembers what its last owner wanted.
-    setOffload(tun->fd, kNone);
-  }
   ifr.ifr_name[IFNAMSIZ - 1] = '\0';
-  const bool vnet = tun->vnet;
-  const Offload offload = tun->offload;
-  napi_value result = object(args.env());
-  set(args.env(), result, "name", text(args.env(), ifr.ifr_name));
-  set(args.env(), result, "vnetHeader", boolean(args.env(), vnet));
-  set(args.env(), result, "offload", integer(args.env(), offload));
-  set(args.env(), result, "handle", integer(args.env(), static_cast<Descriptors*>(args.data())->add(std::move(tun))));
-  return result;
+  return opened(args, std::move(tun), ifr, wanted);
+}
+
+/**
+ * tunTake(held, offload) → as tunOpen, and whether it is one of several queues: the queue that another process has handed over. Nothing of the device changes but what it leaves to us, which is set anew.
+ */
+napi_value tunTake(const Arguments& args) {
+  const Held& held = descriptor<Held>(args);
+  const auto wanted = static_cast<Offload>(args.integer(1, "offload", kNone, kUso));
+  auto tun = std::make_unique<Tun>(held.copy(kCode));
+  ifreq ifr = request(*tun);
+  if (!(ifr.ifr_flags & IFF_TUN) || !(ifr.ifr_flags & IFF_NO_PI)) badArgument("held must be a TUN's");
+  tun->vnet = ifr.ifr_flags & IFF_VNET_HDR;
+  return opened(args, std::move(tun), ifr, wanted);
 }
 
 /**
@@ -286,17 +306,17 @@ int32_t readMore(const Tun& tun, const Span<uint8_t>& data, const Span<int32_t>&
 }
 
 /** A packet that comes after a pause mostly comes alone, and is tried without JavaScript. What that is not for stays in JavaScript's batch. */
-bool Tun::step() {
-  if (waiting > 0) return true;
-  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return true;
+Descriptor* Tun::step() {
+  if (waiting > 0) return this;
+  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return this;
   const ssize_t length = readOne(*this, data, 2);
-  if (length <= 0) return length < 0;
-  if (express->outward(data.data + 2, static_cast<size_t>(length)) != Express::Way::missed) return false;
+  if (length <= 0) return length < 0 ? this : nullptr;
+  if (express->outward(data.data + 2, static_cast<size_t>(length)) != Express::Way::missed) return nullptr;
   desc.data[0] = 2;
   desc.data[1] = static_cast<int32_t>(length);
   // After a large one, more of them are to be expected.
   waiting = length > kAlone ? readMore(*this, data, desc, 1) : 1;
-  return true;
+  return this;
 }
 
 /**
@@ -377,6 +397,7 @@ napi_value tunWrite(const Arguments& args) {
 
 void TunInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
   caracal::define<caracal::tunOpen>(env, exports, "tunOpen", descriptors);
+  caracal::define<caracal::tunTake>(env, exports, "tunTake", descriptors);
   caracal::define<caracal::tunSteer>(env, exports, "tunSteer", descriptors);
   caracal::define<caracal::tunPersist>(env, exports, "tunPersist", descriptors);
   caracal::define<caracal::tunConfigure>(env, exports, "tunConfigure", descriptors);

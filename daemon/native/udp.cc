@@ -80,38 +80,29 @@ Address parseAddress(const std::string& text, int port) {
   return address;
 }
 
-/** udpOpen(address, port, bufferBytes, flags) → { handle, local (address record), receiveBuffer, sendBuffer, gro, gso } */
-napi_value udpOpen(const Arguments& args) {
-  const std::string host = args.string(0, "address", 64);
-  const int port = static_cast<int>(args.integer(1, "port", 0, 65535));
-  const int buffer = static_cast<int>(args.integer(2, "bufferBytes", 4096, 1 << 29));
-  const int64_t flags = args.integer(3, "flags", 0, kNoGro | kNoGso);
-  const Address wanted = parseAddress(host, port);
-  const bool v6 = wanted.any.sa_family == AF_INET6;
-
-  const int fd = socket(wanted.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) systemFault(kCode, "socket", errno, "cannot open a UDP socket");
-  auto udp = std::make_unique<Udp>(fd, v6);
-  if (v6) {
-    setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
+/** Sets everything of the socket that a daemon relies on, also what another daemon has set before; its options are all that it keeps. The buffers' sizes go to the last two. */
+void setUp(Udp& udp, int buffer, int64_t flags, int& receive, int& send) {
+  const int fd = udp.fd;
+  if (udp.v6) {
     setOption(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS");
     setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO");
   } else {
     setOption(fd, IPPROTO_IP, IP_RECVTOS, 1, "IP_RECVTOS");
     setOption(fd, IPPROTO_IP, IP_PKTINFO, 1, "IP_PKTINFO");
   }
-  setWhole(*udp, false);
-  const int receive = setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, buffer), send = setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, buffer);
+  setWhole(udp, false);
+  receive = setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, buffer);
+  send = setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, buffer);
   // Kernels before 4.18 would take the control message of a GSO send for nothing and send one huge datagram: ask first.
-  int zero = 0, one = 1;
-  udp->gso = !(flags & kNoGso) && setsockopt(fd, SOL_UDP, UDP_SEGMENT, &zero, sizeof zero) == 0;
-  udp->gro = !(flags & kNoGro) && setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof one) == 0;
-  if (bind(fd, &wanted.any, v6 ? sizeof wanted.v6 : sizeof wanted.v4) != 0)
-    systemFault(kCode, "bind", errno, "cannot listen on " + host + " port " + std::to_string(port));
+  int zero = 0, wanted = flags & kNoGro ? 0 : 1;
+  udp.gso = !(flags & kNoGso) && setsockopt(fd, SOL_UDP, UDP_SEGMENT, &zero, sizeof zero) == 0;
+  udp.gro = setsockopt(fd, SOL_UDP, UDP_GRO, &wanted, sizeof wanted) == 0 && wanted == 1;
+}
+
+napi_value opened(const Arguments& args, std::unique_ptr<Udp> udp, int receive, int send) {
   Address bound = {};
   socklen_t length = sizeof bound;
-  if (getsockname(fd, &bound.any, &length) != 0) systemFault(kCode, "getsockname", errno, "cannot open a UDP socket");
-
+  if (getsockname(udp->fd, &bound.any, &length) != 0) systemFault(kCode, "getsockname", errno, "cannot open a UDP socket");
   napi_env env = args.env();
   void* bytes = nullptr;
   napi_value arrayBuffer, local;
@@ -126,6 +117,42 @@ napi_value udpOpen(const Arguments& args) {
   set(env, result, "gso", boolean(env, udp->gso));
   set(env, result, "handle", integer(env, static_cast<Descriptors*>(args.data())->add(std::move(udp))));
   return result;
+}
+
+/** udpOpen(address, port, bufferBytes, flags) → { handle, local (address record), receiveBuffer, sendBuffer, gro, gso } */
+napi_value udpOpen(const Arguments& args) {
+  const std::string host = args.string(0, "address", 64);
+  const int port = static_cast<int>(args.integer(1, "port", 0, 65535));
+  const int buffer = static_cast<int>(args.integer(2, "bufferBytes", 4096, 1 << 29));
+  const int64_t flags = args.integer(3, "flags", 0, kNoGro | kNoGso);
+  const Address wanted = parseAddress(host, port);
+  const bool v6 = wanted.any.sa_family == AF_INET6;
+
+  const int fd = socket(wanted.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) systemFault(kCode, "socket", errno, "cannot open a UDP socket");
+  auto udp = std::make_unique<Udp>(fd, v6);
+  if (v6) setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
+  int receive, send;
+  setUp(*udp, buffer, flags, receive, send);
+  if (bind(fd, &wanted.any, v6 ? sizeof wanted.v6 : sizeof wanted.v4) != 0)
+    systemFault(kCode, "bind", errno, "cannot listen on " + host + " port " + std::to_string(port));
+  return opened(args, std::move(udp), receive, send);
+}
+
+/** udpTake(held, bufferBytes, flags) → as udpOpen: the bound socket that another process has handed over. */
+napi_value udpTake(const Arguments& args) {
+  const Held& held = descriptor<Held>(args);
+  const int buffer = static_cast<int>(args.integer(1, "bufferBytes", 4096, 1 << 29));
+  const int64_t flags = args.integer(2, "flags", 0, kNoGro | kNoGso);
+  int family = 0, protocol = 0;
+  socklen_t length = sizeof family;
+  if (getsockopt(held.fd, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0 || getsockopt(held.fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) != 0 ||
+      (family != AF_INET && family != AF_INET6) || protocol != IPPROTO_UDP)
+    badArgument("held must be a UDP socket's");
+  auto udp = std::make_unique<Udp>(held.copy(kCode), family == AF_INET6);
+  int receive, send;
+  setUp(*udp, buffer, flags, receive, send);
+  return opened(args, std::move(udp), receive, send);
 }
 
 /** udpRouteMtu(record): MTU by which this host reaches the address: of the link, or less where the kernel has learnt so; 0: not known. */
@@ -166,10 +193,11 @@ void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass, uint8_
   }
 }
 
-/** Datagrams received, at most 8 and as many as there is room for. */
-int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8_t>& addresses) {
-  const size_t room = std::min({data.length / kBuffer, desc.length / kDatagramWords, addresses.length / kAddressRecord, kReceiveBatch});
-  for (size_t i = 0; i < room; i++) {
+/** Receives datagrams behind the `first` ones, at most `most` in all and as many as there is room for; returns how many there are then. */
+int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, const Span<uint8_t>& addresses, size_t first, size_t most) {
+  const size_t room = std::min({data.length / kBuffer, desc.length / kDatagramWords, addresses.length / kAddressRecord, most});
+  if (room <= first) return static_cast<int32_t>(first);
+  for (size_t i = first; i < room; i++) {
     udp.parts[i] = {data.data + i * kBuffer, kBuffer};
     msghdr& header = udp.messages[i].msg_hdr;
     header = {};
@@ -183,14 +211,15 @@ int32_t receive(Udp& udp, const Span<uint8_t>& data, const Span<int32_t>& desc, 
   int got;
   // An error that an earlier send left behind (ECONNREFUSED and its kin) is taken off by reading it: it says nothing of what waits.
   int tries = 0;
-  do got = recvmmsg(udp.fd, udp.messages, static_cast<unsigned>(room), 0, nullptr);
+  do got = recvmmsg(udp.fd, udp.messages + first, static_cast<unsigned>(room - first), 0, nullptr);
   while (got < 0 && errno != EAGAIN && errno != ENOMEM && errno != EBADF && ++tries < 4);
-  int32_t count = 0;
-  for (int i = 0; i < got; i++) {
+  const size_t end = first + static_cast<size_t>(std::max(got, 0));
+  auto count = static_cast<int32_t>(first);
+  for (size_t i = first; i < end; i++) {
     msghdr& header = udp.messages[i].msg_hdr;
     if ((header.msg_flags & MSG_TRUNC) || header.msg_namelen == 0) continue;
     int32_t* words = desc.data + static_cast<size_t>(count) * kDatagramWords;
-    words[0] = i * static_cast<int32_t>(kBuffer);
+    words[0] = static_cast<int32_t>(i * kBuffer);
     words[1] = static_cast<int32_t>(udp.messages[i].msg_len);
     uint8_t* const record = addresses.data + static_cast<size_t>(count) * kAddressRecord;
     toRecord(udp.addresses[i], record);
@@ -211,7 +240,7 @@ napi_value udpReceive(const Arguments& args) {
   if (udp.waiting > 0 && (data.data != udp.data.data || desc.data != udp.desc.data || addresses.data != udp.records.data))
     badArgument("data must be the batch that express receives into");
   if (udp.waiting > 0) return integer(args.env(), std::exchange(udp.waiting, 0));
-  return integer(args.env(), receive(udp, data, desc, addresses));
+  return integer(args.env(), receive(udp, data, desc, addresses, 0, kReceiveBatch));
 }
 
 /** udpExpress(handle, express, local, data, desc, addresses): what comes alone is tried by `express` (a handle) from now on, and it sends by this socket. `local`: the socket's own address record. The arrays, a DatagramBatch's, are the ones that udpReceive is called with. */
@@ -232,31 +261,19 @@ napi_value udpExpress(const Arguments& args) {
 }  // namespace
 
 /** A datagram that comes after a pause mostly comes alone, and is tried without JavaScript. From the first one on that this is not for, all stay in JavaScript's batch. */
-bool Udp::step() {
-  if (waiting > 0) return true;
-  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return true;
-  const int32_t count = receive(*this, data, desc, records);
-  int32_t taken = 0;
-  bool echo = false;
-  for (; taken < count; taken++) {
-    const int32_t* const words = desc.data + static_cast<size_t>(taken) * kDatagramWords;
-    if (words[2] != 0) break;
-    const Express::Way way = express->inward(data.data + words[0], static_cast<size_t>(words[1]), words[3], records.data + static_cast<size_t>(taken) * kAddressRecord);
-    if (way == Express::Way::missed) break;
-    echo = echo || way == Express::Way::echo;
+Descriptor* Udp::step() {
+  if (waiting > 0) return this;
+  if (express == nullptr || !express->on() || uv_hrtime() - restedAt < kPauseNs) return this;
+  waiting = receive(*this, data, desc, records, 0, 1);
+  if (waiting == 0) return nullptr;
+  const int32_t* const words = desc.data;
+  const Express::Way way = words[2] != 0 ? Express::Way::missed : express->inward(data.data + words[0], static_cast<size_t>(words[1]), words[3], records.data);
+  if (way == Express::Way::missed) {
+    waiting = receive(*this, data, desc, records, 1, kReceiveBatch);
+    return this;
   }
-  waiting = count - taken;
-  if (taken > 0 && waiting > 0) {
-    const auto from = static_cast<size_t>(taken), left = static_cast<size_t>(waiting);
-    memmove(desc.data, desc.data + from * kDatagramWords, left * kDatagramWords * sizeof(int32_t));
-    memmove(records.data, records.data + from * kAddressRecord, left * kAddressRecord);
-  }
-  // JavaScript looks at the TUN itself when it has done what is left.
-  if (waiting > 0) return true;
-  Descriptor* const tun = echo ? express->tun : nullptr;
-  // Nothing of this object is touched after that: JavaScript may close it.
-  if (tun != nullptr && tun->step()) tun->tell();
-  return false;
+  waiting = 0;
+  return way == Express::Way::echo && express->tun != nullptr ? express->tun->step() : nullptr;
 }
 
 socklen_t fromRecord(const uint8_t* record, bool v6, Address& to) {
@@ -286,6 +303,7 @@ void setWhole(const Udp& udp, bool whole) {
 
 void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
   caracal::define<caracal::udpOpen>(env, exports, "udpOpen", descriptors);
+  caracal::define<caracal::udpTake>(env, exports, "udpTake", descriptors);
   caracal::define<caracal::udpReceive>(env, exports, "udpReceive", descriptors);
   caracal::define<caracal::udpExpress>(env, exports, "udpExpress", descriptors);
   caracal::define<caracal::udpRouteMtu>(env, exports, "udpRouteMtu", descriptors);

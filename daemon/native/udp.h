@@ -52,7 +52,7 @@ struct Udp : Descriptor, FrameSink {
   Span<uint8_t> records = {};
   int32_t waiting = 0;
 
-  bool step() override;
+  Descriptor* step() override;
   bool sendFrame(uint8_t* frame, size_t length, const uint8_t* record, int32_t trafficClass) override;
   void leaveExpress() override { express = nullptr; }
 

@@ -11,7 +11,7 @@ import type { DnsAnswer } from '../dns/dns-message.js'
 import type { LogFields, LogLevel } from '../log.js'
 import type { MetricsSample } from '../metrics.js'
 import type { DiscoveryPlace } from '../servers.js'
-import type { DaemonSummary } from '../running.js'
+import type { DaemonSummary, StopRequest } from '../running.js'
 
 type Does<Argument, Result = void> = { readonly argument: Argument; readonly result: Result }
 
@@ -19,8 +19,8 @@ export type PacketMethods = {
   /** Reads the configuration; what the main thread has to know of it. */
   readonly configure: Does<undefined, Pick<Config, 'loop' | 'log'>>
   readonly start: Does<undefined, DaemonSummary>
-  readonly requestStop: Does<string>
-  readonly stop: Does<undefined, { readonly flows: number; readonly failed: boolean }>
+  readonly requestStop: Does<StopRequest>
+  readonly stop: Does<boolean, { readonly flows: number; readonly failed: boolean }>
   readonly answer: Does<{ readonly name: string; readonly type: string }, DnsAnswer>
   readonly sample: Does<undefined, MetricsSample>
   readonly found: Does<{ readonly host: HostId; readonly locator: Locator }>
@@ -46,7 +46,7 @@ export type ServedPart = (typeof servedParts)[number]
 export type MainMethods = {
   readonly log: Does<{ readonly level: Exclude<LogLevel, 'silent'>; readonly fields: LogFields; readonly text: string }>
   readonly setLevel: Does<LogLevel>
-  readonly stopRequested: Does<string>
+  readonly stopRequested: Does<StopRequest>
   readonly names: Does<readonly string[]>
   readonly control: Does<ControlServerOptions>
   readonly metrics: Does<Locator>

@@ -4,10 +4,11 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { loadSodium } from '../../lib/crypto/sodium.js'
 import { loadConfig, type Config, type UpRequest } from '../config.js'
 import type { Requests } from '../control/requests.js'
-import { Daemon } from '../daemon.js'
+import type { Daemon } from '../daemon.js'
 import type { DnsResolver } from '../dns/dns-message.js'
 import { withNodeCrypto } from '../node-primitives.js'
 import type { Servers } from '../servers.js'
+import { startDaemon } from '../start.js'
 import { metricsSample } from '../views.js'
 import { ThreadCalls, type Implementation } from './calls.js'
 import { DumpStreams } from './dump-streams.js'
@@ -37,16 +38,16 @@ const own: Implementation<PacketMethods> = {
   },
   start: async () => {
     const options = { ...request, config: there(config) }
-    daemon = await Daemon.start(options, log, withNodeCrypto(await loadSodium()), servers)
+    daemon = await startDaemon(options, log, withNodeCrypto(await loadSodium()), servers)
     for (const { host, locator } of foundEarly.splice(0)) daemon.hint(host, locator)
-    void daemon.stopRequested.then((reason) => main.tell('stopRequested', reason))
+    void daemon.stopRequested.then((request) => main.tell('stopRequested', request))
     return daemon.summary
   },
-  requestStop: (reason) => there(daemon).requestStop(reason),
+  requestStop: ({ reason, keep }) => there(daemon).requestStop(reason, keep),
   reload: async () => void (await there(daemon).reload()),
-  stop: async () => {
+  stop: async (keep) => {
     const running = there(daemon)
-    return { flows: await running.stop(), failed: running.failed }
+    return { flows: await running.stop(keep), failed: running.failed }
   },
   answer: async ({ name, type }) => there(resolver)(name, type),
   sample: () => metricsSample(there(daemon)),

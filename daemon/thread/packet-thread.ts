@@ -6,7 +6,7 @@ import type { Requests } from '../control/requests.js'
 import { messageOf } from '../errors.js'
 import { collectFlows } from '../flow-pages.js'
 import type { Log } from '../log.js'
-import type { DaemonSummary, RunningDaemon } from '../running.js'
+import type { DaemonSummary, RunningDaemon, StopRequest } from '../running.js'
 import { OwnServers, type Close } from '../servers.js'
 import { ThreadCalls, type Implementation } from './calls.js'
 import type { MainMethods, PacketMethods, ServedPart } from './methods.js'
@@ -22,8 +22,8 @@ interface DumpReader {
 /** A daemon whose packets are moved by a thread of their own; this one serves programs and people. */
 export class PacketThread implements RunningDaemon {
   failed = false
-  readonly stopRequested: Promise<string>
-  #requested: (reason: string) => void = () => undefined
+  readonly stopRequested: Promise<StopRequest>
+  #requested: (request: StopRequest) => void = () => undefined
   readonly #worker: Worker
   readonly #calls: ThreadCalls<MainMethods, PacketMethods>
   readonly #open = new Map<ServedPart, Close>()
@@ -37,7 +37,7 @@ export class PacketThread implements RunningDaemon {
     private readonly log: Log,
   ) {
     this.stopRequested = new Promise((resolve) => (this.#requested = resolve))
-    this.#worker = new Worker(new URL('./packet-main.js', import.meta.url), {
+    this.#worker = new Worker(new URL('./packets.js', import.meta.url), {
       name: 'packets',
       workerData: request,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
@@ -61,7 +61,7 @@ export class PacketThread implements RunningDaemon {
     }
   }
 
-  /** Brings the daemon up; rejects as Daemon.start does, and nothing is left behind. */
+  /** Brings the daemon up; rejects as startDaemon does, and nothing is left behind. */
   async start(): Promise<this> {
     try {
       this.#summary = await this.#calls.call('start', undefined)
@@ -77,17 +77,17 @@ export class PacketThread implements RunningDaemon {
     return this.#summary
   }
 
-  requestStop(reason: string): void {
-    this.#calls.tell('requestStop', reason)
+  requestStop(reason: string, keep = false): void {
+    this.#calls.tell('requestStop', { reason, keep })
   }
 
   reload(): Promise<unknown> {
     return this.#calls.call('reload', undefined)
   }
 
-  async stop(): Promise<number> {
+  async stop(keep: boolean): Promise<number> {
     try {
-      const { flows, failed } = await this.#calls.call('stop', undefined)
+      const { flows, failed } = await this.#calls.call('stop', keep)
       this.failed ||= failed
       return flows
     } catch (error) {
@@ -114,7 +114,7 @@ export class PacketThread implements RunningDaemon {
     this.#stopping = true
     this.failed = true
     this.log.error({ error }, 'the packet thread failed')
-    this.#requested(messageOf(error))
+    this.#requested({ reason: messageOf(error), keep: false })
   }
 
   #own(): Implementation<MainMethods> {
@@ -124,7 +124,7 @@ export class PacketThread implements RunningDaemon {
     return {
       log: ({ level, fields, text }) => log[level](fields, text),
       setLevel: (level) => log.setLevel(level),
-      stopRequested: (reason) => this.#requested(reason),
+      stopRequested: (request) => this.#requested(request),
       names: (addresses) =>
         keep(
           'names',

@@ -7,6 +7,7 @@ import { FlowState, Row } from './flow-table.js'
 import type { FrameSender } from './frame-sender.js'
 import type { Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
+import type { Reunion } from './reunion.js'
 
 const NO_HINT = new Uint8Array(0)
 
@@ -15,12 +16,14 @@ export class Closing {
   readonly #sender: FrameSender
   readonly #kernel: OwnKernel
   readonly #opening: Opening
+  readonly #reunion: Reunion
 
-  constructor(core: FlowCore, sender: FrameSender, kernel: OwnKernel, opening: Opening) {
+  constructor(core: FlowCore, sender: FrameSender, kernel: OwnKernel, opening: Opening, reunion: Reunion) {
     this.#core = core
     this.#sender = sender
     this.#kernel = kernel
     this.#opening = opening
+    this.#reunion = reunion
   }
 
   /** CLOSE from `peer`; `slot`, `generation`: our flow ID as the inner header has it, 0 when the peer does not know it. */
@@ -46,8 +49,9 @@ export class Closing {
       if (found !== undefined) this.#opening.refused(found.pending, found.attempt, frame.code, hint, now)
       return
     }
-    // Of one that is loading nothing is known: what the own kernel sends next asks again.
-    if (frame.generation === 0 || frame.code === NotHereCode.loading) return
+    if (frame.generation === 0) return
+    this.#reunion.later(peer, now)
+    if (frame.code === NotHereCode.loading) return
     const row = table.findRemote(peer, frame.slot, frame.generation)
     if (row >= 0) this.#forget(row)
   }

@@ -1,14 +1,16 @@
-// Kind.confirm: "I have these flows of ours: are they still there?" Kind.confirmed: the answer, those that are. Sent about flows that have long been idle, and by an
-// initiator that only listens, to show that it has learnt the acceptor's flow ID. The body of both is a list of
+// Kind.confirm: "I have these flows of ours: are they still there?" Kind.confirmed: the answer, those that are. Sent about flows that have long been idle or whose other end was away,
+// and by an initiator that only listens, to show that it has learnt the acceptor's flow ID. The body of both is a list of
 //
 //   receiver's flow ID 8 | sender's flow ID 8
 //
-// each two u32, little endian. What is missing in the answer is not confirmed, and ages out.
+// each two u32, little endian. Of what is not there NOT-HERE says so, as far as such answers may be given; what is missing in
+// the answer besides is not confirmed, and ages out.
 
 import { INNER_HEADER, Kind } from '../wire/constants.js'
 import { seconds, type FlowCore } from './flow-core.js'
 import { FlowFlag, FlowState, ROW_WORDS, Row } from './flow-table.js'
 import type { FrameSender } from './frame-sender.js'
+import { renewChecksum } from './row-checksum.js'
 
 const ENTRY = 16
 /** Fits the smallest path. */
@@ -61,14 +63,20 @@ export class Confirmation {
     const rows: number[] = []
     for (let i = 0; i < entries; i++) {
       const p = at + INNER_HEADER + i * ENTRY
-      const row = table.resolve(view.getUint32(p, true), view.getUint32(p + 4, true), peer)
-      const state = row < 0 ? FlowState.free : table.get(row, Row.state)
+      const [slot, generation] = [view.getUint32(p, true), view.getUint32(p + 4, true)]
+      const row = table.resolve(slot, generation, peer)
+      if (row < 0) {
+        if (kind === Kind.confirm && generation !== 0) this.#sender.unknown(peer, slot, generation, now)
+        continue
+      }
+      const state = table.get(row, Row.state)
       if (state !== FlowState.established && state !== FlowState.halfOpen) continue
       if (table.get(row, Row.remoteSlot) !== view.getInt32(p + 8, true)) continue
       if (table.get(row, Row.remoteGeneration) !== view.getInt32(p + 12, true)) continue
       table.set(row, Row.confirmed, seconds(now))
       table.flag(row, FlowFlag.confirmed)
       if (state === FlowState.halfOpen) this.#core.setState(row, FlowState.established)
+      else renewChecksum(table, row)
       rows.push(row)
     }
     if (kind === Kind.confirm && rows.length > 0) this.#sender.plain(peer, Kind.confirmed, this.#list(rows))

@@ -1,6 +1,6 @@
 import type { PeerTable } from '../path/peers.js'
 import type { AddressBook, DialledTarget, Family } from '../service/address-book.js'
-import type { OpenBatch } from '../wire/batch.js'
+import type { OpenBatch, SealBatch } from '../wire/batch.js'
 import type { DropReason } from '../wire/drop.js'
 import type { ServiceId } from '../wire/ids.js'
 
@@ -60,6 +60,8 @@ export interface FlowEnvironment {
   loading(now: number): boolean
   /** How a try ended, for choice and health: 'refused' by the server's kernel, 'silent' after its time. */
   outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', now: number): void
+  /** A flow that this host's programs have to an instance is there again after a restart. */
+  flowRestored(peer: number, service: ServiceId | undefined): void
   /** A flow that this host's programs had to an instance, once answered, is over. For choice: how many there are. */
   flowEnded(peer: number, service: ServiceId | undefined): void
   /** Where an OPEN from `peer` for (service, protocol, port as dialled) goes here; a reason when not offered, unhealthy or denied. service undefined: this host itself. */
@@ -78,6 +80,8 @@ export interface FlowEnvironment {
   other(batch: OpenBatch, entry: number, peer: number, now: number): void
   /** One frame to a peer outside the fast path: inner header and all. Copied. False: no session or path, the frame was dropped and counted. */
   sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean
+  /** Entries to be sealed and sent, of packets that waited: in memory of the caller, whose it is again afterwards. */
+  sendBatch(seal: SealBatch, now: number): void
   /** One packet to the own kernel outside the fast path: vnet header and all. Copied. */
   writePacket(packet: Uint8Array): void
   /** A packet was dropped; `packet` is only valid during the call. Counts it. */

@@ -7,6 +7,8 @@ import { FlowCounters } from './flow-counters.js'
 import { FlowCounts } from './flow-counts.js'
 import { FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
 import type { FlowOptions } from './flow-options.js'
+import type { FlowMemory } from './flow-memory.js'
+import { renewChecksum } from './row-checksum.js'
 import { ServiceRefs } from './service-refs.js'
 
 /** A full table: how long a flow must have been over to give its row away, ms; rows looked at for one; and the rest after a round in vain, ms. */
@@ -16,12 +18,15 @@ const RECLAIM_REST = 1_000
 
 /** What all parts of the flow layer share. */
 export class FlowCore {
-  readonly services = new ServiceRefs()
+  readonly table: FlowTable
+  readonly services: ServiceRefs
   readonly counters = new FlowCounters()
   readonly counts = new FlowCounts()
   /** Answers to packets and frames that fit nothing. */
   readonly answers: AnswerLimit
   readonly peers: PeerTable
+  /** Of the call into the engine that is under way, or was last, ms. */
+  now = 0
   /** Packets and frames dropped by the flow layer, whatever the reason. */
   dropped = 0
   /** Rows looked at in vain, the next one, and when the next round may begin. */
@@ -32,10 +37,12 @@ export class FlowCore {
   readonly #accepted: Int32Array
 
   constructor(
-    readonly table: FlowTable,
+    readonly memory: FlowMemory,
     readonly env: FlowEnvironment,
     readonly options: FlowOptions,
   ) {
+    this.table = memory.table
+    this.services = new ServiceRefs(memory.services)
     this.answers = new AnswerLimit(options.answersPerSecond, options.answersBurst)
     this.peers = env.peers
     this.#halfOpen = new Int32Array(env.peers.capacity)
@@ -95,6 +102,17 @@ export class FlowCore {
     return false
   }
 
+  /** A flow of a former process is one of this one, its peer and service being known: what is counted of flows counts it. */
+  restored(row: number): void {
+    const { table, env } = this
+    const peer = table.get(row, Row.peer)
+    this.begun(row)
+    this.#countInstance(row, 1)
+    if (table.get(row, Row.state) !== FlowState.established) return
+    if (table.has(row, FlowFlag.acceptor)) this.countAccepted(peer)
+    else env.flowRestored(peer, this.services.service(table.get(row, Row.service)))
+  }
+
   /** A row was linked: there is one flow more. */
   begun(row: number): void {
     this.counts.add(this.table.protocol(row), 1)
@@ -102,6 +120,8 @@ export class FlowCore {
 
   /** Binds a flow to a service (undefined: the host itself) at a peer. An acceptor's role must be set before. */
   bind(row: number, peer: number, service: ServiceId | undefined): void {
+    const { peers } = this.memory
+    if (!peers.has(peer)) peers.keep(peer, this.peers.hostId(peer))
     this.#countInstance(row, -1)
     this.table.set(row, Row.peer, peer)
     this.table.set(row, Row.service, this.services.number(service))
@@ -116,6 +136,7 @@ export class FlowCore {
     if (words[base + Row.state] === FlowState.halfOpen) this.#halfOpen[peer]!--
     if (state === FlowState.halfOpen) this.#halfOpen[peer]!++
     words[base + Row.state] = state
+    if (state >= FlowState.established) renewChecksum(this.table, row)
   }
 
   /** Forgets a flow; of one that is being opened nothing else may be left. */

@@ -26,6 +26,8 @@ export class FlowCounters {
   notHereSent = 0
   notHereReceived = 0
   clashes = 0
+  /** Flows whose waiting kernel was told to go on: see reunion.ts. */
+  hastened = 0
   /** ICMP errors in answer to a SYN that were told once only, as there were too many. */
   refusalsOnce = 0
 }

@@ -7,10 +7,11 @@ import { Closing } from './closing.js'
 import { Confirmation } from './confirmation.js'
 import type { FlowEnvironment } from './environment.js'
 import { Expiry } from './expiry.js'
-import { FlowCore } from './flow-core.js'
+import { FlowCore, seconds } from './flow-core.js'
 import type { FlowCounters } from './flow-counters.js'
 import type { FlowCounts } from './flow-counts.js'
 import { formatFlowId } from './flow-id.js'
+import type { FlowMemory } from './flow-memory.js'
 import { defaultFlowOptions, type FlowOptions } from './flow-options.js'
 import type { FlowSnapshot } from './flow-snapshot.js'
 import { Count, FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
@@ -19,9 +20,13 @@ import { Inbound } from './inbound.js'
 import { Opening } from './opening.js'
 import { Outbound } from './outbound.js'
 import { OwnKernel } from './own-kernel.js'
+import { Reunion } from './reunion.js'
+import { restoreFlows, type RestoredFlows } from './restored-flows.js'
+import { WaitingKind } from './waiting-ring.js'
 
 export interface FlowComponents {
-  readonly table: FlowTable
+  /** With what a former process has left, or new. */
+  readonly memory: FlowMemory
   readonly env: FlowEnvironment
 }
 
@@ -31,32 +36,38 @@ export interface FlowComponents {
  */
 export class FlowEngine {
   readonly table: FlowTable
+  /** What has become of the flows of a former process. */
+  readonly restored: RestoredFlows
   readonly #core: FlowCore
   readonly #sender: FrameSender
   readonly #kernel: OwnKernel
   readonly #opening: Opening
   readonly #closing: Closing
   readonly #expiry: Expiry
+  readonly #reunion: Reunion
   readonly #outbound: Outbound
   readonly #inbound: Inbound
 
-  constructor({ table, env }: FlowComponents, options: Partial<FlowOptions> = {}) {
-    const core = new FlowCore(table, env, { ...defaultFlowOptions, ...options })
+  constructor({ memory, env }: FlowComponents, options: Partial<FlowOptions> = {}) {
+    const core = new FlowCore(memory, env, { ...defaultFlowOptions, ...options })
     const sender = new FrameSender(core)
     const kernel = new OwnKernel(core)
     const opening = new Opening(core, sender, kernel)
     const accepting = new Accepting(core, sender)
-    const closing = new Closing(core, sender, kernel, opening)
     const confirmation = new Confirmation(core, sender)
-    this.table = table
+    const reunion = new Reunion(core, kernel, confirmation)
+    const closing = new Closing(core, sender, kernel, opening, reunion)
+    this.table = core.table
     this.#core = core
     this.#sender = sender
     this.#kernel = kernel
     this.#opening = opening
     this.#closing = closing
     this.#expiry = new Expiry(core, kernel, confirmation)
+    this.#reunion = reunion
     this.#outbound = new Outbound(core, sender, kernel, opening, accepting, closing)
     this.#inbound = new Inbound(core, sender, kernel, opening, accepting, closing, confirmation)
+    this.restored = restoreFlows(core)
   }
 
   get counters(): FlowCounters {
@@ -66,6 +77,12 @@ export class FlowEngine {
   /** Flows there are. */
   get counts(): Readonly<Pick<FlowCounts, 'open' | 'tcp' | 'udp' | 'icmp'>> {
     return this.#core.counts
+  }
+
+  /** Packets and frames that wait for a way to their peer, and the bytes that they take. */
+  get waiting(): { readonly count: number; readonly bytes: number } {
+    const { count, bytes } = this.#sender.waiting
+    return { count, bytes }
   }
 
   /** Flows there are to the service's instance on a host, by its peer index. */
@@ -79,6 +96,7 @@ export class FlowEngine {
    * and have room for `batch.count` entries. The batch's packets are consumed. Seal and send, then the buffer is free again.
    */
   fromTun(batch: PacketBatch, seal: SealBatch, now: number): void {
+    this.#core.now = now
     this.#outbound.run(batch, seal, now)
     this.#loop(now)
   }
@@ -90,27 +108,62 @@ export class FlowEngine {
    * Entries with status CLEAR are skipped: they are the session layer's. Failed ones are counted by `env.drop`.
    */
   fromPeers(open: OpenBatch, datagrams: DatagramBatch, lanePeer: Int32Array, tunOut: PacketBatch, now: number): void {
+    this.#core.now = now
     this.#inbound.run(open, datagrams, lanePeer, tunOut, now)
     this.#loop(now)
   }
 
-  /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent. Harmless when nothing did. */
-  sessionUp(peer: number, now: number): void {
-    this.#sender.flush(peer, (slot, generation) => this.#lives(slot, generation))
+  /** Flows of a former process go on from now on: none is younger than that, and the idle ones are remembered as if they had been opened here. */
+  resume(now: number): void {
+    for (const rows of this.restored.rows.values()) {
+      for (const row of rows) {
+        notAfter(this.table, row, seconds(now))
+        this.#opening.remember(row, now)
+      }
+    }
     this.#loop(now)
+  }
+
+  /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent, by `env.sendFrame` and `env.sendBatch`. Harmless when nothing did. */
+  sessionUp(peer: number, now: number): void {
+    this.sendWaiting(peer, Infinity, now)
+  }
+
+  /** As {@link sessionUp}, the oldest first and no more than so many bytes of datagrams. Returns how many they were at most. */
+  sendWaiting(peer: number, bytes: number, now: number): number {
+    this.#core.now = now
+    const spent = this.#sender.flush(
+      peer,
+      (slot, generation) => this.#lives(slot, generation),
+      (packets, seal) => this.#outbound.run(packets, seal, now),
+      bytes,
+    )
+    this.#loop(now)
+    return spent
+  }
+
+  /** The peer is there again after it was away, or has begun anew: flows with it go on at once, and those that it does not have any more end. */
+  reunite(peer: number, now: number): void {
+    this.#reunion.begin(peer, now)
   }
 
   /** The handshake was given up: flows that are being opened go to their next candidate. Established ones stay. */
   sessionFailed(peer: number, now: number): void {
-    for (const frame of this.#sender.waiting.take(peer)) {
-      if (this.#lives(frame.slot, frame.generation)) this.#core.drop('session-timeout')
-    }
+    this.#core.now = now
+    // An older session may live on.
+    if (this.#core.peers.sealSlot[peer]! < 0)
+      this.#sender.waiting.dropAll(
+        peer,
+        'session-timeout',
+        ({ kind, slot, generation }) => kind === WaitingKind.packet || this.#lives(slot, generation),
+      )
     this.#opening.sessionFailed(peer, now)
     this.#loop(now)
   }
 
   /** More is known of services: first packets held by DELAY rules are tried again. */
   release(now: number): void {
+    this.#core.now = now
     this.#opening.release(now)
     this.#loop(now)
   }
@@ -124,11 +177,15 @@ export class FlowEngine {
   }
 
   /**
-   * Ends the flows for which `denied` says so (a policy or a revocation): CLOSE to the peer, reset to the own kernel. Returns their number.
+   * Ends the flows for which `denied` says so (a policy or a revocation): CLOSE to the peer, reset to the own kernel. Returns their number. `rows`: those of them that are asked
+   * about, else all.
    */
-  cut(denied: (flow: FlowSnapshot) => boolean, now: number): number {
+  cut(denied: (flow: FlowSnapshot) => boolean, now: number, rows?: readonly number[]): number {
+    this.#core.now = now
     let n = 0
-    for (let row = 0; row < this.table.highWater; row++) {
+    const count = rows?.length ?? this.table.highWater
+    for (let i = 0; i < count; i++) {
+      const row = rows?.[i] ?? i
       const flow = this.flow(row)
       if (flow === undefined || !denied(flow)) continue
       this.#closing.end(row, CloseCode.denied)
@@ -140,6 +197,7 @@ export class FlowEngine {
 
   /** Shutdown: CLOSE to all peers, resets to the own kernel, by `env.sendFrame` and `env.writePacket`: flush both before leaving. */
   closeAll(now: number): void {
+    this.#core.now = now
     this.#closing.closeAll()
     this.#loop(now)
   }
@@ -149,6 +207,7 @@ export class FlowEngine {
     return Math.min(
       this.#opening.nextTimeout,
       this.#expiry.nextTimeout,
+      this.#reunion.nextTimeout,
       this.#kernel.nextTimeout,
       this.#sender.waiting.next,
       this.#outbound.reassembler.nextTimeout(),
@@ -157,8 +216,10 @@ export class FlowEngine {
   }
 
   handleTimeout(now: number): void {
+    this.#core.now = now
     this.#opening.handleTimeout(now)
     this.#expiry.handleTimeout(now)
+    this.#reunion.handleTimeout(now)
     this.#kernel.handleTimeout(now)
     this.#sender.waiting.expire(now)
     this.#outbound.reassembler.expire(now)
@@ -222,6 +283,12 @@ export class FlowEngine {
     loopback.length = 0
     this.#expiry.wake(now)
   }
+}
+
+/** Times that lie ahead are another clock's, or nonsense. */
+function notAfter(table: FlowTable, row: number, second: number): void {
+  for (const field of [Row.lastOut, Row.lastIn, Row.confirmed])
+    if (table.get(row, field) > second) table.set(row, field, second)
 }
 
 function stateName(state: number): FlowSnapshot['state'] | undefined {

@@ -22,8 +22,7 @@ export interface FlowOptions {
   readonly halfOpenPerPeer: number
   /** Part of the table that flows begun by one peer may take. */
   readonly acceptedShare: number
-  /** Packets and bytes waiting for a session, per peer and in all, and how long they may. */
-  readonly waitingPackets: number
+  /** Bytes of what waits for a way to its peer, per peer and in all, with what it takes to keep it, and how long it may. */
   readonly waitingBytes: number
   readonly waitingBytesTotal: number
   readonly waitingTimeout: number
@@ -66,9 +65,8 @@ export const defaultFlowOptions: FlowOptions = {
   unconfirmedTimeout: 120_000,
   halfOpenPerPeer: 16_384,
   acceptedShare: 0.5,
-  waitingPackets: 256,
-  waitingBytes: 512 * 1024,
-  waitingBytesTotal: 16 * 1024 * 1024,
+  waitingBytes: 2 * 1024 * 1024,
+  waitingBytesTotal: 32 * 1024 * 1024,
   waitingTimeout: 5_000,
   heldPackets: 256,
   heldBytes: 512 * 1024,

@@ -1,11 +1,13 @@
-// All flows of a host in one ArrayBuffer, so that it can lie on shared memory: a header, the rows, and the heads of two hash indexes.
+// All flows of a host in one ArrayBuffer, so that it can lie on shared memory: a header, the rows, and two hash indexes.
 //
 // A row is ROW_WORDS 32-bit words, side by side because one packet reads about twenty of them: three cache lines instead of twenty.
 // Index 1, by what the own kernel's packets say: (family, protocol, remote address, ports). The local address is compared but not hashed,
-// so that the same chain answers two more questions: whose is an answer from the wrong local address, and is a client's port taken.
-// Index 2, by the other end's flow ID and the peer: what makes OPEN idempotent and lets a peer name a flow by its own ID.
+// so that the same slots answer two more questions: whose is an answer from the wrong local address, and is a client's port taken.
+// Every packet out asks it, so it is made for two reads of memory, the slot and the row: open addressing (linear probing, no tombstones), and a slot is the row + 1
+// in its low bits, as many as the table's rows need, and of the hash the bits above, so that another flow's row is hardly ever read.
+// Index 2, by the other end's flow ID and the peer: what makes OPEN idempotent and lets a peer name a flow by its own ID. Heads of chains through the rows.
 // Addresses lie in the row in network order (Linux runs on little-endian machines here), so that headers are written from it.
-// Chains and heads hold row + 1; 0 ends them, so a zeroed buffer is an empty table.
+// Slots, heads and chains hold row + 1; 0 is the end, so a zeroed buffer is an empty table.
 
 import type { Family } from './environment.js'
 import type { Generations } from './flow-id.js'
@@ -23,7 +25,8 @@ export const Row = {
   /** Four words: IPv4 in the first, the rest 0. */
   remote: 3,
   local: 7,
-  nextTuple: 11,
+  /** Of a free row: the next one, + 1. */
+  nextFree: 11,
   generation: 12,
   peer: 13,
   /** The other end's flow ID; generation 0: not known yet. */
@@ -50,6 +53,8 @@ export const Row = {
   mss: 27,
   bindingSequence: 28,
   hostMoveSequence: 29,
+  /** TCP: last acknowledgement to the own kernel, which is the oldest number of it that is under way; 0: none yet. */
+  unacked: 30,
   /** When the other end last confirmed the flow, s. */
   confirmed: 31,
   /** Sequence numbers after the FIN of either direction. */
@@ -57,6 +62,8 @@ export const Row = {
   finIn: 33,
   /** Four Float64 counters; see {@link Count}. */
   counters: 34,
+  /** See row-checksum.ts. */
+  checksum: 42,
 } as const
 
 /** Positions of a row's counters in `FlowTable.doubles`, from `row * ROW_WORDS / 2`. */
@@ -96,36 +103,49 @@ function headsFor(capacity: number): number {
   return n
 }
 
+/** Slots of the first index: at least a third of them are empty. */
+function slotsFor(capacity: number): number {
+  return headsFor(Math.ceil(capacity * 1.5))
+}
+
 export class FlowTable {
   readonly words: Int32Array
   readonly doubles: Float64Array
   readonly bytes: Uint8Array
   readonly capacity: number
-  /** First word of the heads of either index in `words`. */
+  /** First word in `words` of the first index's slots, and of the second one's heads. */
   readonly #tuples: number
   readonly #remotes: number
-  readonly #mask: number
+  readonly #slotMask: number
+  readonly #headMask: number
+  /** Bits of a slot that are the row + 1. */
+  readonly #rowMask: number
   readonly #seed: number
   readonly #generations: Generations
 
   /** Bytes that a table of `capacity` rows takes. */
   static bytesFor(capacity: number): number {
-    return 4 * (HEADER_WORDS + capacity * ROW_WORDS + 2 * headsFor(capacity))
+    return 4 * (HEADER_WORDS + capacity * ROW_WORDS + slotsFor(capacity) + headsFor(capacity))
   }
 
-  /** Takes over `buffer`, which must be zeroed and have `bytesFor(capacity)` bytes; throws RangeError when it is too small. */
-  constructor(buffer: ArrayBufferLike, capacity: number, generations: Generations) {
+  /**
+   * Takes over `bytesFor(capacity)` bytes of `buffer` from `at` on, a multiple of 8. They must be zeroed, or be rebuilt before anything else; throws RangeError when there are
+   * not so many.
+   */
+  constructor(buffer: ArrayBufferLike, capacity: number, generations: Generations, at = 0) {
     if (!Number.isInteger(capacity) || capacity < 1 || capacity > 2 ** 24) throw new RangeError('flow table capacity')
-    if (buffer.byteLength < FlowTable.bytesFor(capacity)) throw new RangeError('flow table buffer too small')
+    if (buffer.byteLength < at + FlowTable.bytesFor(capacity)) throw new RangeError('flow table buffer too small')
     const rows = capacity * ROW_WORDS
     // Rows come first, so that a row's base is one multiplication away.
-    this.words = new Int32Array(buffer, 0, rows + 2 * headsFor(capacity) + HEADER_WORDS)
-    this.doubles = new Float64Array(buffer, 0, rows / 2)
-    this.bytes = new Uint8Array(buffer, 0, 4 * rows)
+    this.words = new Int32Array(buffer, at, rows + slotsFor(capacity) + headsFor(capacity) + HEADER_WORDS)
+    this.doubles = new Float64Array(buffer, at, rows / 2)
+    this.bytes = new Uint8Array(buffer, at, 4 * rows)
     this.capacity = capacity
     this.#tuples = rows
-    this.#remotes = rows + headsFor(capacity)
-    this.#mask = headsFor(capacity) - 1
+    this.#remotes = rows + slotsFor(capacity)
+    this.#slotMask = slotsFor(capacity) - 1
+    this.#headMask = headsFor(capacity) - 1
+    this.#rowMask = 2 ** (32 - Math.clz32(capacity)) - 1
     this.#generations = generations
     this.#seed = generations.next()
     const header = this.#header
@@ -134,7 +154,7 @@ export class FlowTable {
   }
 
   get #header(): number {
-    return this.#remotes + this.#mask + 1
+    return this.#remotes + this.#headMask + 1
   }
 
   /** Flows in the table. */
@@ -147,9 +167,14 @@ export class FlowTable {
     return this.words[this.#header + Header.highWater]!
   }
 
-  /** Of the index by 5-tuple, for those who read it elsewhere: first word of its heads in `words`, mask and seed of the hash. */
-  get tupleIndex(): { readonly heads: number; readonly mask: number; readonly seed: number } {
-    return { heads: this.#tuples, mask: this.#mask, seed: this.#seed }
+  /** Of the index by 5-tuple, for those who read it elsewhere: first word of its slots in `words`, mask of a slot's number, bits of a slot that are the row + 1, seed of the hash. */
+  get tupleIndex(): {
+    readonly slots: number
+    readonly slotMask: number
+    readonly rowMask: number
+    readonly seed: number
+  } {
+    return { slots: this.#tuples, slotMask: this.#slotMask, rowMask: this.#rowMask, seed: this.#seed }
   }
 
   /** A row in state `state` with a fresh generation and all else 0, or -1: full. */
@@ -157,7 +182,7 @@ export class FlowTable {
     const { words } = this
     const header = this.#header
     let row = words[header + Header.free]! - 1
-    if (row >= 0) words[header + Header.free] = words[row * ROW_WORDS + Row.nextTuple]!
+    if (row >= 0) words[header + Header.free] = words[row * ROW_WORDS + Row.nextFree]!
     else {
       row = words[header + Header.highWater]!
       if (row >= this.capacity) return -1
@@ -172,6 +197,28 @@ export class FlowTable {
     return row
   }
 
+  /**
+   * Makes a table of rows that another process has left. Of the rest of it nothing is trusted: the index begins empty, rows in no state in which they may be kept (`keeps`) are free, and
+   * the others are in it once they are linked again.
+   */
+  rebuild(keeps: (row: number) => boolean): void {
+    const { words, capacity } = this
+    const header = this.#header
+    const left = words[header + Header.highWater]!
+    const rows = left >= 0 && left <= capacity ? left : capacity
+    words.fill(0, this.#tuples, header + HEADER_WORDS)
+    words[header + Header.capacity] = capacity
+    words[header + Header.seed] = this.#seed
+    words[header + Header.highWater] = rows
+    for (let row = rows - 1; row >= 0; row--) {
+      const base = row * ROW_WORDS
+      words[base + Row.nextRemote] = 0
+      words[base + Row.flags]! &= ~FlowFlag.remoteLinked
+      if (keeps(row)) words[header + Header.count]!++
+      else this.#free(row)
+    }
+  }
+
   /** Another generation for a row: parallel attempts of one flow differ in it. */
   newGeneration(): number {
     return this.#generations.next()
@@ -182,14 +229,20 @@ export class FlowTable {
     const { words } = this
     const base = row * ROW_WORDS
     if (words[base + Row.state] === FlowState.free) return
-    this.#unlink(this.#tupleHead(row), Row.nextTuple, row)
+    this.unlinkTuple(row)
     this.unlinkRemote(row)
+    words[this.#header + Header.count]!--
+    this.#free(row)
+  }
+
+  #free(row: number): void {
+    const { words } = this
+    const base = row * ROW_WORDS
     const header = this.#header
     words[base + Row.state] = FlowState.free
     words[base + Row.generation] = 0
-    words[base + Row.nextTuple] = words[header + Header.free]!
+    words[base + Row.nextFree] = words[header + Header.free]!
     words[header + Header.free] = row + 1
-    words[header + Header.count]!--
   }
 
   /** Sets the row's 5-tuple as the own kernel sees it and makes it findable. Once a row. Addresses of 4 or 16 bytes. */
@@ -210,9 +263,16 @@ export class FlowTable {
       words[base + Row.remote + i] = word(remote, 4 * i)
       words[base + Row.local + i] = word(local, 4 * i)
     }
-    const head = this.#tupleHead(row)
-    words[base + Row.nextTuple] = words[head]!
-    words[head] = row + 1
+    this.linkTuple(row)
+  }
+
+  /** Makes a row findable by the 5-tuple that it has. Once a row. */
+  linkTuple(row: number): void {
+    const { words } = this
+    const hash = this.#tupleHash(row)
+    let slot = hash & this.#slotMask
+    while (words[this.#tuples + slot] !== 0) slot = (slot + 1) & this.#slotMask
+    words[this.#tuples + slot] = (hash & ~this.#rowMask) | (row + 1)
   }
 
   /**
@@ -221,12 +281,18 @@ export class FlowTable {
    */
   find(view: DataView, local: number, remote: number, family: Family, protocol: number, ports: number): number {
     const { words } = this
+    const slotMask = this.#slotMask
+    const rowMask = this.#rowMask
     const kind = (protocol << 8) | family
     const r0 = view.getInt32(remote, true)
     const l0 = view.getInt32(local, true)
     if (family === 4) {
-      let row = words[this.#tuples + (this.#hash(kind, ports, r0, 0, 0, 0) & this.#mask)]! - 1
-      while (row >= 0) {
+      const hash = this.#hash(kind, ports, r0, 0, 0, 0)
+      for (let slot = hash & slotMask; ; slot = (slot + 1) & slotMask) {
+        const entry = words[this.#tuples + slot]!
+        if (entry === 0) return -1
+        if (((entry ^ hash) & ~rowMask) !== 0) continue
+        const row = (entry & rowMask) - 1
         const b = row * ROW_WORDS
         if (
           words[b + Row.ports] === ports &&
@@ -235,9 +301,7 @@ export class FlowTable {
           words[b + Row.local] === l0
         )
           return row
-        row = words[b + Row.nextTuple]! - 1
       }
-      return -1
     }
     const r1 = view.getInt32(remote + 4, true)
     const r2 = view.getInt32(remote + 8, true)
@@ -245,8 +309,12 @@ export class FlowTable {
     const l1 = view.getInt32(local + 4, true)
     const l2 = view.getInt32(local + 8, true)
     const l3 = view.getInt32(local + 12, true)
-    let row = words[this.#tuples + (this.#hash(kind, ports, r0, r1, r2, r3) & this.#mask)]! - 1
-    while (row >= 0) {
+    const hash = this.#hash(kind, ports, r0, r1, r2, r3)
+    for (let slot = hash & slotMask; ; slot = (slot + 1) & slotMask) {
+      const entry = words[this.#tuples + slot]!
+      if (entry === 0) return -1
+      if (((entry ^ hash) & ~rowMask) !== 0) continue
+      const row = (entry & rowMask) - 1
       const b = row * ROW_WORDS
       if (
         words[b + Row.ports] === ports &&
@@ -261,22 +329,26 @@ export class FlowTable {
         words[b + Row.local] === l0
       )
         return row
-      row = words[b + Row.nextTuple]! - 1
     }
-    return -1
   }
 
   /** As {@link find}, whatever the local address is. */
   findAnyLocal(view: DataView, remote: number, family: Family, protocol: number, ports: number): number {
     const { words } = this
+    const slotMask = this.#slotMask
+    const rowMask = this.#rowMask
     const kind = (protocol << 8) | family
     const six = family === 6
     const r0 = view.getInt32(remote, true)
     const r1 = six ? view.getInt32(remote + 4, true) : 0
     const r2 = six ? view.getInt32(remote + 8, true) : 0
     const r3 = six ? view.getInt32(remote + 12, true) : 0
-    let row = words[this.#tuples + (this.#hash(kind, ports, r0, r1, r2, r3) & this.#mask)]! - 1
-    while (row >= 0) {
+    const hash = this.#hash(kind, ports, r0, r1, r2, r3)
+    for (let slot = hash & slotMask; ; slot = (slot + 1) & slotMask) {
+      const entry = words[this.#tuples + slot]!
+      if (entry === 0) return -1
+      if (((entry ^ hash) & ~rowMask) !== 0) continue
+      const row = (entry & rowMask) - 1
       const b = row * ROW_WORDS
       if (
         words[b + Row.ports] === ports &&
@@ -287,9 +359,7 @@ export class FlowTable {
         words[b + Row.remote + 3] === r3
       )
         return row
-      row = words[b + Row.nextTuple]! - 1
     }
-    return -1
   }
 
   /** Row of a flow ID (two u32) in a frame from `peer`; -1: not ours, of another generation, or another peer's flow. */
@@ -339,16 +409,35 @@ export class FlowTable {
     if ((words[base + Row.flags]! & FlowFlag.remoteLinked) === 0) return
     words[base + Row.flags]! &= ~FlowFlag.remoteLinked
     const peer = words[base + Row.peer]!
-    this.#unlink(
-      this.#remoteHead(peer, words[base + Row.remoteSlot]!, words[base + Row.remoteGeneration]!),
-      Row.nextRemote,
-      row,
-    )
+    let at = this.#remoteHead(peer, words[base + Row.remoteSlot]!, words[base + Row.remoteGeneration]!)
+    while (words[at] !== row + 1) {
+      if (words[at] === 0) return
+      at = (words[at]! - 1) * ROW_WORDS + Row.nextRemote
+    }
+    words[at] = words[base + Row.nextRemote]!
+    words[base + Row.nextRemote] = 0
   }
 
   /** Takes the row out of the first index, so that its 5-tuple can serve a new flow; the row lives on under its flow ID. */
   unlinkTuple(row: number): void {
-    this.#unlink(this.#tupleHead(row), Row.nextTuple, row)
+    const { words } = this
+    const slots = this.#tuples
+    const mask = this.#slotMask
+    let hole = this.#tupleHash(row) & mask
+    for (; ; hole = (hole + 1) & mask) {
+      const entry = words[slots + hole]!
+      if (entry === 0) return
+      if ((entry & this.#rowMask) === row + 1) break
+    }
+    // Those behind it move up, but none to before where its search begins.
+    for (let slot = (hole + 1) & mask; words[slots + slot] !== 0; slot = (slot + 1) & mask) {
+      const entry = words[slots + slot]!
+      const first = this.#tupleHash((entry & this.#rowMask) - 1) & mask
+      if (((slot - first) & mask) < ((slot - hole) & mask)) continue
+      words[slots + hole] = entry
+      hole = slot
+    }
+    words[slots + hole] = 0
   }
 
   /** Another local address, read at `offset` in the row's family; it is not part of the index, so the row stays where it is. */
@@ -411,11 +500,11 @@ export class FlowTable {
     return h ^ (h >>> 13)
   }
 
-  #tupleHead(row: number): number {
+  #tupleHash(row: number): number {
     const { words } = this
     const b = row * ROW_WORDS
     const r = b + Row.remote
-    const hash = this.#hash(
+    return this.#hash(
       words[b + Row.kind]!,
       words[b + Row.ports]!,
       words[r]!,
@@ -423,28 +512,10 @@ export class FlowTable {
       words[r + 2]!,
       words[r + 3]!,
     )
-    return this.#tuples + (hash & this.#mask)
   }
 
   #remoteHead(peer: number, slot: number, generation: number): number {
-    return this.#remotes + (this.#hash(peer << 8, slot, generation, 0, 0, 0) & this.#mask)
-  }
-
-  /** Takes `row` out of the chain at `head`; nothing happens when it is not in it. */
-  #unlink(head: number, next: number, row: number): void {
-    const { words } = this
-    let at = head
-    for (;;) {
-      const found = words[at]! - 1
-      if (found < 0) return
-      const link = found * ROW_WORDS + next
-      if (found === row) {
-        words[at] = words[link]!
-        words[link] = 0
-        return
-      }
-      at = link
-    }
+    return this.#remotes + (this.#hash(peer << 8, slot, generation, 0, 0, 0) & this.#headMask)
   }
 }
 

@@ -1,7 +1,24 @@
-// Frames outside the fast path: built one by one, cut into pieces where the path is narrower, kept while there is no session, and handed round to
+// Frames outside the fast path: built one by one, cut into pieces where the path is narrower, kept while there is no way to the peer, and handed round to
 // ourselves when the other end is this same host.
-import { ADDRESS_RECORD, Gso } from '../wire/batch.js'
-import { HEADROOM, INNER_HEADER, Kind, PATH_MTU, Protocol } from '../wire/constants.js'
+import {
+  ADDRESS_RECORD,
+  Gso,
+  PACKET_WORDS,
+  packetBatch,
+  sealBatch,
+  type PacketBatch,
+  type SealBatch,
+} from '../wire/batch.js'
+import {
+  CLEAR_HEADER,
+  HEADROOM,
+  INNER_HEADER,
+  Kind,
+  PATH_MTU,
+  Protocol,
+  TAG_LENGTH,
+  VNET_HEADER,
+} from '../wire/constants.js'
 import type { ServiceId } from '../wire/ids.js'
 import { writeInnerHeader } from '../wire/inner.js'
 import {
@@ -11,6 +28,7 @@ import {
   ICMP_ERROR_HEADER,
   ICMP_QUOTE_MAX,
   NOT_HERE_HEADER,
+  NotHereCode,
   NotHereFrame,
   OPEN_HEADER,
   OpenFrame,
@@ -21,8 +39,8 @@ import {
   writeOpen,
   type CloseCode,
   type IcmpErrorFrame,
-  type NotHereCode,
 } from '../wire/open.js'
+import { Vnet } from '../wire/packet.js'
 import { frameRoom } from '../path/path-mtus.js'
 import { SELF } from '../path/peers.js'
 import type { Family } from './environment.js'
@@ -31,12 +49,19 @@ import { ROW_WORDS, Row } from './flow-table.js'
 import { piecesNeeded, writePiece } from './pieces.js'
 import type { Segment } from './segment.js'
 import { Waiting } from './waiting.js'
+import { WaitingEntry, WaitingKind, type WaitingRing } from './waiting-ring.js'
 
 /** Frames to ourselves never touch a path. */
 const SELF_ROOM = 65_535 + 256
 /** Any segment with the longest header of its own that a frame gives it. */
 const FRAME_MAX = HEADROOM + INNER_HEADER + SELF_ROOM
 const OWN_HOP_LIMIT = 64
+/** What waited goes out by so many packets and bytes at a time. */
+const RELEASED_PACKETS = 128
+const RELEASED_BYTES = 512 * 1024
+/** What sealing adds to a frame, or to a packet less its IP header; and to each further segment or piece, with the headers that are repeated in it, at most. */
+const SEALED_MORE = CLEAR_HEADER + TAG_LENGTH
+const SEGMENT_MORE = SEALED_MORE + 84
 /** Where what follows the inner header begins in a frame that is being built. */
 const BODY = HEADROOM + INNER_HEADER
 
@@ -70,11 +95,17 @@ export class FrameSender {
   readonly #bytes = new Uint8Array(FRAME_MAX)
   readonly #view = viewOf(this.#bytes)
   readonly #open = new OpenFrame()
+  readonly #entry = new WaitingEntry()
+  /** Packets that waited, on their way out. */
+  #released: { readonly packets: PacketBatch; readonly seal: SealBatch } | undefined
   #pieceId = 0
 
   constructor(core: FlowCore) {
     this.#core = core
-    this.waiting = new Waiting(core.options, (reason) => core.drop(reason))
+    this.waiting = new Waiting(core.options, (reason, { kind, offset, length }, data) => {
+      if (kind === WaitingKind.frame) core.drop(reason)
+      else core.drop(reason, data.subarray(offset + VNET_HEADER, offset + length))
+    })
   }
 
   /** Whether frames to the peer can be sent now. */
@@ -159,12 +190,14 @@ export class FrameSender {
     this.#notHere(peer, slot, generation, frame)
   }
 
-  /** Answer to another frame: the flow ID it was addressed to is not ours. */
-  notHere(peer: number, slot: number, generation: number, code: NotHereCode): void {
+  /** Answer to what was addressed to a flow ID that is not ours, unless there were too many of late. */
+  unknown(peer: number, slot: number, generation: number, now: number): void {
+    const { answers, env } = this.#core
+    if (generation === 0 || !answers.take(now)) return
     const frame = new NotHereFrame()
     frame.slot = slot
     frame.generation = generation
-    frame.code = code
+    frame.code = env.loading(now) ? NotHereCode.loading : NotHereCode.gone
     this.#notHere(peer, 0, 0, frame)
   }
 
@@ -172,7 +205,7 @@ export class FrameSender {
     const length = this.#begin(NOT_HERE_HEADER + frame.hintLength, Kind.notHere, OWN, slot, generation)
     writeNotHere(this.#bytes, this.#view, BODY, frame)
     this.#core.counters.notHereSent++
-    this.#sendNow(peer, this.#bytes, length, 0)
+    this.#sendNow(peer, length, 0)
   }
 
   /** Ends a flow at the other end. `slot`, `generation`: our flow ID; `remote…`: the other end's, 0 while not known. */
@@ -190,7 +223,7 @@ export class FrameSender {
     frame.code = code
     const length = this.#begin(CLOSE_HEADER, Kind.close, OWN, remoteSlot, remoteGeneration)
     writeClose(this.#bytes, this.#view, BODY, frame)
-    this.#sendNow(peer, this.#bytes, length, 0)
+    this.#sendNow(peer, length, 0)
   }
 
   /** {@link close} of a flow in the table. */
@@ -219,23 +252,73 @@ export class FrameSender {
       table.words[base + Row.remoteGeneration]!,
     )
     writeIcmpErrorFrame(this.#bytes, this.#view, BODY, frame)
-    this.#sendNow(table.words[base + Row.peer]!, this.#bytes, length, 0)
+    this.#sendNow(table.words[base + Row.peer]!, length, 0)
   }
 
   /** A frame whose body is given, about no flow in particular. */
   plain(peer: number, kind: Kind, body: Uint8Array): void {
     const length = this.#begin(body.length, kind, OWN, 0, 0)
     this.#bytes.set(body, BODY)
-    this.#sendNow(peer, this.#bytes, length, 0)
+    this.#sendNow(peer, length, 0)
   }
 
-  /** Sends what waited for the peer and is still `wanted`. */
-  flush(peer: number, wanted: (slot: number, generation: number) => boolean): void {
-    if (!this.connected(peer)) return
-    for (const frame of this.waiting.take(peer)) {
-      if (!wanted(frame.slot, frame.generation)) continue
-      this.#sendNow(peer, frame.bytes, frame.bytes.length - HEADROOM, frame.trafficClass)
+  /** Keeps the packet of the TUN, vnet header and all, until there is a way to the peer. */
+  hold(peer: number, data: Uint8Array, offset: number, length: number, now: number): void {
+    const entry = this.#entry
+    entry.kind = WaitingKind.packet
+    entry.length = length
+    entry.since = now
+    entry.slot = -1
+    this.waiting.add(peer, entry, data, offset)
+    if (this.#core.peers.sealSlot[peer]! < 0) this.#core.env.wantSession(peer, now)
+  }
+
+  /**
+   * Sends what waited for the peer, in its order: frames that are still `wanted`; packets are decided upon anew by `run`, for much may have changed meanwhile. `bytes`: of
+   * datagrams that may go. Returns how many those that went are at most.
+   */
+  flush(
+    peer: number,
+    wanted: (slot: number, generation: number) => boolean,
+    run: (packets: PacketBatch, seal: SealBatch) => void,
+    bytes: number,
+  ): number {
+    if (!this.connected(peer)) return 0
+    const entry = this.#entry
+    const room = this.room(peer)
+    let spent = 0
+    // What has to wait again meanwhile does not come up again at once.
+    for (let left = this.waiting.countFor(peer); left > 0;) {
+      const ring = this.waiting.ring(peer)
+      if (ring === undefined) break
+      const { packets } = (this.#released ??= releasedBatches())
+      spent += takePackets(ring, packets, Math.min(left, RELEASED_PACKETS), bytes - spent, room)
+      left -= packets.count
+      if (packets.count > 0) {
+        this.#run(run)
+        continue
+      }
+      ring.oldest(entry)
+      const { kind, length, trafficClass, slot, generation, offset } = entry
+      const cost = datagramBytes(entry, ring.data, room)
+      if (kind === WaitingKind.packet || spent + cost > bytes) break
+      this.#bytes.set(ring.data.subarray(offset, offset + length), HEADROOM)
+      ring.shift()
+      left--
+      if (slot >= 0 && !wanted(slot, generation)) continue
+      spent += cost
+      this.#sendNow(peer, length, trafficClass)
     }
+    this.waiting.emptied(peer)
+    return spent
+  }
+
+  #run(run: (packets: PacketBatch, seal: SealBatch) => void): void {
+    const { packets, seal } = (this.#released ??= releasedBatches())
+    const { env, now } = this.#core
+    seal.count = 0
+    run(packets, seal)
+    if (seal.count > 0) env.sendBatch(seal, now)
   }
 
   #sendFor(row: number, length: number, trafficClass: number, now: number): void {
@@ -247,20 +330,37 @@ export class FrameSender {
   /** Sends the frame that was built, or keeps it until there is a session. */
   #send(peer: number, length: number, trafficClass: number, slot: number, generation: number, now: number): void {
     if (this.connected(peer)) {
-      this.#sendNow(peer, this.#bytes, length, trafficClass)
+      this.#sendNow(peer, length, trafficClass)
       return
     }
-    this.waiting.add(peer, { bytes: this.#copy(length), trafficClass, slot, generation, since: now })
+    this.#wait(peer, length, trafficClass, slot, generation, now)
     this.#core.env.wantSession(peer, now)
   }
 
-  /** `bytes` has HEADROOM in front, and `length` bytes behind it. They are the caller's again afterwards. */
-  #sendNow(peer: number, bytes: Uint8Array, length: number, trafficClass: number): void {
+  /** Keeps the frame that was built. */
+  #wait(peer: number, length: number, trafficClass: number, slot: number, generation: number, now: number): void {
+    const entry = this.#entry
+    entry.kind = WaitingKind.frame
+    entry.length = length
+    entry.since = now
+    entry.trafficClass = trafficClass
+    entry.slot = slot
+    entry.generation = generation
+    this.waiting.add(peer, entry, this.#bytes, HEADROOM)
+  }
+
+  /** Sends the frame that was built, unless what goes to the peer is held. */
+  #sendNow(peer: number, length: number, trafficClass: number): void {
+    const bytes = this.#bytes
+    const { env, counters, peers, now } = this.#core
     if (peer === SELF) {
-      this.loopback.push({ bytes: bytes.slice(0, HEADROOM + length), gsoSize: 0, gsoKind: Gso.none })
+      this.loopback.push({ bytes: this.#copy(length), gsoSize: 0, gsoKind: Gso.none })
       return
     }
-    const { env, counters } = this.#core
+    if (peers.addressSlot[peer]! < 0 && peers.sealSlot[peer]! >= 0) {
+      this.#wait(peer, length, trafficClass, -1, 0, now)
+      return
+    }
     const room = this.room(peer)
     if (length <= room) {
       env.sendFrame(peer, bytes.subarray(HEADROOM, HEADROOM + length), trafficClass)
@@ -299,6 +399,47 @@ interface InnerFields {
 
 /** Of frames that carry no packet. */
 const OWN: InnerFields = { trafficClass: 0, hopLimit: OWN_HOP_LIMIT, protocol: 0 }
+
+function releasedBatches(): { readonly packets: PacketBatch; readonly seal: SealBatch } {
+  const packets = packetBatch(RELEASED_BYTES, RELEASED_PACKETS)
+  return { packets, seal: sealBatch(packets.data, RELEASED_PACKETS) }
+}
+
+/** Fills the batch with packets of the ring, up to the next frame, and so many packets and bytes of datagrams. Returns those bytes. */
+function takePackets(ring: WaitingRing, packets: PacketBatch, most: number, bytes: number, room: number): number {
+  const entry = new WaitingEntry()
+  let spent = 0
+  packets.count = 0
+  packets.used = 0
+  while (packets.count < most && ring.count > 0) {
+    ring.oldest(entry)
+    const cost = datagramBytes(entry, ring.data, room)
+    if (entry.kind !== WaitingKind.packet || spent + cost > bytes) break
+    if (!putPacket(packets, ring.data, entry)) break
+    ring.shift()
+    spent += cost
+  }
+  return spent
+}
+
+/** Bytes of the datagrams that it becomes, at most. `room`: longest plaintext of one. */
+function datagramBytes({ kind, offset, length }: WaitingEntry, data: Uint8Array, room: number): number {
+  const size = kind === WaitingKind.packet ? data[offset + Vnet.gsoSize]! | (data[offset + Vnet.gsoSize + 1]! << 8) : 0
+  const segments = Math.max(size > 0 ? Math.ceil(length / size) : 1, length > room ? piecesNeeded(length, room) : 1)
+  return length + SEALED_MORE + SEGMENT_MORE * (segments - 1)
+}
+
+/** One packet more, its IP header on a multiple of four; false: there is no room. */
+function putPacket(batch: PacketBatch, data: Uint8Array, { offset, length }: WaitingEntry): boolean {
+  const at = ((batch.used + VNET_HEADER + 3) & ~3) - VNET_HEADER
+  if (at + length > batch.data.length) return false
+  batch.data.set(data.subarray(offset, offset + length), at)
+  batch.desc[batch.count * PACKET_WORDS] = at
+  batch.desc[batch.count * PACKET_WORDS + 1] = length
+  batch.count++
+  batch.used = at + length
+  return true
+}
 
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

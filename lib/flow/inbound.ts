@@ -28,7 +28,7 @@ import {
   innerSlot,
 } from '../wire/inner.js'
 import { ipHeaderLength } from '../wire/ip.js'
-import { ACCEPT_HEADER, CloseCode, CloseFrame, IcmpErrorFrame, NotHereCode, NotHereFrame } from '../wire/open.js'
+import { ACCEPT_HEADER, CloseCode, CloseFrame, IcmpErrorFrame, NotHereFrame } from '../wire/open.js'
 import { readClose, readIcmpErrorFrame, readNotHere } from '../wire/open.js'
 import { Vnet, VNET_NEEDS_CHECKSUM } from '../wire/packet.js'
 import { clampMss, Tcp, TCP_HEADER, TcpFlag } from '../wire/tcp.js'
@@ -43,6 +43,7 @@ import type { FrameSender, LoopbackFrame } from './frame-sender.js'
 import type { Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
 import { PieceAssembler } from './pieces.js'
+import { renewChecksum } from './row-checksum.js'
 import { trackIn } from './tcp-track.js'
 import { outerToInnerEcn } from './translate.js'
 
@@ -170,6 +171,7 @@ export class Inbound {
     if ((flags & (FlowFlag.acceptor | FlowFlag.confirmed)) === FlowFlag.acceptor) {
       table.words[base + Row.flags] = flags | FlowFlag.confirmed
       if (state === FlowState.halfOpen) this.#core.setState(row, FlowState.established)
+      else renewChecksum(table, row)
     }
     this.#deliver(data, view, at, at + INNER_HEADER, at + length, row, outer, gsoKind, gsoSize)
   }
@@ -367,10 +369,7 @@ export class Inbound {
 
   #unknown(view: DataView, at: number, peer: number): void {
     this.#core.drop('unknown-flow')
-    const generation = innerGeneration(view, at)
-    if (generation === 0 || !this.#core.answers.take(this.#now)) return
-    const code = this.#core.env.loading(this.#now) ? NotHereCode.loading : NotHereCode.gone
-    this.#sender.notHere(peer, innerSlot(view, at), generation, code)
+    this.#sender.unknown(peer, innerSlot(view, at), innerGeneration(view, at), this.#now)
   }
 }
 

@@ -22,7 +22,7 @@ import { Affinity } from './affinity.js'
 import { Deadlines } from './deadlines.js'
 import type { Candidate, DialledTarget } from './environment.js'
 import { seconds, type FlowCore } from './flow-core.js'
-import { FlowState, Row } from './flow-table.js'
+import { FlowFlag, FlowState, Row } from './flow-table.js'
 import type { FrameSender } from './frame-sender.js'
 import { HeldPackets } from './held.js'
 import type { OwnKernel } from './own-kernel.js'
@@ -139,7 +139,7 @@ export class Opening {
       table.set(row, Row.initial, initial)
       table.set(row, Row.nextOut, (initial + 1) | 0)
     }
-    const affinity = protocol === Protocol.tcp ? '' : affinityKey(packet, local, remote)
+    const affinity = protocol === Protocol.tcp ? '' : affinityKey(protocol, local, remote, sourcePort, destinationPort)
     const pending: Pending = {
       row,
       protocol,
@@ -156,6 +156,15 @@ export class Opening {
     this.#core.counters.opened++
     this.#ask(pending, now)
     this.#schedule(pending, now)
+  }
+
+  /** A flow of a former process is bound where it is: should it go idle, it returns there. */
+  remember(row: number, now: number): void {
+    const { table } = this.#core
+    if (table.protocol(row) === Protocol.tcp || table.has(row, FlowFlag.acceptor)) return
+    const [local, remote] = [table.address(row, Row.local), table.address(row, Row.remote)]
+    const key = affinityKey(table.protocol(row), local, remote, table.localPort(row), table.remotePort(row))
+    this.#affinity.remember(key, table.get(row, Row.peer), now)
   }
 
   /** What is held is tried again: more is known of services. What has been held for too long is refused. */
@@ -511,9 +520,14 @@ export class Opening {
   }
 }
 
-function affinityKey(packet: ParsedPacket, local: Uint8Array, remote: Uint8Array): string {
-  const { protocol, sourcePort, destinationPort } = packet
-  return `${protocol}/${String.fromCharCode(...local, ...remote)}/${sourcePort}/${destinationPort}`
+function affinityKey(
+  protocol: number,
+  local: Uint8Array,
+  remote: Uint8Array,
+  localPort: number,
+  remotePort: number,
+): string {
+  return `${protocol}/${String.fromCharCode(...local, ...remote)}/${localPort}/${remotePort}`
 }
 
 function reasonOf(code: NotHereCode): DropReason {

@@ -32,6 +32,7 @@ import type { FrameSender } from './frame-sender.js'
 import { errorToFrame, IcmpErrorPacket, parseIcmpError } from './icmp-error.js'
 import type { Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
+import { renewChecksum } from './row-checksum.js'
 import { takeSegment } from './segment.js'
 import { isRepeated, trackOut } from './tcp-track.js'
 import { TooBigAdvice } from './too-big-advice.js'
@@ -201,21 +202,19 @@ export class Outbound {
     counters.bytesOut += packet.end - packet.ipOffset
   }
 
-  /** The way beside the batch: to this same host, without a session, in pieces, or of a packet that lies elsewhere. The frame is copied. */
+  /** The way beside the batch: to this same host, without a way to the peer, in pieces, or of a packet that lies elsewhere. The frame is copied. */
   #forwardSingly(data: Uint8Array, view: DataView, row: number): void {
     const packet = this.#packet
     const { table, counters } = this.#core
     const peer = table.get(row, Row.peer)
+    if (!this.#sender.connected(peer)) {
+      this.#sender.hold(peer, data, packet.vnetOffset, packet.end - packet.vnetOffset, this.#now)
+      return
+    }
     const payload = packet.end - packet.payloadOffset
     const segmented = packet.gsoSize > 0 && packet.gsoSize < payload
     if (segmented && packet.protocol === Protocol.udp && peer !== SELF) {
       this.#split(data)
-      return
-    }
-    if (segmented && peer !== SELF) {
-      // TCP sends it again by itself; a super-packet is too much to keep.
-      this.#core.env.wantSession(peer, this.#now)
-      this.#core.drop('no-session', data.subarray(packet.ipOffset, packet.end))
       return
     }
     const room = this.#sender.room(peer)
@@ -286,6 +285,7 @@ export class Outbound {
       if (row >= 0 && table.has(row, FlowFlag.acceptor)) {
         // It may have connected its socket from there: what follows is for that address.
         table.setLocal(row, view, sourceOffset)
+        renewChecksum(table, row)
         if (this.#isOrdinary(row)) this.#forward(data, view, row)
         else this.#special(data, view, row)
         return

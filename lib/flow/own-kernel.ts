@@ -16,6 +16,9 @@ const OWN_HOP_LIMIT = 64
 
 export class OwnKernel {
   readonly #head = new PacketHead()
+  readonly #unreachable = new IcmpErrorFrame()
+  /** What an error quotes of TCP's header besides the ports, of which RFC 792 demands no more. */
+  readonly #sequence = new Uint8Array(4)
   readonly #refusals: Refusals
 
   constructor(readonly core: FlowCore) {
@@ -86,6 +89,16 @@ export class OwnKernel {
   carried(row: number, frame: IcmpErrorFrame): void {
     const error = this.#carriedError(row, frame)
     if (error !== undefined) this.core.env.writePacket(error)
+  }
+
+  /** Tells the own kernel, of a TCP flow, that what it has sent from this number on did not get there. */
+  unreachable(row: number, sequence: number): void {
+    const frame = this.#unreachable
+    frame.kind = IcmpKind.hostUnreachable
+    frame.quote = this.#sequence
+    frame.quoteLength = this.#sequence.length
+    new DataView(this.#sequence.buffer).setInt32(0, sequence)
+    this.carried(row, frame)
   }
 
   /** Shows the program why its flow could not be opened. */

@@ -6,6 +6,7 @@
 
 import { TcpFlag } from '../wire/tcp.js'
 import { Count, FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
+import { renewChecksum } from './row-checksum.js'
 
 /** The largest window of TCP (RFC 7323 section 2.2): what can be under way at most. */
 const WINDOW_MAX = 2 ** 30
@@ -38,7 +39,7 @@ export function trackOut(
     // A gap was filled: the kernel expects more than the last packet in order said.
     if (isSent(ack, words[b + Row.nextIn]!, table.doubles[b / 2 + Count.bytesIn]!)) words[b + Row.nextIn] = ack
   }
-  return (flags & (TcpFlag.fin | TcpFlag.rst)) !== 0 && ended(table, b, flags, FlowFlag.finOut, Row.finOut, end)
+  return (flags & (TcpFlag.fin | TcpFlag.rst)) !== 0 && ended(table, row, flags, FlowFlag.finOut, Row.finOut, end)
 }
 
 /** Shorter packets say nothing of what a path carries. */
@@ -80,7 +81,13 @@ export function trackIn(
     // Beyond a gap the kernel keeps expecting the gap.
     if (((sequence - next) | 0) <= 0 && ((end - next) | 0) > 0) words[b + Row.nextIn] = end
   }
-  return (flags & (TcpFlag.fin | TcpFlag.rst)) !== 0 && ended(table, b, flags, FlowFlag.finIn, Row.finIn, end)
+  if ((flags & TcpFlag.ack) !== 0) {
+    const ack = view.getInt32(wire + 4)
+    const unacked = words[b + Row.unacked]!
+    if ((unacked === 0 || ((ack - unacked) | 0) > 0) && ((words[b + Row.nextOut]! - ack) | 0) >= 0)
+      words[b + Row.unacked] = ack
+  }
+  return (flags & (TcpFlag.fin | TcpFlag.rst)) !== 0 && ended(table, row, flags, FlowFlag.finIn, Row.finIn, end)
 }
 
 /** Whether `sequence` is a number that a direction of so many bytes has used, of which `next` is the next one. A reset with another is refused (RFC 5961 section 3.2). */
@@ -88,8 +95,9 @@ function isSent(next: number, sequence: number, bytes: number): boolean {
   return (next - sequence) >>> 0 <= Math.min(bytes, WINDOW_MAX)
 }
 
-function ended(table: FlowTable, b: number, flags: number, finFlag: number, finField: number, end: number): boolean {
+function ended(table: FlowTable, row: number, flags: number, finFlag: number, finField: number, end: number): boolean {
   const { words } = table
+  const b = row * ROW_WORDS
   if ((flags & TcpFlag.rst) !== 0) words[b + Row.flags]! |= FlowFlag.reset
   else {
     words[b + Row.flags]! |= finFlag
@@ -98,7 +106,8 @@ function ended(table: FlowTable, b: number, flags: number, finFlag: number, finF
   const now = words[b + Row.flags]!
   const both = FlowFlag.finIn | FlowFlag.finOut
   const over = (now & FlowFlag.reset) !== 0 || (now & both) === both
-  if (words[b + Row.state] !== FlowState.established || !over) return false
-  words[b + Row.state] = FlowState.closing
-  return true
+  const closes = words[b + Row.state] === FlowState.established && over
+  if (closes) words[b + Row.state] = FlowState.closing
+  renewChecksum(table, row)
+  return closes
 }

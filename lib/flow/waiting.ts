@@ -1,88 +1,121 @@
 import type { DropReason } from '../wire/drop.js'
 import type { FlowOptions } from './flow-options.js'
+import { waitingBytes, WaitingEntry, WaitingRing } from './waiting-ring.js'
 
-/** A frame that waits for a session with its peer. Owned by the queue. */
-export interface WaitingFrame {
-  readonly bytes: Uint8Array
-  readonly trafficClass: number
-  /** Our flow ID that it belongs to: it is only sent while that flow or attempt lives. */
-  readonly slot: number
-  readonly generation: number
-  readonly since: number
-}
-
-interface Queue {
-  frames: WaitingFrame[]
-  bytes: number
-}
+/** A ring begins with so many bytes, and is doubled as long as it may. */
+const RING_BYTES = 16 * 1024
 
 /**
- * Frames by peer, in order, until its session is there. Bounded in number, bytes and age:
+ * What waits for a way to its peer: for a session, or for a path that works. By peer, in the order in which it came, bounded in bytes and age: the oldest makes room.
  *
- *   add ──▶ [oldest … newest] ──▶ take (session up) or drop (session failed, too old, no room for a new one)
+ *   add ──▶ [oldest … newest] ──▶ oldest, shift (there is a way), or dropped: no room, too old, nobody wants it any more
  */
 export class Waiting {
-  readonly #queues = new Map<number, Queue>()
-  #bytes = 0
+  readonly #rings = new Map<number, WaitingRing>()
+  /** Bytes of all rings. */
+  #capacity = 0
+  /** Not later than when the next entry is too old. */
+  #due = Infinity
+  readonly #entry = new WaitingEntry()
 
   constructor(
     readonly options: FlowOptions,
-    readonly drop: (reason: DropReason) => void,
+    /** `packet`: of a packet of the TUN; only valid during the call. */
+    readonly drop: (reason: DropReason, entry: Readonly<WaitingEntry>, data: Uint8Array) => void,
   ) {}
 
+  /** Packets and frames that wait. */
+  get count(): number {
+    let count = 0
+    for (const ring of this.#rings.values()) count += ring.count
+    return count
+  }
+  /** Bytes that they take. */
   get bytes(): number {
-    return this.#bytes
+    let bytes = 0
+    for (const ring of this.#rings.values()) bytes += ring.used
+    return bytes
+  }
+  /** Of them those for the peer. */
+  countFor(peer: number): number {
+    return this.#rings.get(peer)?.count ?? 0
   }
 
-  /** Keeps the frame; one that finds no room is dropped as 'queue-full'. */
-  add(peer: number, frame: WaitingFrame): void {
-    const { options } = this
-    const queue = this.#queues.get(peer) ?? { frames: [], bytes: 0 }
-    const size = frame.bytes.length
-    if (
-      queue.frames.length >= options.waitingPackets ||
-      queue.bytes + size > options.waitingBytes ||
-      this.#bytes + size > options.waitingBytesTotal
-    ) {
-      this.drop('queue-full')
-      return
+  /** Keeps a copy of the bytes at `offset`. Where there is no room, the oldest that waits for the peer is dropped as 'queue-full', or, where that would not help, this. */
+  add(peer: number, entry: Readonly<WaitingEntry>, bytes: Uint8Array, offset: number): void {
+    const size = waitingBytes(entry.length)
+    let ring = this.#rings.get(peer) ?? this.#grow(peer, undefined, size)
+    while (ring !== undefined && !ring.append(entry, bytes, offset)) {
+      const larger = this.#grow(peer, ring, size)
+      if (larger === undefined && ring.count > 0 && size <= ring.capacity) this.#dropOldest(ring, 'queue-full')
+      else ring = larger
     }
-    queue.frames.push(frame)
-    queue.bytes += size
-    this.#bytes += size
-    this.#queues.set(peer, queue)
+    if (ring === undefined) this.drop('queue-full', { ...entry, offset }, bytes)
+    else this.#due = Math.min(this.#due, entry.since + this.options.waitingTimeout)
   }
 
-  /** Takes out what waits for the peer, oldest first. */
-  take(peer: number): readonly WaitingFrame[] {
-    const queue = this.#queues.get(peer)
-    if (queue === undefined) return []
-    this.#queues.delete(peer)
-    this.#bytes -= queue.bytes
-    return queue.frames
+  /** The ring of what waits for the peer, to be emptied from its old end; undefined: nothing waits. */
+  ring(peer: number): WaitingRing | undefined {
+    const ring = this.#rings.get(peer)
+    return ring === undefined || ring.count === 0 ? undefined : ring
+  }
+
+  /** The peer's ring has been emptied, or as much of it as was wanted. */
+  emptied(peer: number): void {
+    const ring = this.#rings.get(peer)
+    if (ring === undefined || ring.count > 0) return
+    this.#rings.delete(peer)
+    this.#capacity -= ring.capacity
+  }
+
+  /** Drops what waits for the peer, as far as it is `wanted`; the rest is forgotten. */
+  dropAll(peer: number, reason: DropReason, wanted: (entry: Readonly<WaitingEntry>) => boolean): void {
+    const ring = this.#rings.get(peer)
+    while (ring !== undefined && ring.count > 0) {
+      ring.oldest(this.#entry)
+      if (wanted(this.#entry)) this.drop(reason, this.#entry, ring.data)
+      ring.shift()
+    }
+    this.emptied(peer)
   }
 
   /** Drops what has waited too long. */
   expire(now: number): void {
-    const limit = now - this.options.waitingTimeout
-    for (const [peer, queue] of this.#queues) {
-      let n = 0
-      while (n < queue.frames.length && queue.frames[n]!.since <= limit) {
-        const size = queue.frames[n]!.bytes.length
-        queue.bytes -= size
-        this.#bytes -= size
-        n++
-        this.drop('queue-expired')
-      }
-      if (n > 0) queue.frames.splice(0, n)
-      if (queue.frames.length === 0) this.#queues.delete(peer)
+    if (now < this.#due) return
+    this.#due = Infinity
+    const { waitingTimeout } = this.options
+    for (const [peer, ring] of this.#rings) {
+      // The same sum as for when it is due: another one may be rounded to another moment.
+      while (ring.since + waitingTimeout <= now) this.#dropOldest(ring, 'queue-expired')
+      this.emptied(peer)
+      this.#due = Math.min(this.#due, ring.since + this.options.waitingTimeout)
     }
   }
 
-  /** When {@link expire} has something to do; Infinity: nothing waits. */
+  /** When {@link expire} has something to do, or earlier; Infinity: nothing waits. */
   get next(): number {
-    let at = Infinity
-    for (const queue of this.#queues.values()) at = Math.min(at, queue.frames[0]!.since + this.options.waitingTimeout)
-    return at
+    return this.#rings.size === 0 ? Infinity : this.#due
+  }
+
+  #dropOldest(ring: WaitingRing, reason: DropReason): void {
+    ring.oldest(this.#entry)
+    this.drop(reason, this.#entry, ring.data)
+    ring.shift()
+  }
+
+  /** A larger ring for the peer, with what is in `ring`, and room for so many bytes more; undefined: it may have no such. */
+  #grow(peer: number, ring: WaitingRing | undefined, size: number): WaitingRing | undefined {
+    const { waitingBytes: most, waitingBytesTotal } = this.options
+    let capacity = ring === undefined ? RING_BYTES : 2 * ring.capacity
+    while (capacity < (ring?.used ?? 0) + size) capacity *= 2
+    capacity = Math.min(capacity, most & ~7)
+    const before = ring?.capacity ?? 0
+    if (capacity <= before || capacity < size) return undefined
+    if (this.#capacity - before + capacity > waitingBytesTotal) return undefined
+    const larger = new WaitingRing(capacity)
+    if (ring !== undefined) larger.take(ring)
+    this.#capacity += capacity - before
+    this.#rings.set(peer, larger)
+    return larger
   }
 }

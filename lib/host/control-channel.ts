@@ -12,6 +12,7 @@ export const Channel = {
   issuing: 5,
   query: 6,
   sessions: 7,
+  pause: 8,
 } as const
 export type Channel = (typeof Channel)[keyof typeof Channel]
 
@@ -103,10 +104,14 @@ export class ControlChannel {
     return pending
   }
 
-  /** Whether something to the peer waits for its acknowledgement. */
-  pendingFor(peer: number): boolean {
+  /** Whether something to the peer, or something on this channel, waits for its acknowledgement. */
+  pendingFor(peer: number, channel?: Channel): boolean {
     const conversation = this.#conversations.get(peer)
-    return conversation !== undefined && conversation.inFlight.size + conversation.queue.length > 0
+    if (conversation === undefined) return false
+    const { inFlight, queue } = conversation
+    if (channel === undefined) return inFlight.size + queue.length > 0
+    for (const outgoing of inFlight.values()) if (outgoing.channel === channel) return true
+    return queue.some((outgoing) => outgoing.channel === channel)
   }
 
   /** Queues a message and sends it when the window allows. False: the queue is full, nothing was taken. */
@@ -187,8 +192,8 @@ export class ControlChannel {
   #dueAt(peer: number, outgoing: Outgoing): number {
     const { retransmitMinMs, retransmitMaxMs } = this.#options
     const base = Math.max(retransmitMinMs, 2 * (this.components.peers.rttMs[peer] ?? 0))
-    // Who says farewell does not wait for long.
-    if (outgoing.channel === Channel.farewell) return outgoing.sentAt + base
+    // Who says farewell, or is about to be restarted, does not wait for long.
+    if (outgoing.channel === Channel.farewell || outgoing.channel === Channel.pause) return outgoing.sentAt + base
     return outgoing.sentAt + Math.min(base * 2 ** Math.min(outgoing.tries - 1, 8), retransmitMaxMs)
   }
 

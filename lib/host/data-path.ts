@@ -104,6 +104,8 @@ export class DataPath {
   #now = 0
   readonly #scratchSeal = sealBatch(new Uint8Array(SCRATCH_BYTES), SCRATCH_ENTRIES)
   #scratchSealUsed = 0
+  /** Whether its entries are kept for Replay. */
+  #scratchKept = true
   readonly #scratchPackets = packetBatch(SCRATCH_BYTES, SCRATCH_ENTRIES)
   /** The batch of another lane that is being decided upon, and where what is made meanwhile is put behind it. */
   #outward: LaneOutward | undefined
@@ -266,21 +268,46 @@ export class DataPath {
     return true
   }
 
-  /** Queues one plaintext (copied) for a peer's current session to an address slot; false: there is neither. */
-  frameTo(peer: number, addressSlot: number, plaintext: Uint8Array, trafficClass: number): boolean {
+  /** As {@link frameTo} of what is about the way that it goes, a probe or an echo: it is never sent again by another. */
+  wayFrame(peer: number, addressSlot: number, plaintext: Uint8Array, trafficClass: number): boolean {
+    return this.frameTo(peer, addressSlot, plaintext, trafficClass, false)
+  }
+
+  /** Queues one plaintext (copied) for a peer's current session to an address slot; false: there is neither. `kept`: for {@link Replay}. */
+  frameTo(peer: number, addressSlot: number, plaintext: Uint8Array, trafficClass: number, kept = true): boolean {
     const sealSlot = this.components.peers.sealSlot[peer]!
     if (sealSlot < 0 || addressSlot < 0) return false
-    if (this.#sealedEntries < this.#tunSeal.count) {
-      this.#flushFrames()
-      this.tap?.settle(this.#now)
-      this.#sealEntries()
-    }
-    if (this.#scratchSeal.count >= SCRATCH_ENTRIES || this.#scratchSealUsed + plaintext.length > SCRATCH_BYTES)
-      this.#flushFrames()
+    this.#sealDecided()
+    const full = this.#scratchSeal.count >= SCRATCH_ENTRIES || this.#scratchSealUsed + plaintext.length > SCRATCH_BYTES
+    if (full || this.#scratchKept !== kept) this.#flushFrames()
+    this.#scratchKept = kept
     this.#scratchSeal.data.set(plaintext, this.#scratchSealUsed)
     putSingle(this.#scratchSeal, this.#scratchSealUsed, plaintext.length, sealSlot, addressSlot, trafficClass)
     this.#scratchSealUsed += plaintext.length
     return true
+  }
+
+  /** Seals and sends a batch whose bytes are its owner's, after all that was decided before. */
+  sendBatch(seal: SealBatch): void {
+    this.#sealDecided()
+    this.#flushFrames()
+    this.#seal(seal)
+  }
+
+  /** Sends copies of what lately went to the peer to this address slot, up to so many bytes, oldest first. Returns whether all were sent. */
+  copyTo(peer: number, addressSlot: number, bytes: number, now: number): boolean {
+    const before = this.framesOut
+    const all = this.replay.copy(peer, addressSlot, bytes, now, (runs) => this.#transmit(runs, 0))
+    this.singleFramesOut += this.framesOut - before
+    return all
+  }
+
+  /** What has been decided upon so far leaves before what is made now. */
+  #sealDecided(): void {
+    if (this.#sealedEntries >= this.#tunSeal.count) return
+    this.#flushFrames()
+    this.tap?.settle(this.#now)
+    this.#sealEntries()
   }
 
   /** Queues one packet, vnet header and all (copied), for the own kernel. */
@@ -380,7 +407,7 @@ export class DataPath {
   #flushFrames(): void {
     if (this.#scratchSeal.count === 0) return
     const before = this.framesOut
-    this.#seal(this.#scratchSeal)
+    this.#seal(this.#scratchSeal, 0, this.#scratchKept)
     this.singleFramesOut += this.framesOut - before
     this.#scratchSeal.count = 0
     this.#scratchSealUsed = 0
@@ -407,8 +434,8 @@ export class DataPath {
     this.#seal(this.#tunSeal, from)
   }
 
-  #seal(batch: SealBatch, from = 0): void {
-    if (this.tap !== undefined && batch.lane === 0) return this.#sealTapped(this.tap, batch, from)
+  #seal(batch: SealBatch, from = 0, kept = true): void {
+    if (this.tap !== undefined && batch.lane === 0) return this.#sealTapped(this.tap, batch, from, kept)
     const { codec } = this.components
     const runs = this.#runs
     for (let next = from; next < batch.count;) {
@@ -416,11 +443,11 @@ export class DataPath {
       runs.used = 0
       next = codec.seal(batch, next, runs)
       if (runs.count === 0) return
-      this.#send(runs)
+      this.#send(runs, 0, kept)
     }
   }
 
-  #sealTapped(tap: DataPathTap, batch: SealBatch, from: number): void {
+  #sealTapped(tap: DataPathTap, batch: SealBatch, from: number, kept: boolean): void {
     const { codec } = this.components
     const runs = this.#runs
     const entries = batch.count
@@ -434,16 +461,16 @@ export class DataPath {
         next = codec.seal(batch, entry, runs)
         tap.sealed(runs)
         if (runs.count === 0) break
-        this.#send(runs)
+        this.#send(runs, 0, kept)
       }
     }
     batch.count = entries
   }
 
-  #send(runs: FrameRuns, lane = 0): void {
+  #send(runs: FrameRuns, lane = 0, kept = true): void {
     // What was sent first arrives first.
     if (this.replay.due) this.#sendAgain()
-    if (lane === 0) this.replay.sent(runs, this.#now)
+    if (lane === 0 && kept) this.replay.sent(runs, this.#now)
     this.#transmit(runs, lane)
     runs.used = 0
   }

@@ -3,7 +3,10 @@
 //
 //   a packet comes ──▶ express: ordinary? ──┬▶ yes: sealed and sent, or opened and written; rows, marks, ring and keys are up to date; peer and counts are noted down
 //                                           └▶ no: the host gets it ──▶ settle ──▶ …
-//   30 ms later at the latest, or a timer ────────────────────────────▶ settle ──▶ deadlines, paths, counters
+//   1 s later at the latest, or a timer ──────────────────────────────▶ settle ──▶ deadlines, paths, counters
+//   30 ms, when a peer that was lively has fallen silent ─────────────▶ settle ──▶ paths
+//
+// Each turn of JavaScript makes the packets that meet it late. So as long as packets of a peer keep coming, native code watches that they do, and JavaScript does not look for it.
 
 import type { FlowCounters } from '../flow/flow-counters.js'
 import { Count, FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from '../flow/flow-table.js'
@@ -13,8 +16,10 @@ import type { SessionMarks } from '../session/session-table.js'
 import { RECENT_BYTES, RECENT_ROW_WORDS, RECENT_ROWS, RECENT_RUN_MAX, type RecentRing } from '../wire/recent-ring.js'
 import type { DataPath } from './data-path.js'
 
-/** Peers that can be noted down before the host is asked. */
+/** Peers that can be noted down before the host is asked, and that can be attended to. */
 const TOUCHED = 256
+/** A peer is lively as long as its packets follow each other so closely, ms: `kAccountMs` of daemon/native/express.cc. */
+const LIVELY_MS = 30
 
 /** Positions in ExpressMemory.state. */
 const State = {
@@ -24,8 +29,10 @@ const State = {
   touched: 1,
   /** 1: something is to be settled. */
   stirred: 2,
+  /** Peers in `attended`. */
+  attended: 3,
 } as const
-const STATES = 3
+const STATES = 4
 
 /** Positions in ExpressMemory.counters; each is added to the counter of that name and set to 0. */
 const Counter = {
@@ -66,6 +73,8 @@ export interface ExpressMemory extends SessionMarks {
   readonly heardAt: Float64Array
   /** Peers with one of these. */
   readonly touched: Int32Array
+  /** Lively peers: to be told of when one falls silent. */
+  readonly attended: Int32Array
   readonly state: Int32Array
   readonly counters: Float64Array
 }
@@ -79,6 +88,8 @@ export interface ExpressComponents {
   readonly counters: FlowCounters
   /** Something was sent to the peer, and heard of it, at these times; 0: nothing. Its marks say so already. */
   readonly passed: (peer: number, sentAt: number, heardAt: number) => void
+  /** From now on it is noticed here when the peer falls silent, or not any more. */
+  readonly attend: (peer: number, on: boolean, now: number) => void
 }
 
 export class Express {
@@ -90,12 +101,18 @@ export class Express {
   framesFailed = 0
   packetsNotWritten = 0
   readonly #c: ExpressComponents
+  /** By peer: 1 while it is attended to. */
+  readonly #isAttended: Uint8Array
+  /** When those that are attended to are to be looked at again. */
+  #lookAt = -Infinity
   #wanted = false
+  #attends = false
   #held = false
 
   constructor(components: ExpressComponents) {
     this.#c = components
     const { flows, peers, marks, ring } = components
+    this.#isAttended = new Uint8Array(peers.capacity)
     this.memory = {
       ...marks,
       layout: layoutOf(flows, ring),
@@ -110,6 +127,7 @@ export class Express {
       sentAt: new Float64Array(peers.capacity),
       heardAt: new Float64Array(peers.capacity),
       touched: new Int32Array(TOUCHED),
+      attended: new Int32Array(TOUCHED),
       state: new Int32Array(STATES),
       counters: new Float64Array(COUNTERS),
     }
@@ -120,26 +138,36 @@ export class Express {
     return this.memory.state[State.on] === 1
   }
 
-  /** There is somebody who lets packets pass, or not any more. */
-  use(on: boolean): void {
+  /** There is somebody who lets packets pass, or not any more. `attends`: and who notices when a lively peer falls silent. */
+  use(on: boolean, attends: boolean, now: number): void {
     this.#wanted = on
-    this.#switch()
+    this.#attends = attends
+    this.#switch(now)
   }
 
   /** On hold everything comes to the host, for whoever wants to see it. */
-  hold(on: boolean): void {
+  hold(on: boolean, now: number): void {
     this.#held = on
-    this.#switch()
+    this.#switch(now)
   }
 
-  #switch(): void {
-    this.memory.state[State.on] = this.#wanted && !this.#held ? 1 : 0
+  #switch(now: number): void {
+    const on = this.#wanted && !this.#held
+    this.memory.state[State.on] = on ? 1 : 0
+    if (!on) this.#review(now, -Infinity)
   }
 
   /** Catches up with what has passed. Whatever goes by counters, or by when a peer was heard or needed, comes after. */
-  settle(): void {
+  settle(now: number): void {
+    const { state } = this.memory
+    if (state[State.stirred] !== 0) this.#takeIn(now)
+    else if (state[State.attended] === 0 || now < this.#lookAt) return
+    this.#lookAt = now + LIVELY_MS
+    this.#review(now, now - LIVELY_MS)
+  }
+
+  #takeIn(now: number): void {
     const { state, touched, sentAt, heardAt } = this.memory
-    if (state[State.stirred] === 0) return
     state[State.stirred] = 0
     const count = state[State.touched]!
     state[State.touched] = 0
@@ -151,7 +179,32 @@ export class Express {
       sentAt[peer] = 0
       heardAt[peer] = 0
       this.#c.passed(peer, sent, heard)
+      if (this.#attends && heard > now - LIVELY_MS) this.#attend(peer, now)
     }
+  }
+
+  #attend(peer: number, now: number): void {
+    const { state, attended } = this.memory
+    if (this.#isAttended[peer] === 1 || state[State.attended] === attended.length) return
+    this.#isAttended[peer] = 1
+    attended[state[State.attended]!++] = peer
+    this.#c.attend(peer, true, now)
+  }
+
+  /** Those of whom nothing has come since then are attended to no more. */
+  #review(now: number, since: number): void {
+    const { state, attended, pathHeardAt } = this.memory
+    const count = state[State.attended]!
+    let left = 0
+    for (let i = 0; i < count; i++) {
+      const peer = attended[i]!
+      if (this.memory.state[State.on] === 1 && pathHeardAt[peer]! > since) attended[left++] = peer
+      else {
+        this.#isAttended[peer] = 0
+        this.#c.attend(peer, false, now)
+      }
+    }
+    state[State.attended] = left
   }
 
   #count(): void {
@@ -178,19 +231,19 @@ export class Express {
 }
 
 function layoutOf(flows: FlowTable, ring: RecentRing): Int32Array {
-  const { heads, mask, seed } = flows.tupleIndex
+  const { slots, slotMask, rowMask, seed } = flows.tupleIndex
   return Int32Array.of(
     ROW_WORDS,
     flows.capacity,
-    heads,
-    mask,
+    slots,
+    slotMask,
+    rowMask,
     seed,
     Row.state,
     Row.kind,
     Row.ports,
     Row.remote,
     Row.local,
-    Row.nextTuple,
     Row.generation,
     Row.peer,
     Row.remoteSlot,
@@ -201,6 +254,7 @@ function layoutOf(flows: FlowTable, ring: RecentRing): Int32Array {
     Row.acked,
     Row.nextIn,
     Row.nextOut,
+    Row.unacked,
     Count.packetsOut,
     Count.bytesOut,
     Count.packetsIn,

@@ -51,7 +51,7 @@ export class Expulsions {
   revoked(now: number): void {
     const { peers, members, peerLost, self } = this.#c
     for (let peer = 1; peer < peers.size; peer++) {
-      if (!members.isRevoked(peers.hostId(peer))) continue
+      if (!peers.has(peer) || !members.isRevoked(peers.hostId(peer))) continue
       peerLost(peer, now)
       if (peers.sealSlot[peer]! >= 0) this.#partings.begin(peer, now)
       else this.#cut(peer, 'revoked', now)
@@ -92,8 +92,9 @@ export class Expulsions {
       if (wall > end(this.#ownEnd)) return this.#cutAll('expired', now)
     }
     for (let peer = 1; peer < peers.size; peer++) {
+      if (peers.sealSlot[peer]! < 0) continue
       const host = peers.hostId(peer)
-      if (peers.sealSlot[peer]! < 0 || members.member(host) !== undefined) continue
+      if (members.member(host) !== undefined) continue
       const last = Math.max(members.lastKnown(host)?.notAfter ?? 0, sessions.membershipOf(peer)?.notAfter ?? 0)
       if (wall <= end(last)) continue
       peerLost(peer, now)
@@ -106,6 +107,7 @@ export class Expulsions {
     // What comes in with this is acknowledged.
     flush(now)
     for (let peer = SELF + 1; peer < peers.size; peer++) {
+      if (!peers.has(peer)) continue
       peerLost(peer, now)
       this.#cut(peer, reason, now)
     }

@@ -5,7 +5,7 @@ import type { AddressBook } from '../service/address-book.js'
 import type { ServiceCatalogue } from '../service/catalogue.js'
 import type { InstanceChoice } from '../service/choice.js'
 import { checkPolicy, type Policy } from '../service/policy.js'
-import type { OpenBatch } from '../wire/batch.js'
+import type { OpenBatch, SealBatch } from '../wire/batch.js'
 import { Protocol } from '../wire/constants.js'
 import type { DropReason } from '../wire/drop.js'
 import type { HostId, ServiceId } from '../wire/ids.js'
@@ -38,6 +38,7 @@ export interface HostEnvironmentComponents {
   readonly retransmitted: (peer: number, now: number) => void
   readonly other: (batch: OpenBatch, entry: number, peer: number, now: number) => void
   readonly sendFrame: (peer: number, plaintext: Uint8Array, trafficClass: number) => boolean
+  readonly sendBatch: (seal: SealBatch, now: number) => void
   readonly writePacket: (packet: Uint8Array) => void
   readonly drop: (reason: DropReason, packet?: Uint8Array) => void
 }
@@ -129,6 +130,10 @@ export class HostEnvironment implements FlowEnvironment {
     if (outcome === 'answered') this.#count(candidate.service, host, 1)
   }
 
+  flowRestored(peer: number, service: ServiceId | undefined): void {
+    if (service !== undefined) this.#count(service, this.peers.hostId(peer), 1)
+  }
+
   flowEnded(peer: number, service: ServiceId | undefined): void {
     if (service !== undefined && peer >= 0) this.#count(service, this.peers.hostId(peer), -1)
   }
@@ -202,6 +207,9 @@ export class HostEnvironment implements FlowEnvironment {
   }
   sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
     return this.#c.sendFrame(peer, plaintext, trafficClass)
+  }
+  sendBatch(seal: SealBatch, now: number): void {
+    this.#c.sendBatch(seal, now)
   }
   writePacket(packet: Uint8Array): void {
     this.#c.writePacket(packet)

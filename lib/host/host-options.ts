@@ -33,7 +33,7 @@ export interface HostComponents {
   readonly io: HostIo
   readonly events: HostEvents
   readonly endpoints: LocalEndpoints
-  /** Memory of the flow table: FlowTable.bytesFor(flowCapacity) bytes, zeroed. */
+  /** Memory of the flow table: FlowMemory.bytesFor(flowCapacity, peerCapacity) bytes, zeroed unless there is something to {@link HostOptions.restore}. */
   readonly flowMemory: ArrayBufferLike
   /** Seconds since the epoch. */
   readonly wallNow: () => number
@@ -60,6 +60,11 @@ export const PEER_CAPACITY = 4_096
 
 export interface HostOptions {
   readonly flowCapacity: number
+  /**
+   * The flow memory is as a former process of this host has left it, in good order or not: its flows go on. What does not fit is thrown away, see `flows.restored`. Time must
+   * have gone on meanwhile: both processes tell it by the same clock.
+   */
+  readonly restore?: boolean
   /** What this host has is still being restored, at most until then, ms; {@link Host.loaded} ends it before. Default: it is not. */
   readonly loadingUntil?: number
   /** Default: {@link PEER_CAPACITY}. */

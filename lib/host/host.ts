@@ -6,7 +6,7 @@
 
 import { FlowEngine } from '../flow/flow-engine.js'
 import { Generations } from '../flow/flow-id.js'
-import { FlowTable } from '../flow/flow-table.js'
+import { FlowMemory } from '../flow/flow-memory.js'
 import type { LanePaths } from '../path/lane-paths.js'
 import type { Locator } from '../path/locator.js'
 import { PeerTable } from '../path/peers.js'
@@ -36,6 +36,7 @@ import type { Neighbours } from './neighbours.js'
 import type { Offer } from './offers.js'
 import { Peering } from './peering.js'
 import type { PeeringSink } from './peering-components.js'
+import { Resumption } from './resumption.js'
 import { Services } from './services.js'
 import { Turns } from './turns.js'
 import type { Whereabouts } from './whereabouts.js'
@@ -73,6 +74,7 @@ export class Host implements DataPathDecisions {
   readonly #c: HostComponents
   readonly #clock = new HostClock()
   readonly #turns = new Turns()
+  readonly #resumption: Resumption
   #leaving = false
 
   constructor(components: HostComponents, options: HostOptions) {
@@ -143,18 +145,27 @@ export class Host implements DataPathDecisions {
       retransmitted: (peer, now) => peering.retransmitted(peer, now),
       other: (batch, entry, peer, now) => peering.other(batch, entry, peer, now),
       sendFrame: (peer, plaintext, trafficClass) => peering.sendFrame(peer, plaintext, trafficClass),
+      sendBatch: (seal, now) => peering.sendBatch(seal, now),
       writePacket: (packet) => dataPath.packet(packet),
       drop: (reason, packet) => this.drop(reason, packet),
     })
     const generations = new Generations((length) => primitives.randomBytes(length))
-    const flowTable = new FlowTable(components.flowMemory, options.flowCapacity, generations)
-    this.flows = new FlowEngine({ table: flowTable, env: this.environment }, options.flow)
+    const shape = { flows: options.flowCapacity, peers: capacity, host: this.id }
+    const memory = new FlowMemory(components.flowMemory, shape, generations, options.restore === true)
+    this.flows = new FlowEngine({ memory, env: this.environment }, options.flow)
+    this.#resumption = new Resumption({
+      ...{ flows: this.flows, peers },
+      isRevoked: (host) => members.isRevoked(host),
+      allowsFlow: (flow) => this.environment.allowsFlow(flow),
+      connect: (hosts, now) => peering.neighbours.owe(hosts, now),
+    })
     this.express = new Express({
-      ...{ flows: flowTable, peers, dataPath },
+      ...{ flows: memory.table, peers, dataPath },
       marks: this.sessions.marks,
       ring: dataPath.replay.ring,
       counters: this.flows.counters,
       passed: (peer, sentAt, heardAt) => peering.passed(peer, sentAt, heardAt),
+      attend: (peer, on, now) => peering.prober.attend(peer, on, now),
     })
   }
 
@@ -187,11 +198,13 @@ export class Host implements DataPathDecisions {
   }
 
   nextTimeout(): number {
-    return Math.min(this.peering.nextTimeout(), this.services.nextTimeout(), this.flows.nextTimeout())
+    const { peering, services, flows } = this
+    return Math.min(this.#resumption.nextTimeout(), peering.nextTimeout(), services.nextTimeout(), flows.nextTimeout())
   }
 
   handleTimeout(now: number): void {
     this.#enter(now)
+    this.#turns.inside(() => this.#resumption.begin(now))
     if (now >= this.services.loading.next) this.loaded(now)
     this.peering.handleTimeout(now)
     this.services.handleTimeout(now)
@@ -212,7 +225,7 @@ export class Host implements DataPathDecisions {
   /** Who sees the traffic from now on; undefined: nobody. */
   setTap(tap: DataPathTap | undefined): void {
     this.settle(this.#clock.now)
-    this.express.hold(tap !== undefined)
+    this.express.hold(tap !== undefined, this.#clock.now)
     this.dataPath.tap = tap
   }
 
@@ -296,6 +309,24 @@ export class Host implements DataPathDecisions {
     return this.peering.ping(peer, now, answered)
   }
 
+  /**
+   * Asks the peers to hold what goes to this host: another process is about to take its place. Until a session with that one stands, `ms` have passed (at most PAUSE_MAX_MS), or
+   * {@link resumePeers}. When `peering.pauses.pending` is 0 all have acknowledged it, and what they had sent before is here, or on its way and about to be: read the sockets on
+   * until nothing comes any more, then stop.
+   */
+  pausePeers(ms: number, now: number): void {
+    this.#enter(now)
+    this.peering.pauses.begin(ms, now)
+    this.dataPath.flush(now)
+  }
+
+  /** This host goes on after all: the peers send again. */
+  resumePeers(now: number): void {
+    this.#enter(now)
+    this.peering.pauses.end(now)
+    this.dataPath.flush(now)
+  }
+
   /** Leaves the network for now: withdraws what is offered, ends all flows, tells the peers. Returns the number of flows. */
   leave(now: number): number {
     if (this.#leaving) return 0
@@ -354,7 +385,7 @@ export class Host implements DataPathDecisions {
 
   #enter(now: number): void {
     this.#clock.now = now
-    this.express.settle()
+    this.express.settle(now)
   }
 
   #afterFrames(now: number): void {
@@ -365,11 +396,15 @@ export class Host implements DataPathDecisions {
 
   #peeringSink(): PeeringSink {
     return {
-      sessionUp: (peer, rekey, now) => {
-        this.flows.sessionUp(peer, now)
+      sessionUp: (peer, rekey, afresh, now) => {
+        const resumed = this.#resumption.sessionUp(peer, now)
+        this.#sendWaiting(peer, now)
+        if (resumed || afresh) this.flows.reunite(peer, now)
         this.services.sessionUp(peer, rekey, now)
       },
-      confirmed: (peer, now) => this.flows.sessionUp(peer, now),
+      confirmed: (peer, now) => this.#sendWaiting(peer, now),
+      released: (peer, now) => this.#sendWaiting(peer, now),
+      spend: (peer, addressSlot, bytes, now) => this.#spend(peer, addressSlot, bytes, now),
       sessionLost: (peer) => this.services.sessionLost(peer),
       sessionFailed: (peer, now) => this.flows.sessionFailed(peer, now),
       peerLost: (peer, now) => this.flows.peerLost(peer, now),
@@ -386,9 +421,22 @@ export class Host implements DataPathDecisions {
     }
   }
 
+  /** What waited for the peer goes, before anything newer does. */
+  #sendWaiting(peer: number, now: number): void {
+    this.#turns.afterwards(() => this.#turns.inside(() => this.flows.sessionUp(peer, now)))
+  }
+
+  #spend(peer: number, addressSlot: number, bytes: number, now: number): number {
+    let spent = 0
+    this.peers.lend(peer, addressSlot)
+    this.#turns.inside(() => (spent = this.flows.sendWaiting(peer, bytes, now)))
+    this.peers.lend(peer, -1)
+    return spent
+  }
+
   #recordChanged(change: RecordChange): void {
     const payload = change.record?.payload ?? change.before?.payload
-    if (payload?.kind === 'locators') this.peering.offerPaths(this.peers.indexOf(change.host))
+    if (payload?.kind === 'locators') this.peering.located(change.host)
     this.services.recordChanged(change)
   }
 

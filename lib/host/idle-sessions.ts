@@ -8,6 +8,8 @@ export interface IdleSessionsOptions {
 export const idleSessionsDefaults: IdleSessionsOptions = { idleMs: 600_000 }
 
 export interface IdleSessionsComponents {
+  /** Peers there may be. */
+  readonly capacity: number
   /** Whether a session is kept with the peer, used or not. */
   readonly wanted: (peer: number) => boolean
   /** Peers that flows are bound to. */
@@ -20,8 +22,6 @@ export interface IdleSessionsComponents {
 }
 
 interface Idle {
-  /** When a flow or bind needed the session last. */
-  usedAt: number
   checkAt: number
   /** We have asked. */
   asked: boolean
@@ -35,6 +35,8 @@ const LOOK_MS = 1_000
 /** Gives up sessions that nobody needs, both ends at once: one asks, the other agrees or not. */
 export class IdleSessions {
   readonly #sessions = new Map<number, Idle>()
+  /** By peer: when a flow or bind needed the session last. */
+  readonly #usedAt: Float64Array
   /** Peers that we have agreed with; when the session ends at the latest, whether or not they have heard of it. */
   readonly #ending = new Map<number, number>()
   readonly #options: IdleSessionsOptions
@@ -47,11 +49,13 @@ export class IdleSessions {
     options: Partial<IdleSessionsOptions> = {},
   ) {
     this.#options = { ...idleSessionsDefaults, ...options }
+    this.#usedAt = new Float64Array(components.capacity)
   }
 
   up(peer: number, now: number): void {
     const checkAt = now + this.#options.idleMs
-    this.#sessions.set(peer, { usedAt: now, checkAt, asked: false })
+    this.#usedAt[peer] = now
+    this.#sessions.set(peer, { checkAt, asked: false })
     this.#due = Math.min(this.#due, checkAt)
   }
 
@@ -62,8 +66,7 @@ export class IdleSessions {
 
   /** A flow or bind concerns the peer. */
   used(peer: number, now: number): void {
-    const session = this.#sessions.get(peer)
-    if (session !== undefined) session.usedAt = now
+    this.#usedAt[peer] = now
   }
 
   /** False: it was not understood. */
@@ -72,7 +75,7 @@ export class IdleSessions {
     const session = this.#sessions.get(peer)
     if (message === undefined) return false
     if (session === undefined) return true
-    if (message === 'release') this.#answer(peer, session, now)
+    if (message === 'release') this.#answer(peer, now)
     else if (!session.asked) return true
     else if (message === 'agree') this.components.end(peer, now)
     else {
@@ -107,21 +110,21 @@ export class IdleSessions {
   #look(peer: number, session: Idle, now: number): void {
     const { idleMs } = this.#options
     // Asked again after a while, should the question or its answer be lost with a session that was renewed.
-    session.checkAt = Math.max(session.usedAt, now - idleMs / 2) + idleMs
-    session.asked = this.#isIdle(peer, session, now)
+    session.checkAt = Math.max(this.#usedAt[peer]!, now - idleMs / 2) + idleMs
+    session.asked = this.#isIdle(peer, now)
     if (session.asked) this.#say(peer, 'release', now)
   }
 
-  #answer(peer: number, session: Idle, now: number): void {
-    if (!this.#isIdle(peer, session, now)) return this.#say(peer, 'keep', now)
+  #answer(peer: number, now: number): void {
+    if (!this.#isIdle(peer, now)) return this.#say(peer, 'keep', now)
     this.#say(peer, 'agree', now)
     this.#ending.set(peer, now + AGREED_MS)
     this.#due = Math.min(this.#due, now + AGREED_MS)
   }
 
-  #isIdle(peer: number, session: Idle, now: number): boolean {
+  #isIdle(peer: number, now: number): boolean {
     const { wanted, inUse } = this.components
-    if (now - session.usedAt < this.#options.idleMs || wanted(peer)) return false
+    if (now - this.#usedAt[peer]! < this.#options.idleMs || wanted(peer)) return false
     if (now - this.#lookedAt >= LOOK_MS) {
       this.#lookedAt = now
       this.#inUse = inUse()

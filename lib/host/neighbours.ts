@@ -49,6 +49,8 @@ export class Neighbours {
   /** Hosts with records. */
   #recorded: ReadonlySet<HostId> = new Set()
   #wanted: ReadonlySet<HostId> = new Set()
+  /** Hosts with which open flows wait for a session. */
+  readonly #owed = new Set<HostId>()
   /** All members, this host among them, in the order of their IDs. */
   #ring: readonly HostId[] = []
   /** When the next attempt is due; undefined: to be worked out anew. */
@@ -86,6 +88,11 @@ export class Neighbours {
     if (isNew) this.#soon(host, now)
   }
 
+  /** What the host itself says about where it can be reached has changed. */
+  located(host: HostId, now: number): void {
+    this.#soon(host, now)
+  }
+
   /** Where the host was said to be. */
   hintsOf(host: HostId): readonly Locator[] {
     return this.#hints.get(host) ?? []
@@ -101,8 +108,21 @@ export class Neighbours {
     const members = [...this.#recorded, ...hinted.filter((host) => !this.#isStranger(host))]
     this.#ring = [...members.filter((host) => host !== self && !excluded(host)), self].sort()
     const strangers = hinted.filter((host) => this.#isStranger(host) && !excluded(host))
-    this.#wanted = new Set([...this.#chosen(), ...this.#tried(strangers)])
+    const owed = [...this.#owed].filter((host) => !excluded(host))
+    // Those with flows first: all are tried at once, and a handshake takes a while to compute.
+    this.#wanted = new Set([...owed, ...this.#chosen(), ...this.#tried(strangers)])
     for (const host of this.#wanted) this.#attempt(host, now)
+  }
+
+  /** Flows with these hosts were open before this one was started again: a session is had with each, once. They were members then. */
+  owe(hosts: readonly HostId[], now: number): void {
+    for (const host of hosts) {
+      const attempt = this.#attempt(host, now)
+      if (attempt === undefined || attempt.up) continue
+      attempt.proven = true
+      this.#owed.add(host)
+    }
+    this.reviewDue = true
   }
 
   /** Whether a session is kept with the host, used or not. */
@@ -150,7 +170,8 @@ export class Neighbours {
     this.#next = undefined
     attempt.up = true
     attempt.connecting = false
-    if (!attempt.proven) this.reviewDue = true
+    const owed = this.#owed.delete(host)
+    if (!attempt.proven || owed) this.reviewDue = true
     attempt.proven = true
     attempt.failures = 0
     attempt.nextAt = Infinity
@@ -238,10 +259,17 @@ export class Neighbours {
     connect(peer, [...addresses.values()], now)
   }
 
+  /** It is somewhere else than was known: tried at once, beside what is being tried. */
   #soon(host: HostId, now: number): void {
-    const attempt = this.#attempts.get(this.components.peers.indexOf(host))
-    if (attempt === undefined || attempt.up || attempt.connecting) return
-    if (!this.#isStranger(host)) attempt.failures = 0
+    const peer = this.components.peers.indexOf(host)
+    const attempt = this.#attempts.get(peer)
+    if (attempt === undefined || attempt.up) return
+    const stranger = this.#isStranger(host)
+    if (attempt.connecting) {
+      if (!stranger) this.#connect(peer, attempt, now)
+      return
+    }
+    if (!stranger) attempt.failures = 0
     attempt.nextAt = Math.min(attempt.nextAt, now)
     this.#next = undefined
   }

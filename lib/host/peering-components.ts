@@ -9,10 +9,14 @@ import type { Turns } from './turns.js'
 
 /** What happens with peers that flows and services are to know. */
 export interface PeeringSink {
-  /** A session is up; `rekey`: it takes the place of another one. */
-  sessionUp(peer: number, rekey: boolean, now: number): void
+  /** A session is up; `rekey`: it takes the place of another one; `afresh`: what was sent to the peer before may be lost. */
+  sessionUp(peer: number, rekey: boolean, afresh: boolean, now: number): void
   /** The peer has the current session too. */
   confirmed(peer: number, now: number): void
+  /** What waited for a way to the peer may go. */
+  released(peer: number, now: number): void
+  /** Of what waits for a way to the peer, so many bytes of datagrams may go to this address slot, at once. Returns how many have, or more. */
+  spend(peer: number, addressSlot: number, bytes: number, now: number): number
   /** There is no session any more; flows to the peer may wait for the next one. */
   sessionLost(peer: number): void
   /** No session could be had. */

@@ -45,6 +45,7 @@ import { issuingDefaults } from './issuing-options.js'
 import { MoveNotes, moveText } from './move-notes.js'
 import { Neighbours } from './neighbours.js'
 import { CONTROL_CLASS, ownFrame, prefersItsWay, probeFrame } from './own-frames.js'
+import { Pauses } from './pauses.js'
 import type { PeeringComponents } from './peering-components.js'
 import { Pings } from './pings.js'
 
@@ -66,6 +67,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   readonly lanePaths: LanePaths
   readonly pathMtus: PathMtus
   readonly control: ControlChannel
+  readonly pauses: Pauses
   readonly neighbours: Neighbours
   readonly detector: FailureDetector
   /** Frames of handshakes that came, whatever became of them. */
@@ -114,7 +116,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       ...{ self: this.id, peers, prober: this.prober },
       nextSequence: () => host.sequence.next(),
       send: (peer, slot, body) => {
-        dataPath.frameTo(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
+        dataPath.wayFrame(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
         this.sessions.answerSent(peer)
       },
       datagramBytes: (body) => INNER_HEADER + body.length + SEALED_MORE,
@@ -134,13 +136,19 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         linkMtu: (record) => host.pathMtu?.(record) ?? 0,
         // Not for the session to wait for: that such a probe is not answered says nothing of the peer.
         sendProbe: (peer, slot, token, room) =>
-          void dataPath.frameTo(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
+          void dataPath.wayFrame(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
       },
       options.pathMtu,
     )
     const epoch = new DataView(primitives.randomBytes(4).buffer).getUint32(0) | 1
     this.control = new ControlChannel({ peers, epoch: epoch >>> 0, sink: this })
     this.#farewells = new Farewells(peers, this.control)
+    this.pauses = new Pauses({
+      ...{ peers, control: this.control },
+      nextSequence: () => host.sequence.next(),
+      rest: (peer, until, now) => this.prober.rest(peer, until, now),
+      released: (peer, now) => sink.released(peer, now),
+    })
     this.neighbours = new Neighbours(
       {
         ...{ self: this.id, peers, random },
@@ -182,6 +190,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     )
     this.#idle = new IdleSessions(
       {
+        capacity: peers.capacity,
         wanted: (peer) => neighbours.wants(peers.hostId(peer)),
         inUse: () => sink.peersInUse(),
         send: (peer, body, now) => control.send(peer, Channel.sessions, body, now),
@@ -287,12 +296,12 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   /** Packets of flows have passed without this host being asked: as {@link sent} and {@link heard}. 0: none. */
   passed(peer: number, sentAt: number, heardAt: number): void {
-    const { addressSlot, addresses } = this.peers
+    const { pathSlot, addresses } = this.peers
     this.sessions.marked(peer)
     if (sentAt > 0) this.needed(peer, sentAt)
     // They came by the path in use, or had not passed.
-    if (heardAt > 0 && addressSlot[peer]! >= 0)
-      this.prober.heard(peer, addresses.records, addressSlot[peer]! * ADDRESS_RECORD, heardAt)
+    if (heardAt > 0 && pathSlot[peer]! >= 0)
+      this.prober.heard(peer, addresses.records, pathSlot[peer]! * ADDRESS_RECORD, heardAt)
   }
 
   /** A flow or bind concerns the peer. */
@@ -325,6 +334,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       this.lanePaths.nextTimeout(),
       this.pathMtus.nextTimeout(),
       this.control.nextTimeout(),
+      this.pauses.nextTimeout(),
       this.neighbours.nextTimeout(),
       this.#expulsions.nextTimeout(),
       this.#idle.nextTimeout(),
@@ -343,6 +353,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.pathMtus.handleTimeout(now)
     this.detector.handleTimeout(now)
     this.control.handleTimeout(now)
+    this.pauses.handleTimeout(now)
   }
 
   /** Who is a member no more, and whom to have sessions with. */
@@ -390,7 +401,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const token = this.#c.host.primitives.randomBytes(PROBE_TOKEN)
     const ping = this.#pings.add(peer, token, now, answered)
     if (ping === undefined) return undefined
-    this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
+    this.#dataPath.wayFrame(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
     this.#dataPath.flush(now)
     return ping
   }
@@ -398,6 +409,18 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   /** A frame of a flow. False: there is no session, which is counted. */
   sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
     return this.#accounted(peer, this.#dataPath.flowFrameTo(peer, plaintext, trafficClass))
+  }
+
+  /** The host's records say something else about where it is. */
+  located(host: HostId): void {
+    this.offerPaths(this.peers.indexOf(host))
+    this.neighbours.located(host, this.#clock.now)
+  }
+
+  /** Packets of flows that waited. */
+  sendBatch(seal: SealBatch, now: number): void {
+    this.#dataPath.sendBatch(seal)
+    this.sent(seal, now)
   }
 
   /** What the peer's records say about where it is are paths to fall back to. */
@@ -452,7 +475,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.#c.members.learn(session.membership.bytes, host)
     if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
     const known = this.prober.liveness(peer) === undefined
-    if (known || !session.rekey || this.peers.addressSlot[peer]! < 0)
+    if (known || !session.rekey || session.afresh || this.peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
@@ -466,7 +489,8 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       events.remember()
     }
     this.control.sessionUp(peer, now)
-    this.#c.sink.sessionUp(peer, session.rekey, now)
+    this.pauses.sessionUp(peer, now)
+    this.#c.sink.sessionUp(peer, session.rekey, session.afresh, now)
   }
 
   confirmed(peer: number, now: number): void {
@@ -482,6 +506,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.pathMtus.forget(peer)
     this.prober.forget(peer)
     this.rebinding.forget(peer)
+    this.pauses.forget(peer)
     this.moveNotes.forget(peer)
     this.#dataPath.replay.forget(peer)
     this.#c.sink.sessionLost(peer)
@@ -493,19 +518,21 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   failed(peer: number, reason: FailReason, now: number): void {
     this.neighbours.failed(peer, now)
-    this.#c.sink.sessionFailed(peer, now)
+    // Whether a host is revoked that was not known as a member before only its handshake shows.
+    if (reason === 'revoked') this.#c.sink.peerLost(peer, now)
+    else this.#c.sink.sessionFailed(peer, now)
     this.#c.host.events.peer(this.peers.hostId(peer), 'failed', reason)
   }
 
   proveAlive(peer: number): void {
-    this.#dataPath.frameTo(peer, this.peers.addressSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
+    this.#dataPath.frameTo(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
   }
 
   // ---- ProberSink ----
 
-  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void {
-    const inUse = addressSlot === this.peers.addressSlot[peer]
-    this.#dataPath.frameTo(peer, addressSlot, probeFrame(token, inUse), CONTROL_CLASS)
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0): void {
+    const inUse = addressSlot === this.peers.pathSlot[peer]
+    this.#dataPath.wayFrame(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
     this.sessions.dataSent(peer, this.#clock.now)
   }
 
@@ -516,10 +543,10 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   }
 
   committed(commit: PathCommit, now: number): void {
-    const { peer, from, to, reason, lossy } = commit
+    const { peer, from, to, reason, lossy, reachedAt } = commit
     const { events } = this.#c.host
     const host = this.peers.hostId(peer)
-    this.#dataPath.replay.moved(peer, now, lossy)
+    this.#dataPath.replay.moved(peer, now, lossy, reachedAt)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
     const move = this.moveNotes.committed(commit)
@@ -534,6 +561,23 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   settled(commit: PathCommit, stallMs: number): void {
     const move = this.moveNotes.settled(commit, stallMs)
     if (move !== undefined) this.#c.host.events.peer(this.peers.hostId(commit.peer), 'settled', moveText(move), move)
+  }
+
+  spend(peer: number, addressSlot: number, bytes: number, now: number): number {
+    const before = this.#dataPath.bytesOut
+    const all = this.#dataPath.copyTo(peer, addressSlot, bytes, now)
+    const spent = this.#dataPath.bytesOut - before
+    // What was sent first arrives first.
+    return all ? spent + this.#c.sink.spend(peer, addressSlot, bytes - spent, now) : spent
+  }
+
+  held(peer: number, now: number): void {
+    this.#dataPath.replay.held(peer, now)
+  }
+
+  released(peer: number, now: number): void {
+    this.#dataPath.replay.stayed(peer)
+    this.#c.sink.released(peer, now)
   }
 
   // ---- ControlSink ----
@@ -559,6 +603,9 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
         this.#c.sink.peerLost(peer, now)
         this.#end(peer, 'expired', now)
         return this.neighbours.left(peer, now)
+      case Channel.pause:
+        if (!this.pauses.receive(peer, body, now)) this.drop('bad-control')
+        return
       case Channel.sessions:
         if (!this.#idle.receive(peer, body, now)) this.drop('bad-control')
         return
@@ -604,7 +651,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const frame = ownFrame(Kind.probeEcho, token)
     if (lane === 0) {
       const to = this.prober.slotOf(peer, records, record, now, frame.length + SEALED_MORE)
-      this.#dataPath.frameTo(peer, to, frame, CONTROL_CLASS)
+      this.#dataPath.wayFrame(peer, to, frame, CONTROL_CLASS)
       return
     }
     const { addresses } = this.peers

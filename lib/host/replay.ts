@@ -20,6 +20,8 @@ const COUNTER = 8
  * with it what was sent until that is noticed. The receiver's replay window drops what had arrived, so no program sees a datagram twice. Bulk is not kept: what its sender sends
  * to find out what is missing is small.
  *
+ * A peer that seems to be elsewhere is sent copies there, no more than may go before that is proven.
+ *
  *   send ──▶ [ ring of runs, all peers ] ──▶ moved: those to the old address, since the peer was last heard there less a round trip ──▶ the new address
  */
 export class Replay {
@@ -36,7 +38,13 @@ export class Replay {
   readonly #from: Int32Array
   readonly #to: Int32Array
   readonly #since: Float64Array
+  /** By peer: since when its frames wait; Infinity: they do not. */
+  readonly #heldAt: Float64Array
   readonly #wanted: number[] = []
+  /** By peer: number of the run up to which copies were sent to where it seems to be, and that address slot. */
+  readonly #copied = new Map<number, { readonly to: number; readonly since: number; next: number }>()
+  /** By peer: since when what went elsewhere than to its path went ahead of a proof that has not come; Infinity: nothing did. */
+  readonly #astraySince: Float64Array
   readonly #runs: FrameRuns
 
   /** @param memory the runs to be sent are made in it; the ring takes its last RECENT_RING bytes */
@@ -47,7 +55,9 @@ export class Replay {
     this.#runs = frameRuns(0, RUNS, memory)
     this.#from = new Int32Array(peers.capacity).fill(-1)
     this.#to = new Int32Array(peers.capacity).fill(-1)
+    this.#astraySince = new Float64Array(peers.capacity).fill(Infinity)
     this.#since = new Float64Array(peers.capacity).fill(Infinity)
+    this.#heldAt = new Float64Array(peers.capacity).fill(Infinity)
   }
 
   /** These runs are being sent. */
@@ -61,30 +71,98 @@ export class Replay {
   }
 
   /**
-   * The peer's frames go where `peers.addressSlot` says from now on. `again`: what was sent to where they went before, since the peer was last heard from there less a
-   * round trip, is to be sent again; false: that way is as good as ever.
+   * The peer's frames go where `peers.pathSlot` says from now on. `again`: what was sent to where they went before, since the peer was last heard from there less a
+   * round trip, and since `reachedAt`, is to be sent again: a way may be dead in one direction only. False: that way is as good as ever.
    */
-  moved(peer: number, now: number, again = true): void {
-    const { addressSlot, heardAt, rttMs } = this.#peers
+  moved(peer: number, now: number, again = true, reachedAt = Infinity): void {
+    const { pathSlot, heardAt } = this.#peers
     const before = this.#to[peer]!
-    const to = addressSlot[peer]!
+    const to = pathSlot[peer]!
     if (to < 0) return
     this.#to[peer] = to
-    const since = Math.max(heardAt[peer]! - rttMs[peer]! - SLACK_MS, now - AGE_MAX)
+    const since = this.#lostSince(peer, now, reachedAt)
+    if (this.#takeBack(peer)) again = true
     heardAt[peer] = now
+    this.#heldAt[peer] = Infinity
     if (before < 0 || !again) return
+    this.#want(peer, before, since)
+  }
+
+  /** Frames of the peer wait no more, and go where they went before. What went elsewhere meanwhile, in the hope that it would be proven, is to be sent again. */
+  stayed(peer: number): void {
+    this.#heldAt[peer] = Infinity
+    const since = this.#copied.get(peer)?.since ?? Infinity
+    if (this.#to[peer]! >= 0 && this.#takeBack(peer)) this.#want(peer, -1, since)
+  }
+
+  /** Whether something went ahead. */
+  #takeBack(peer: number): boolean {
+    const copied = this.#copied.get(peer)
+    if (copied === undefined) return false
+    this.#copied.delete(peer)
+    this.#astraySince[peer] = copied.since
+    return true
+  }
+
+  #want(peer: number, from: number, since: number): void {
     if (this.#since[peer] === Infinity) {
       this.#wanted.push(peer)
-      this.#from[peer] = before
+      this.#from[peer] = from
     }
     this.#since[peer] = Math.min(this.#since[peer]!, since)
     this.due = true
+  }
+
+  /**
+   * Sends copies of what went to the peer since it was last heard, less a round trip, to this address slot, up to so many bytes, and none twice. The runs are lent. Returns whether
+   * all were sent.
+   */
+  copy(peer: number, addressSlot: number, bytes: number, now: number, send: (runs: FrameRuns) => void): boolean {
+    const { ring } = this
+    const from = this.#to[peer]!
+    if (from < 0) return true
+    let copied = this.#copied.get(peer)
+    if (copied?.to !== addressSlot)
+      this.#copied.set(peer, (copied = { to: addressSlot, since: copied?.since ?? now, next: 0 }))
+    const since = this.#lostSince(peer, now)
+    for (let n = Math.max(copied.next, ring.oldest); n < ring.next; n++) {
+      copied.next = n + 1
+      const sealSlot = ring.word(n, Recent.sealSlot)
+      if (this.#peers.sealPeer[sealSlot] !== peer || ring.sentAt(n) < since) continue
+      if (ring.word(n, Recent.addressSlot) !== from) continue
+      const offset = ring.offset(n)
+      if (offset < 0 || this.#isTooOld(peer, sealSlot, offset)) continue
+      const length = ring.word(n, Recent.length)
+      if (length > bytes) {
+        copied.next = n
+        this.#send(send)
+        return false
+      }
+      bytes -= length
+      this.#add(n, offset, addressSlot)
+      if (this.#runs.count === RUNS) this.#send(send)
+    }
+    this.#send(send)
+    return true
+  }
+
+  /** The peer's frames wait from now on: what went to it before is of use as long as they are. */
+  held(peer: number, now: number): void {
+    this.#heldAt[peer] = Math.min(this.#heldAt[peer]!, now)
+  }
+
+  /** From when on what went to the peer may not have arrived. */
+  #lostSince(peer: number, now: number, reachedAt = Infinity): number {
+    const { heardAt, rttMs } = this.#peers
+    const arrivedUntil = Math.min(heardAt[peer]! - rttMs[peer]! - SLACK_MS, reachedAt)
+    return Math.max(arrivedUntil, Math.min(now, this.#heldAt[peer]!) - AGE_MAX)
   }
 
   /** The peer's paths are gone, and its addresses may be others' soon. */
   forget(peer: number): void {
     this.#to[peer] = -1
     this.#since[peer] = Infinity
+    this.#copied.delete(peer)
   }
 
   /** Sends again what is to be, in the order in which it was sent first. The runs are lent. */
@@ -96,7 +174,9 @@ export class Replay {
       const sealSlot = ring.word(n, Recent.sealSlot)
       const peer = this.#peers.sealPeer[sealSlot]!
       if (peer <= 0 || this.#since[peer]! > ring.sentAt(n)) continue
-      if (ring.word(n, Recent.addressSlot) !== this.#from[peer]) continue
+      const went = ring.word(n, Recent.addressSlot)
+      const isAstray = went !== this.#to[peer] && ring.sentAt(n) >= this.#astraySince[peer]!
+      if (went !== this.#from[peer] && !isAstray) continue
       const offset = ring.offset(n)
       if (offset < 0 || this.#isTooOld(peer, sealSlot, offset)) continue
       this.#add(n, offset, this.#to[peer]!)
@@ -107,6 +187,7 @@ export class Replay {
     const first = this.#firstSentAt()
     for (const peer of this.#wanted) {
       if (this.#since[peer]! < first) this.overrun++
+      this.#astraySince[peer] = Infinity
       this.#since[peer] = Infinity
     }
     this.#wanted.length = 0

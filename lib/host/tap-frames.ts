@@ -131,7 +131,7 @@ export function isFrameDropped(frame: FrameSubject | undefined, reason: DropReas
 /** Index of the peer whose frames go to the address record at `offset`; -1: none. */
 export function peerAt(peers: PeerTable, records: Uint8Array, offset: number): number {
   for (let peer = 1; peer < peers.size; peer++) {
-    const slot = peers.addressSlot[peer]!
+    const slot = peers.pathSlot[peer]!
     if (slot >= 0 && peers.addresses.matches(slot, records, offset)) return peer
   }
   return -1

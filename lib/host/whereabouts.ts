@@ -119,7 +119,7 @@ export class Whereabouts {
   #locators(host: HostId): Locator[] {
     const { peers, locatorsOf } = this.#c
     const peer = peers.indexOf(host)
-    const slot = peer > SELF ? peers.addressSlot[peer]! : -1
+    const slot = peer > SELF ? peers.pathSlot[peer]! : -1
     const current = slot < 0 ? undefined : decodeLocator(peers.addresses.record(slot))
     const all = [...(current === undefined ? [] : [current]), ...locatorsOf(host)]
     return [...new Map(all.map((locator) => [formatLocator(locator), locator])).values()]
@@ -134,7 +134,7 @@ export class Whereabouts {
 
   #isConnected(peer: number): boolean {
     const { peers } = this.#c
-    return peer > SELF && peers.sealSlot[peer]! >= 0 && peers.addressSlot[peer]! >= 0
+    return peer > SELF && peers.sealSlot[peer]! >= 0 && peers.pathSlot[peer]! >= 0
   }
 
   #connected(): number[] {

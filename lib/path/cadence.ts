@@ -12,7 +12,6 @@ export interface Watch {
   /** Last authenticated frame of the peer, over any path; the last one that was no probe of another path and no echo. */
   heardAt: number
   trafficAt: number
-  activeUntil: number
   /** Not later than the next look at the peer. */
   nextAt: number
   /** When the peer was probed last. */
@@ -23,6 +22,13 @@ export interface Watch {
   unansweredSince: number
   /** Probes sent since then. */
   tries: number
+  /** Until when the peer answers nothing, as it has said: it is left alone. */
+  restsUntil: number
+  /** Somebody else looks after it, and says so when it falls silent. */
+  attended: boolean
+  /** While frames wait for the proof of where the peer sends from: until when at most, else Infinity; and until when that is not done again. */
+  courtedUntil: number
+  shyUntil: number
   /** A move of which nothing has been heard yet. */
   moving: PathCommit | undefined
 }
@@ -42,34 +48,50 @@ const AGAIN_LATER_MS = 100
 /** Challenges of a path, and the time between them: one may be lost, and together they are less than three times what came from there. */
 export const CHALLENGES_MAX = 2
 export const CHALLENGE_MS = 20
+/** Between probes of a peer whose frames keep coming: for the round trip, not for its life. */
+const ATTENDED_INTERVALS = 5
 /** Between probes of a path that nobody has proven yet, to an active peer: the first wait, doubled each time. */
 const UNPROVEN_MS = 100
-/** Overdue probes of a path that make it a silent one; and those that do although something comes by it. */
-export const SILENT_AFTER = 2
-export const DEAF_AFTER = 5
+/** Of a probe by which a peer learns that this host is elsewhere: its bytes are what the peer may send there before it has proven it. */
+export const MOVED_PROBE_BYTES = 1_200
+/** The peer is followed to a proven path when nothing has come by the old one for so long, ms: frames overtake each other. */
+export const FOLLOW_MS = 20
+/** Overdue probes of a path that make it a silent one, since anything came by it; more where that many are lost anyway; and those that do although something comes by it. */
+const SILENT_AFTER = 2
+const SILENT_AFTER_LOSSY = 3
+const LOSSY = 0.02
+const DEAF_AFTER = 5
+/** Between probes of a path by which nothing comes, while another one is proven, ms. */
+const DOUBT_MS = 20
+/** Share of a round trip after which a peer whose frames have stopped coming is probed. */
+const QUIET_SHARE = 0.25
 
 /** When a peer and its paths are to be looked at, and probed. All moments in ms. */
 export class Cadence {
+  /** By peer: until when it is watched closely. Not with the rest of the {@link Watch}: every batch to the peer puts it off. */
+  readonly activeUntil: Float64Array
   readonly #peers: PeerTable
   readonly #options: ProberOptions
 
   constructor(peers: PeerTable, options: ProberOptions) {
+    this.activeUntil = new Float64Array(peers.capacity)
     this.#peers = peers
     this.#options = options
   }
 
   quiet(peer: number): number {
-    return this.#options.quietMs + this.#peers.rttMs[peer]!
+    return this.#options.quietMs + QUIET_SHARE * this.#peers.rttMs[peer]!
   }
 
   nextLook(peer: number, watch: Watch, now: number): number {
+    if (now < watch.restsUntil) return watch.restsUntil
     const { paths, current } = watch.set
-    let next = this.probeAt(peer, watch, now)
-    for (const path of paths) next = Math.min(next, this.challengeAt(path), this.besideAt(watch, path, now))
+    let next = Math.min(this.probeAt(peer, watch, now), watch.courtedUntil)
+    for (const path of paths) next = Math.min(next, this.challengeAt(path), this.besideAt(peer, watch, path, now))
     if (paths.length > 1 && current !== undefined && current.state === 'proven') {
-      const [first, decisive] = [current.pending[0], current.pending[SILENT_AFTER - 1]]
-      const at = decisive === undefined ? Infinity : decisive.sentAt + current.patience
-      if (first !== undefined && at > now && current.heardAt <= first.sentAt) next = Math.min(next, at)
+      const at = silentAt(current)
+      if (at > now) next = Math.min(next, at)
+      next = Math.min(next, this.doubtAt(peer, watch, now))
     }
     if (watch.state === 'dead') return next
     const { doubtfulAfterMs, deadAfterMs } = this.#options
@@ -79,6 +101,11 @@ export class Cadence {
   /** When a probe has been unanswered for so long. */
   silentAt(peer: number, { unansweredSince }: Watch, after: number): number {
     return unansweredSince > 0 ? unansweredSince + (after + 2 * this.#peers.rttMs[peer]!) : Infinity
+  }
+
+  /** Something has concerned the peer lately. */
+  isActive(peer: number, now: number): boolean {
+    return this.activeUntil[peer]! > now
   }
 
   /** A peer that has not answered the last probe is probed more closely than an active one: no single loss makes it a doubtful one, and no few a dead one. */
@@ -91,10 +118,20 @@ export class Cadence {
       const again = Math.max((watch.tries > 1 ? 2 : 1) * rtt + OVERDUE_MS, least)
       return probedAt + Math.min(again, activeIntervalMs)
     }
-    if (watch.activeUntil <= now) return probedAt + (state === 'dead' ? idleIntervalMs : watch.idleFor)
+    if (!this.isActive(peer, now)) return probedAt + (state === 'dead' ? idleIntervalMs : watch.idleFor)
+    if (watch.attended) return probedAt + ATTENDED_INTERVALS * activeIntervalMs
     const next = probedAt + activeIntervalMs
     // What has come lately, and has stopped.
     return trafficAt > probedAt ? Math.min(next, trafficAt + this.quiet(peer)) : next
+  }
+
+  /** When the path in use is to be probed once more, as nothing has come by it since the last probe, and another one is proven. */
+  doubtAt(peer: number, { set: { current, paths } }: Watch, now: number): number {
+    if (current === undefined || !this.isActive(peer, now)) return Infinity
+    if (!paths.some((path) => path !== current && path.proven)) return Infinity
+    let probes = 0
+    for (const { sentAt } of current.pending) if (sentAt >= current.heardAt) probes++
+    return probes > 0 && probes < silentAfter(current) ? current.sentAt + DOUBT_MS : Infinity
   }
 
   /** When a path that the peer prefers, and that was challenged for it, is to be challenged again. */
@@ -104,15 +141,32 @@ export class Cadence {
   }
 
   /** When a path beside the one in use is to be probed, so that it is proven when it is needed. */
-  besideAt(watch: Watch, path: Path, now: number): number {
+  besideAt(peer: number, watch: Watch, path: Path, now: number): number {
     if (path === watch.set.current || !path.usable) return Infinity
     const { standbyActiveMs, standbyIdleMs, idleIntervalMs } = this.#options
     if (!path.validated && path.credit < PROBE_BYTES)
       return path.announced ? Math.max(path.restsUntil, path.sentAt + REST_MS) : Infinity
-    if (watch.activeUntil <= now) return path.sentAt + (path.validated ? standbyIdleMs : idleIntervalMs)
+    if (!this.isActive(peer, now)) return path.sentAt + (path.validated ? standbyIdleMs : idleIntervalMs)
     if (path.state === 'proven') return path.sentAt + Math.max(standbyActiveMs, 10 * path.rttMs)
     if (path.validated || path.announced)
       return path.sentAt + Math.min(UNPROVEN_MS * 2 ** Math.min(path.tries, 10) + path.rttMs, idleIntervalMs)
     return Infinity
   }
+}
+
+/** Whether probes of the path stay unanswered, and nothing else comes by it. */
+export function isSilent(path: Path, now: number): boolean {
+  return path.misses(now, path.heardAt) >= silentAfter(path) || path.misses(now) >= DEAF_AFTER
+}
+
+/** When the path becomes a silent one unless something comes by it; Infinity: more probes have to be sent first. */
+function silentAt(path: Path): number {
+  let left = silentAfter(path)
+  for (const { sentAt } of path.pending) if (sentAt >= path.heardAt && --left === 0) return sentAt + path.patience
+  const deaf = path.pending[DEAF_AFTER - 1]
+  return deaf === undefined ? Infinity : deaf.sentAt + path.patience
+}
+
+function silentAfter(path: Path): number {
+  return path.loss > LOSSY ? SILENT_AFTER_LOSSY : SILENT_AFTER
 }

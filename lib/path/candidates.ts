@@ -16,9 +16,13 @@ const ADDRESS = 8
  */
 export class OwnAddresses {
   #all: readonly OwnAddress[] = []
+  /** Families of which there was an address, and is none. */
+  readonly #lost = new Set<number>()
 
   /** Replaces them by those of the address records. */
   set(records: readonly { readonly record: Uint8Array; readonly deprecated: boolean }[]): void {
+    for (const { family } of this.#all) this.#lost.add(family)
+    for (const { record } of records) this.#lost.delete(record[0]!)
     this.#all = records.map(({ record, deprecated }) => ({
       family: record[0]!,
       bytes: record.slice(ADDRESS, ADDRESS_LOCAL),
@@ -33,8 +37,9 @@ export class OwnAddresses {
     return count > 1
   }
 
-  /** Of the own address that a record names; 'usable' where it names none, or none is known. */
+  /** Of the own address that a record names; where it names none, or none is known: 'usable' unless the last of its family is gone. */
   standing(record: Uint8Array, offset = 0): AddressStanding {
+    if (this.#lost.has(record[offset]!)) return 'gone'
     if (!isPinned(record, offset) || this.#all.length === 0) return 'usable'
     return this.#find(record[offset]!, record, offset + ADDRESS_LOCAL)?.standing ?? 'gone'
   }

@@ -40,7 +40,7 @@ export class LanePaths {
   offer(peer: number, ports: readonly number[], now: number): void {
     const { peers } = this.components
     this.forget(peer)
-    const path = peers.addressSlot[peer]!
+    const path = peers.pathSlot[peer]!
     if (path < 0) return
     const lanes = ports.slice(0, peers.lanes - 1).map((port): Lane => {
       const record = peers.addresses.record(path)

@@ -55,11 +55,11 @@ export class PathMtus {
     this.#lookAt = new Float64Array(components.peers.capacity)
   }
 
-  /** The peer has a path, or another one: `PeerTable.addressSlot` says which. */
+  /** The peer has a path, or another one: `PeerTable.pathSlot` says which. */
   use(peer: number, now: number): void {
     const { peers, linkMtu } = this.components
     const { addresses } = peers
-    const current = peers.addressSlot[peer]!
+    const current = peers.pathSlot[peer]!
     if (current < 0) return
     const record = addresses.record(current)
     let watch = this.#watches.get(peer)

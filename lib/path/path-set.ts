@@ -10,6 +10,8 @@ const FASTER_SHARE = 0.8
 const FASTER_MS = 2
 const LOSS_MARGIN = 0.1
 const LOSS_TOLERANCE = 0.03
+/** All that two paths can have in common. */
+const SHARED_MAX = 3
 /** Probes of both that are compared at least. */
 const SAMPLES_MIN = 4
 
@@ -88,6 +90,16 @@ export class PathSet {
     return this.#best((path) => path.proven)
   }
 
+  /** Of the paths that are proven and in no doubt the one to leave a silent one for: whatever fell silent lies between two addresses, so that it shares as few of them as can be. */
+  refuge(now: number): Path | undefined {
+    const sound = (path: Path) => path.proven && path.misses(now) === 0
+    for (let shared = 0; shared <= SHARED_MAX; shared++) {
+      const path = this.#best((each) => sound(each) && this.#shared(each) === shared)
+      if (path !== undefined) return path
+    }
+    return undefined
+  }
+
   /** The best path by which frames may go although nothing is proven about it: to where the peer is known to be. */
   hope(): Path | undefined {
     return this.#best((path) => path.usable && path.validated && path.state !== 'dead')
@@ -126,6 +138,15 @@ export class PathSet {
       if (best === undefined || isPreferred(path, best)) best = path
     }
     return best
+  }
+
+  /** How much a path has in common with the one in use: 1 for the own address, 2 for the peer's, which has more of the way behind it. */
+  #shared(path: Path): number {
+    const { current } = this
+    if (current === undefined) return 0
+    const [ours, theirs] = [this.recordOf(path), this.recordOf(current)]
+    const local = isPinned(ours) && ours.subarray(ADDRESS_LOCAL).every((byte, i) => byte === theirs[ADDRESS_LOCAL + i])
+    return Number(local) + (remoteKey(ours) === remoteKey(theirs) ? 2 : 0)
   }
 
   #waysTo(remote: Uint8Array, now: number): Path[] {

@@ -33,7 +33,8 @@ export interface Probe {
 const PENDING_MAX = 16
 /** Probes over which the loss is counted. */
 const WINDOW = 32
-/** An echo that takes longer than a round trip, four times its usual deviation and this is overdue. */
+/** An echo that takes longer than a round trip, four times its usual deviation, or this share of it, and this is overdue. */
+const OVERDUE_SHARE = 0.25
 const OVERDUE_MS = 20
 
 /** One way to a peer: from an own address, or as the kernel chooses, to one of the peer's. What is measured of it, and what it is good for. */
@@ -46,6 +47,8 @@ export class Path {
   provenAt = 0
   /** Somebody answers there: other frames than probes may go there. */
   validated = false
+  /** When the last probe was sent that came back: what was sent there before has arrived, as far as is known; -Infinity: none has. */
+  reachedAt = -Infinity
   /** Bytes that may go there until then. */
   credit = 0
   /** Since when frames go there, the last time that they began to; -Infinity: they never have. */
@@ -139,6 +142,7 @@ export class Path {
     this.rttMs = this.rttMs === 0 ? sample : this.rttMs * 0.875 + sample * 0.125
     this.samples++
     this.provenAt = now
+    this.reachedAt = sentAt
     this.validated = true
     this.challenges = 0
     this.tries = 0
@@ -147,14 +151,17 @@ export class Path {
 
   /** ms after which an echo is overdue. */
   get patience(): number {
-    return this.rttMs + Math.max(this.rttMs, 4 * this.rttVarMs) + OVERDUE_MS
+    return this.rttMs + Math.max(OVERDUE_SHARE * this.rttMs, 4 * this.rttVarMs) + OVERDUE_MS
   }
 
-  /** Probes of which the echo is overdue. */
-  misses(now: number): number {
-    const latest = now - this.patience
+  /** Probes of which the echo is overdue; of those that were sent `since` then. */
+  misses(now: number, since = -Infinity): number {
+    const { patience } = this
     let misses = 0
-    while (misses < this.pending.length && this.pending[misses]!.sentAt <= latest) misses++
+    for (const { sentAt } of this.pending) {
+      if (sentAt + patience > now) break
+      if (sentAt >= since) misses++
+    }
     return misses
   }
 

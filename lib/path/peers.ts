@@ -7,16 +7,29 @@ export const SELF = 0
 /** Addresses that are known at a time, for each peer there may be. */
 const ADDRESSES_A_PEER = 6
 
+/** Why frames of a peer's flows are to wait, although there is a path: bits. */
+export const Hold = {
+  /** The way is known not to work, and there is no other one. */
+  noWay: 1,
+  /** The peer has asked for it: it is being restarted. */
+  paused: 2,
+  /** The peer sends from elsewhere and no more from where frames to it go, which is being proven. */
+  courted: 4,
+} as const
+export type Hold = (typeof Hold)[keyof typeof Hold]
+
 /**
  * The hosts this one deals with, by peer index, as the data path reads them: one typed-array load from a flow's peer to where its frames go,
- * so that moving all flows of a host is one write. The session layer writes `sealSlot`, the path layer `addressSlot` and `pathMtu`.
+ * so that moving all flows of a host is one write. The session layer writes `sealSlot`, the path layer the path and `pathMtu`.
  */
 export class PeerTable {
   readonly addresses: AddressTable
   /** Codec seal slot of the current session; -1: none. */
   readonly sealSlot: Int32Array
-  /** Where frames go; -1: no path. */
+  /** Where frames of flows go; -1: no path, or they are to wait. */
   readonly addressSlot: Int32Array
+  /** The path in use, by which the host's own frames go also while those of flows wait; -1: none. */
+  readonly pathSlot: Int32Array
   /** Largest underlay packet of the current path, IP header included. */
   readonly pathMtu: Int32Array
   /** Smoothed round trip, ms; 0: unknown. */
@@ -31,7 +44,11 @@ export class PeerTable {
   readonly laneAddressSlot: Int32Array
   /** 1: something has gone out on the lane since the path layer looked. */
   readonly laneUsed: Uint8Array
-  readonly #ids: HostId[] = []
+  /** Hold bits by peer. */
+  readonly #held: Uint8Array
+  readonly #ids: (HostId | undefined)[] = []
+  /** Indexes below `size` that nobody has. */
+  readonly #gaps: number[] = []
   readonly #index = new Map<HostId, number>()
 
   constructor(
@@ -48,6 +65,8 @@ export class PeerTable {
     this.laneUsed = new Uint8Array(capacity * (lanes - 1))
     this.sealSlot = new Int32Array(capacity).fill(-1)
     this.addressSlot = new Int32Array(capacity).fill(-1)
+    this.pathSlot = new Int32Array(capacity).fill(-1)
+    this.#held = new Uint8Array(capacity)
     this.pathMtu = new Int32Array(capacity)
     this.rttMs = new Float64Array(capacity)
     this.heardAt = new Float64Array(capacity).fill(-Infinity)
@@ -57,6 +76,31 @@ export class PeerTable {
   /** Bytes of the address records of so many peers. */
   static recordBytes(capacity: number): number {
     return capacity * ADDRESSES_A_PEER * ADDRESS_RECORD
+  }
+
+  /** The peer's path is this one from now on; -1: none. */
+  setPath(peer: number, slot: number): void {
+    this.pathSlot[peer] = slot
+    this.addressSlot[peer] = this.#held[peer] === 0 ? slot : -1
+  }
+
+  /** Frames of the peer's flows wait for this reason from now on, or for these (Hold bits) no more. Returns whether they go now and did not before. */
+  hold(peer: number, why: number, on: boolean): boolean {
+    const before = this.#held[peer]!
+    const held = on ? before | why : before & ~why
+    this.#held[peer] = held
+    this.addressSlot[peer] = held === 0 ? this.pathSlot[peer]! : -1
+    return before !== 0 && held === 0
+  }
+
+  /** Frames of a peer's flows that wait may go to this address slot for now; -1: no more. */
+  lend(peer: number, slot: number): void {
+    if (this.#held[peer] !== 0) this.addressSlot[peer] = slot
+  }
+
+  /** Whether frames of the peer's flows are to wait for this reason. */
+  isHeld(peer: number, why: number): boolean {
+    return (this.#held[peer]! & why) !== 0
   }
 
   /** Position of a lane above the first in {@link laneSealSlot} and {@link laneAddressSlot}. */
@@ -72,19 +116,38 @@ export class PeerTable {
     return at
   }
 
+  /** Indexes from 0 that may be somebody's. */
   get size(): number {
     return this.#ids.length
+  }
+
+  /** Whether the index is somebody's. */
+  has(index: number): boolean {
+    return this.#ids[index] !== undefined
   }
 
   /** Index of the host, given one on first sight and for good; -1 when the table is full. */
   add(host: HostId): number {
     const known = this.#index.get(host)
     if (known !== undefined) return known
-    const index = this.#ids.length
+    const index = this.#gaps.pop() ?? this.#ids.length
     if (index >= this.capacity) return -1
-    this.#ids.push(host)
+    this.#ids[index] = host
     this.#index.set(host, index)
     return index
+  }
+
+  /** Gives the host the index that it had in a former process; in ascending order, before there are others. False: that cannot be. */
+  restore(index: number, host: HostId): boolean {
+    if (this.#ids[index] === host) return true
+    if (index < this.#ids.length || index >= this.capacity || this.#index.has(host)) return false
+    for (let gap = this.#ids.length; gap < index; gap++) {
+      this.#ids.push(undefined)
+      this.#gaps.push(gap)
+    }
+    this.#ids.push(host)
+    this.#index.set(host, index)
+    return true
   }
 
   /** Index of a known host, or -1. */

@@ -2,7 +2,7 @@
 export interface ProberOptions {
   /** Between probes of a peer that has flows or binds. */
   readonly activeIntervalMs: number
-  /** A peer with flows or binds whose frames stop coming is probed after this and a round trip. */
+  /** A peer with flows or binds whose frames stop coming is probed after this and a quarter of a round trip. */
   readonly quietMs: number
   /** Between probes of an idle peer, at most: each wait is shorter by up to the share `idleJitter`, at random, so that a host's peers do not all look at it at the same moment. */
   readonly idleIntervalMs: number

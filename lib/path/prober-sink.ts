@@ -15,15 +15,23 @@ export interface PathCommit {
   readonly heardAt: number
   /** What went the old way lately may be lost. */
   readonly lossy: boolean
+  /** What went the old way before then has arrived, as its probes say; Infinity: they say nothing against it that all has. */
+  readonly reachedAt: number
 }
 
 export interface ProberSink {
-  /** Seal and send a probe frame to this address slot. */
-  sendProbe(peer: number, addressSlot: number, token: Uint8Array): void
+  /** Seal and send a probe frame to this address slot, as a datagram of `bytes`; left out: as short as it can be. */
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes?: number): void
+  /** What waits for the peer, or went where it is no more, may go to this address slot, up to so many bytes of datagrams. Returns how many have. */
+  spend(peer: number, addressSlot: number, bytes: number, now: number): number
   /** The peer's liveness changed. */
   liveness(peer: number, state: Liveness, now: number): void
-  /** Frames of the peer go another way now; `PeerTable.addressSlot` says so already. */
+  /** Frames of the peer go another way now; `PeerTable.pathSlot` says so already. */
   committed(commit: PathCommit, now: number): void
+  /** Frames of the peer's flows wait from now on: `PeerTable.addressSlot` says so already. */
+  held(peer: number, now: number): void
+  /** Frames of the peer's flows had to wait, and go again: `PeerTable.addressSlot` says so already. */
+  released(peer: number, now: number): void
   /** The first frame has come by the way to which the peer's frames were moved: ms since the last one by the old way. */
   settled(commit: PathCommit, stallMs: number): void
   drop(reason: DropReason): void

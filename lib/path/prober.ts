@@ -4,16 +4,18 @@ import {
   Cadence,
   CHALLENGE_MS,
   CHALLENGES_MAX,
-  DEAF_AFTER,
+  FOLLOW_MS,
+  isSilent,
+  MOVED_PROBE_BYTES,
   PROBE_BYTES,
   REST_MS,
-  SILENT_AFTER,
   type Watch,
 } from './cadence.js'
 import { OwnAddresses } from './candidates.js'
+import { Holding } from './holding.js'
 import type { AddressStanding, Path, PathReason } from './path.js'
 import { PathSet } from './path-set.js'
-import type { PeerTable } from './peers.js'
+import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 
@@ -22,8 +24,6 @@ const AMPLIFICATION = 3
 /** Bytes in which a peer tells of its addresses, at least: signature and names, and each address. */
 const RECORD_BYTES = 100
 const LOCATOR_BYTES = 8
-/** The peer is followed to a proven path when nothing has come by the old one for so long: frames overtake each other. */
-const FOLLOW_MS = 20
 /** A path must be better than the one in use at so many probes in a row. */
 const BETTER_FOR = 4
 /** A look that comes so much too late says more about this host than about its peers. */
@@ -37,6 +37,8 @@ const LOSSLESS: ReadonlySet<PathReason> = new Set<PathReason>(['established', 'b
  *
  *   unproven ──echo──▶ proven ──probes overdue──▶ suspect ──for long, or an address is gone──▶ dead      any ──echo──▶ proven
  *
+ * Frames of flows wait while the path in use is known not to work and there is no other: an address of it is gone, or the peer does not answer any more.
+ *
  * The path in use is left at once when it is silent, an address of it is gone or about to go, or the peer has left it; for a better one only when that is clear and lasts.
  */
 export class PathProber {
@@ -48,6 +50,7 @@ export class PathProber {
   readonly #watches = new Map<number, Watch>()
   readonly #options: ProberOptions
   readonly #cadence: Cadence
+  readonly #holding: Holding
   /** Not later than the next look at any peer; undefined: to be worked out anew. */
   #due: number | undefined
 
@@ -61,6 +64,7 @@ export class PathProber {
   ) {
     this.#options = { ...proberDefaults, ...options }
     this.#cadence = new Cadence(components.peers, this.#options)
+    this.#holding = new Holding(components.peers, components.sink)
   }
 
   /** A session came up over this address: the handshake has proven it. */
@@ -89,16 +93,17 @@ export class PathProber {
     watch.set.release()
     this.#watches.delete(peer)
     this.#due = undefined
-    peers.addressSlot[peer] = -1
+    peers.setPath(peer, -1)
+    this.#holding.forget(peer)
   }
 
   /** A flow or bind concerns the peer: watch it closely for a while. */
   active(peer: number, now: number): void {
+    const wasActive = this.#cadence.isActive(peer, now)
+    this.#cadence.activeUntil[peer] = now + this.#options.activeForMs
+    if (wasActive) return
     const watch = this.#watches.get(peer)
-    if (watch === undefined) return
-    const wasIdle = watch.activeUntil <= now
-    watch.activeUntil = now + this.#options.activeForMs
-    if (wasIdle) this.#schedule(watch, now + this.#cadence.quiet(peer))
+    if (watch !== undefined) this.#schedule(watch, now + this.#cadence.quiet(peer))
   }
 
   /**
@@ -116,6 +121,7 @@ export class PathProber {
       peers.heardAt[peer] = now
       current.heardAt = now
       if (traffic) current.trafficAt = now
+      if (peers.addressSlot[peer]! < 0) this.#holding.heardAgain(peer, watch, current, traffic, now)
       if (watch.moving !== undefined) this.#settle(watch, now)
       return
     }
@@ -123,17 +129,29 @@ export class PathProber {
     if (path === undefined) return
     path.heardAt = now
     if (!path.validated) path.credit += AMPLIFICATION * bytes
+    const left = traffic && (current === undefined || current.trafficAt < now - FOLLOW_MS)
     if (traffic) {
       path.trafficAt = now
       path.challenges = 0
-      const left = current === undefined || current.trafficAt < now - FOLLOW_MS
       if (path.proven && left) return this.#use(peer, watch, path, 'peer-moved', now)
     }
     // Probes and echoes must not bring forth others in turns.
-    if (now - path.sentAt < (traffic ? CHALLENGE_MS : this.#options.idleIntervalMs)) return
-    path.challenges++
-    this.#probe(peer, path, now)
-    this.#schedule(watch, now + CHALLENGE_MS)
+    if (now - path.sentAt >= (traffic ? CHALLENGE_MS : this.#options.idleIntervalMs)) {
+      path.challenges++
+      this.#probe(peer, path, now)
+      this.#schedule(watch, now + CHALLENGE_MS)
+      if (left && path.pending.length > 0 && this.#holding.court(peer, watch, path, now))
+        this.#schedule(watch, watch.courtedUntil)
+    }
+    if (left) this.#holding.spend(peer, path, now)
+  }
+
+  /** The peer's frames keep coming, and somebody else notices when they stop; or no more. */
+  attend(peer: number, on: boolean, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined || watch.attended === on) return
+    watch.attended = on
+    this.#arm(peer, watch, now)
   }
 
   /** An authenticated frame came by a lane that says nothing of the peer's paths. `traffic` as for {@link heard}. */
@@ -146,7 +164,7 @@ export class PathProber {
     watch.heardAt = now
     if (traffic) {
       watch.trafficAt = now
-      if (watch.activeUntil > now && watch.nextAt > now + this.#cadence.quiet(peer))
+      if (this.#cadence.isActive(peer, now) && !watch.attended && watch.nextAt > now + this.#cadence.quiet(peer))
         this.#schedule(watch, now + this.#cadence.quiet(peer))
     }
     if (watch.unansweredSince > 0) {
@@ -183,19 +201,12 @@ export class PathProber {
     if (sentAt >= current.provenAt) {
       if (path.trafficAt >= sentAt - this.#options.activeIntervalMs)
         return this.#use(peer, watch, path, 'peer-moved', now)
-      if (this.#isSilent(current, now)) return this.#use(peer, watch, path, 'silent', now)
+      if (isSilent(current, now)) return this.#use(peer, watch, path, 'silent', now)
     }
     path.betterFor = watch.set.isBetter(path) ? path.betterFor + 1 : 0
     // One end decides, and the other follows, so that both do not go opposite ways.
     if (path.betterFor >= BETTER_FOR && this.components.peers.hostId(peer) > this.components.peers.hostId(0))
       this.#use(peer, watch, path, 'better', now)
-  }
-
-  /** Whether probes of the path stay unanswered, and nothing else comes by it. */
-  #isSilent(path: Path, now: number): boolean {
-    const misses = path.misses(now)
-    if (misses < SILENT_AFTER) return false
-    return misses >= DEAF_AFTER || path.heardAt <= path.pending[0]!.sentAt
   }
 
   /** Address slots of the ways by which the peer may hear this host: the one in use, and with `all` every other one that a datagram of so many bytes may go. */
@@ -214,7 +225,7 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     const current = watch?.set.current
     if (watch === undefined || current === undefined || watch.set.paths.length === 1 || this.#works(current, now))
-      return this.components.peers.addressSlot[peer]!
+      return this.components.peers.pathSlot[peer]!
     let best: Path | undefined
     for (const path of watch.set.paths)
       if (path !== current && path.usable && path.heardAt > (best ?? current).heardAt) best = path
@@ -278,7 +289,7 @@ export class PathProber {
     this.#choose(peer, watch, now)
     const { current } = watch.set
     const urgent = current === undefined || !current.lasting || watch.state !== 'alive'
-    if (watch.activeUntil <= now && !urgent) return
+    if (!this.#cadence.isActive(peer, now) && !urgent) return
     for (const path of watch.set.paths)
       if (path.usable && path.state !== 'proven' && now - path.sentAt >= CHALLENGE_MS) this.#probe(peer, path, now)
     this.#schedule(watch, now)
@@ -292,22 +303,32 @@ export class PathProber {
   ): void {
     this.own.set(records)
     for (const [peer, watch] of this.#watches) {
-      const slot = watch.set.current?.slot ?? -1
+      const before = watch.set.current
+      const slot = before?.slot ?? -1
+      const wasUsable = before?.usable ?? true
       const changed = watch.set.review(now)
       const { current } = watch.set
       if (current !== undefined && changed) {
-        this.components.peers.addressSlot[peer] = current.slot
-        this.#commit(peer, watch, slot, current, current.heardAt, 'links-changed', now)
-      } else if (current !== undefined && current.usable && moved) {
+        this.components.peers.setPath(peer, current.slot)
+        this.#commit(peer, watch, slot, current, current, 'links-changed', now)
+      } else if (current !== undefined && current.usable && (moved || !wasUsable)) {
         // The kernel chooses where from; until now it may have had nothing to choose.
-        this.#commit(peer, watch, slot, current, current.heardAt, 'address-gone', now)
+        this.#commit(peer, watch, slot, current, current, 'address-gone', now)
       }
       this.review(peer, now)
     }
   }
 
-  /** Leaves the path in use when there is a reason to and a better one is proven. */
+  /** Leaves the path in use when there is a reason to and a better one is proven; where there is none, frames wait. */
   #choose(peer: number, watch: Watch, now: number): void {
+    this.#leave(peer, watch, now)
+    const { current } = watch.set
+    if (current === undefined) return
+    if (!current.usable || (watch.state !== 'alive' && isSilent(current, now)))
+      this.#holding.begin(peer, Hold.noWay, now)
+  }
+
+  #leave(peer: number, watch: Watch, now: number): void {
     const { set } = watch
     const { current } = set
     const standby = set.standby()
@@ -320,28 +341,41 @@ export class PathProber {
       else if (current.local === 'gone') {
         const { slot } = current
         if (!set.unpin()) return
-        this.components.peers.addressSlot[peer] = current.slot
-        this.#commit(peer, watch, slot, current, current.heardAt, 'address-gone', now)
+        this.components.peers.setPath(peer, current.slot)
+        this.#commit(peer, watch, slot, current, current, 'address-gone', now)
       }
     } else if (!current.lasting && standby?.lasting === true) this.#use(peer, watch, standby, 'deprecated', now)
-    else if (this.#isSilent(current, now)) {
+    else if (isSilent(current, now)) {
       if (current.state === 'proven') current.set('suspect', 'silent', now)
-      if (standby !== undefined && standby.misses(now) === 0) this.#use(peer, watch, standby, 'silent', now)
+      const refuge = set.refuge(now)
+      if (refuge !== undefined) this.#use(peer, watch, refuge, 'silent', now)
     }
+  }
+
+  /** The peer answers nothing until then, as it has said itself, and is not looked at meanwhile. */
+  rest(peer: number, until: number, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined) return
+    watch.restsUntil = until
+    watch.unansweredSince = 0
+    watch.tries = 0
+    for (const path of watch.set.paths) path.forgetProbes()
+    this.#arm(peer, watch, now)
   }
 
   /** Somebody suspects the peer: look at it closely now. */
   suspect(peer: number, now: number): void {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
-    watch.activeUntil = Math.max(watch.activeUntil, now + 2 * this.#options.deadAfterMs)
+    const { activeUntil } = this.#cadence
+    activeUntil[peer] = Math.max(activeUntil[peer]!, now + 2 * this.#options.deadAfterMs)
     this.#schedule(watch, now)
   }
 
   /** The host's links have changed: all paths of the peers that matter now are probed at once. */
   linksChanged(now: number): void {
-    for (const watch of this.#watches.values()) {
-      if (watch.activeUntil <= now) continue
+    for (const [peer, watch] of this.#watches) {
+      if (!this.#cadence.isActive(peer, now)) continue
       watch.probedAt = -Infinity
       for (const path of watch.set.paths) path.sentAt = -Infinity
       this.#schedule(watch, now)
@@ -404,16 +438,20 @@ export class PathProber {
 
   #look(peer: number, watch: Watch, now: number, late: boolean): void {
     const { doubtfulAfterMs, deadAfterMs } = this.#options
+    if (now < watch.restsUntil) return this.#arm(peer, watch, now)
     if (now >= this.#cadence.silentAt(peer, watch, deadAfterMs)) this.#setState(peer, watch, 'dead', now)
     else if (now >= this.#cadence.silentAt(peer, watch, doubtfulAfterMs)) this.#setState(peer, watch, 'doubtful', now)
     // What has come while this host slept is not read yet.
     if (!late) this.#choose(peer, watch, now)
+    this.#holding.look(peer, watch, now)
     if (now >= this.#cadence.probeAt(peer, watch, now)) this.#probeAll(peer, watch, now)
-    for (const path of watch.set.paths) {
+    const { current, paths } = watch.set
+    if (current !== undefined && now >= this.#cadence.doubtAt(peer, watch, now)) this.#probe(peer, current, now)
+    for (const path of paths) {
       if (now >= this.#cadence.challengeAt(path)) {
         path.challenges++
         this.#probe(peer, path, now)
-      } else if (now >= this.#cadence.besideAt(watch, path, now)) this.#probe(peer, path, now)
+      } else if (now >= this.#cadence.besideAt(peer, watch, path, now)) this.#probe(peer, path, now)
     }
     watch.nextAt = this.#cadence.nextLook(peer, watch, now)
   }
@@ -431,8 +469,8 @@ export class PathProber {
     watch.tries++
   }
 
-  /** Sends a probe, unless more has gone there than may before it is proven. */
-  #probe(peer: number, path: Path, now: number): void {
+  /** Sends a probe, unless more has gone there than may before it is proven. `bytes`: of the datagram, where the way is known to carry them. */
+  #probe(peer: number, path: Path, now: number, bytes?: number): void {
     if (!path.validated) {
       // An address that the peer itself has named is tried now and then for ever.
       const rested = path.announced && path.restsUntil > 0 && now >= path.restsUntil
@@ -450,20 +488,22 @@ export class PathProber {
     this.probes.sent++
     if (path.pending.length > 0 && now - path.pending[0]!.sentAt > this.#options.deadAfterMs + 2 * path.patience)
       path.set(path.state === 'unproven' ? 'unproven' : 'dead', 'silent', now)
-    this.components.sink.sendProbe(peer, path.slot, token)
+    this.components.sink.sendProbe(peer, path.slot, token, bytes)
   }
 
   #use(peer: number, watch: Watch, path: Path, reason: PathReason, now: number): void {
     const { peers } = this.components
     const before = watch.set.current
-    const from = peers.addressSlot[peer]!
+    const from = peers.pathSlot[peer]!
     watch.set.current = path
-    peers.addressSlot[peer] = path.slot
+    watch.shyUntil = -Infinity
+    peers.setPath(peer, path.slot)
     if (path.rttMs > 0) peers.rttMs[peer] = path.rttMs
     for (const each of watch.set.paths) each.betterFor = 0
-    if (from !== path.slot) {
+    if (from === path.slot) this.#holding.end(peer, watch, now)
+    else {
+      this.#commit(peer, watch, from, path, before, reason, now)
       path.changed(reason, now)
-      this.#commit(peer, watch, from, path, before?.heardAt ?? -Infinity, reason, now)
       // By this the peer learns of it, and whether it works.
       if (from >= 0) {
         this.#probe(peer, path, now)
@@ -478,16 +518,22 @@ export class PathProber {
     watch: Watch,
     from: number,
     path: Path,
-    heardAt: number,
+    before: Path | undefined,
     reason: PathReason,
     now: number,
   ): void {
     const lossy = from >= 0 && !LOSSLESS.has(reason)
-    const commit = { peer, from, to: path.slot, reason, heardAt, lossy }
+    const heardAt = before?.heardAt ?? -Infinity
+    const reachedAt = before !== undefined && isForSilence(path, before, reason, now) ? before.reachedAt : Infinity
+    const commit = { peer, from, to: path.slot, reason, heardAt, lossy, reachedAt }
     path.usedSince = now
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
+    if (path.usable) this.#holding.end(peer, watch, now)
     if (!lossy) return
+    // By this the peer may send back more than a little before it has proven where this host is.
+    if (reason === 'address-gone' && path.validated && this.#cadence.isActive(peer, now))
+      this.#probe(peer, path, now, MOVED_PROBE_BYTES)
     watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }
     if (path.heardAt > heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
   }
@@ -512,17 +558,26 @@ export class PathProber {
         state: 'alive',
         heardAt: now,
         trafficAt: -Infinity,
-        activeUntil: 0,
         nextAt: now,
         probedAt: -Infinity,
         idleFor: this.#options.idleIntervalMs,
         unansweredSince: 0,
         tries: 0,
+        restsUntil: 0,
+        attended: false,
+        courtedUntil: Infinity,
+        shyUntil: -Infinity,
         moving: undefined,
       }
+      this.#cadence.activeUntil[peer] = 0
       this.#watches.set(peer, watch)
       this.#due = undefined
     }
     return watch
   }
+}
+
+/** Whether the path is taken because the one before is silent at either end: a peer that goes a way that had been proven already, and has not given up the old one, hears nothing by that. */
+function isForSilence(path: Path, before: Path, reason: PathReason, now: number): boolean {
+  return reason === 'silent' || (reason === 'peer-moved' && before.lasting && path.changedAt < now)
 }

@@ -20,4 +20,6 @@ export interface AddressBook {
   isPeer(bytes: Uint8Array, offset: number, family: Family): boolean
   /** A client's host as our servers see it. */
   peer(host: HostId, family: Family): Uint8Array
+  /** A flow of before a restart knows the client's host by this IPv4 address. */
+  keepPeer(host: HostId, address: Uint8Array): void
 }

@@ -31,7 +31,7 @@ export class AddressClaimBook {
     return [...this.#own.values()]
   }
 
-  /** Claims again as before a restart. */
+  /** Claims again as before a restart; {@link resolve} afterwards. */
   restore(claim: AddressClaim): void {
     if (this.#inRange(claim)) this.#own.set(ownKey(claim.role, claim.id), claim)
   }
@@ -52,7 +52,7 @@ export class AddressClaimBook {
   /** Works out who has what. Own claims that lost are made anew; true: then own claims have changed and are to be published. */
   settle(wallNow: number): boolean {
     let changed = false
-    this.#resolve()
+    this.resolve()
     for (const [key, claim] of [...this.#own]) {
       const { role, id, index } = claim
       const settled = this.#index[role].get(id)
@@ -84,7 +84,8 @@ export class AddressClaimBook {
     return this.#index[role].entries()
   }
 
-  #resolve(): void {
+  /** Works out who has what; own claims stay as they are. */
+  resolve(): void {
     const all: AddressClaim[] = [...this.#own.values()]
     for (const claims of this.#claims.values()) all.push(...claims)
     all.sort((a, b) => a.since - b.since || (a.id < b.id ? -1 : a.id > b.id ? 1 : a.index - b.index))

@@ -300,6 +300,20 @@ export class Addresses implements AddressBook {
         this.#keep(role, id, offset)
     }
     for (const claim of saved.claims) if (ID.test(claim.id)) this.#claims.restore(claim)
+    this.#claims.resolve()
+  }
+
+  /** Servers here know the client's host by this IPv4 address, from before a restart: it keeps it until its claim, which is not known yet, says another. */
+  keepPeer(host: HostId, address: Uint8Array): void {
+    const key = `peer/${host}`
+    const offset = readU32(address, 0) - this.plan.base
+    const { claimed, local } = this.plan
+    if (this.#cache4.has(key) || this.#settled('peer', host) !== undefined) return
+    if (offset >= local.peer.start && offset < local.peer.end) {
+      if (this.#local.has(key) || this.#localUsers.has(offset)) return
+      this.#keep('peer', host, offset)
+    } else if (offset < claimed.peer.start || offset >= claimed.peer.end) return
+    this.#cache4.set(key, v4Bytes(this.plan, offset))
   }
 
   /** The role group of an IPv6 address of this network, or -1. */

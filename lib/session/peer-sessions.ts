@@ -6,6 +6,7 @@ import { LaneRole } from './lanes.js'
 import { GENERATION_MAX } from './payload.js'
 import type { Session } from './session.js'
 import type { SessionInfo } from './session-components.js'
+import type { Established } from './session-sink.js'
 
 /** The initiator takes an answer for at most HANDSHAKE_GIVE_UP_MS and proves itself at once, repeatedly; then its session is of no more use. */
 export const UNCONFIRMED_MS = 12_000
@@ -37,6 +38,10 @@ export class PeerSessions {
   proofAt = Infinity
   proofInterval = 0
   rekeys = 0
+  /** What is sent on the current session gets no answer. */
+  silent = false
+  /** There was a current session once. */
+  #known = false
   readonly #previous: Session[] = []
   readonly #unconfirmed: Session[] = []
 
@@ -81,6 +86,12 @@ export class PeerSessions {
   withSlot(slot: number): Session | undefined {
     if (this.current?.hasSlot(slot)) return this.current
     return this.#unconfirmed.find((session) => session.hasSlot(slot))
+  }
+
+  /** What it means that this session, not in use yet, becomes the current one. */
+  succession(session: Session): Pick<Established, 'rekey' | 'afresh'> {
+    const rekey = this.current !== undefined
+    return { rekey, afresh: rekey ? this.silent || session.parameters.afresh : this.#known }
   }
 
   /** Keeps a responder's new session until its initiator's first frame. */
@@ -163,6 +174,8 @@ export class PeerSessions {
   #switchTo(session: Session, role: LaneRole, now: number): void {
     const former = this.current
     this.current = session
+    this.#known = true
+    this.silent = false
     this.membership = session.parameters.membership
     this.addresses = [session.parameters.address, ...this.addresses].slice(0, OUTSTANDING_MAX)
     session.setRole(role)

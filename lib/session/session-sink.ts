@@ -11,6 +11,8 @@ export interface Established {
   readonly initiator: boolean
   /** Whether it takes the place of another session with the peer. */
   readonly rekey: boolean
+  /** The other end has begun anew, or was away: what was sent to it before may be lost. */
+  readonly afresh: boolean
   readonly aead: AeadName
   /** Round trip of the handshake, ms; initiator only. */
   readonly rttMs: number | undefined

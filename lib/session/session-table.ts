@@ -26,7 +26,7 @@ import { chooseAead, readResponse, Responder } from './responder.js'
 import { CANDIDATES_MAX, merged, Schedule } from './schedule.js'
 import { Session } from './session.js'
 import type { SessionComponents, SessionInfo, SessionOptions } from './session-components.js'
-import type { FailReason, LostReason } from './session-sink.js'
+import type { Established, FailReason, LostReason } from './session-sink.js'
 
 export type { JoinResponder, SessionComponents, SessionInfo, SessionOptions } from './session-components.js'
 
@@ -282,6 +282,8 @@ export class SessionTable {
       remotePorts: payload.ports,
       membership,
       address: address.slice(0, ADDRESS_RECORD),
+      // Whoever has the session that is current here asks for a later one.
+      afresh: payload.generation < state.nextGeneration,
     }
     const session = new Session(parameters, answer.exporter, this.#lanes, LaneRole.unconfirmed)
     answer.exporter.fill(0)
@@ -318,17 +320,18 @@ export class SessionTable {
       remotePorts: payload.ports,
       membership,
       address: address.slice(0, ADDRESS_RECORD),
+      afresh: false,
     }
     // The lanes go over to the session; those that the responder did not want are free again.
     state.promisedLanes = own.slice(payload.lanes.length)
     this.#endInitiation(state)
     const session = new Session(parameters, exporter, this.#lanes, LaneRole.unproven)
     exporter.fill(0)
-    const rekey = state.current !== undefined
+    const succeeds = state.succession(session)
     if (!state.establish(session, now)) return undefined
     state.proofInterval = PROOF_FIRST_MS
     state.proofAt = now + PROOF_FIRST_MS
-    this.#becomeCurrent(state, session, rekey, now - attempt.sentAt, now)
+    this.#becomeCurrent(state, session, succeeds, now - attempt.sentAt, now)
     if (state.current === session) this.#c.sink.proveAlive(state.peer, now)
     this.#advance(state, now)
     return undefined
@@ -354,12 +357,12 @@ export class SessionTable {
       this.#liveness.heard(peer)
       this.#c.sink.confirmed(peer, now)
     } else {
-      const rekey = state.current !== undefined
+      const succeeds = state.succession(session)
       if (!state.confirm(session, session.createdAt + REJECT_AFTER_MS, now)) return this.#advance(state, now)
       this.#endInitiation(state)
       this.#liveness.heard(peer)
       state.proofAt = Infinity
-      this.#becomeCurrent(state, session, rekey, undefined, now)
+      this.#becomeCurrent(state, session, succeeds, undefined, now)
       if (state.current === session) this.#c.sink.confirmed(peer, now)
       // Tells the initiator that its proof has arrived.
       if (state.current === session) this.#c.sink.proveAlive(peer, now)
@@ -367,12 +370,18 @@ export class SessionTable {
     this.#advance(state, now)
   }
 
-  #becomeCurrent(state: PeerSessions, session: Session, rekey: boolean, rttMs: number | undefined, now: number): void {
+  #becomeCurrent(
+    state: PeerSessions,
+    session: Session,
+    succeeds: Pick<Established, 'rekey' | 'afresh'>,
+    rttMs: number | undefined,
+    now: number,
+  ): void {
     const { initiator, aead, membership, address, createdAt } = session.parameters
     const after = this.#options.rekeyAfterMs ?? REKEY_AFTER_MS
     state.renewAt = createdAt + after + (initiator ? 0 : RESPONDER_LATER_MS)
     this.#active.add(state)
-    const established = { membership, address: address.slice(), initiator, rekey, aead, rttMs }
+    const established = { membership, address: address.slice(), initiator, ...succeeds, aead, rttMs }
     this.#c.sink.established(state.peer, established, now)
   }
 
@@ -409,7 +418,7 @@ export class SessionTable {
 
   #renew(state: PeerSessions, now: number): void {
     const { peers } = this.#c
-    const slot = peers.addressSlot[state.peer]!
+    const slot = peers.pathSlot[state.peer]!
     const path = slot < 0 ? [] : [peers.addresses.record(slot)]
     state.renewAt = now + RENEW_AGAIN_MS
     this.#initiate(state, merged(path, state.addresses), now)
@@ -462,7 +471,8 @@ export class SessionTable {
     }
     if (now >= this.#liveness.silentAt(peer, this.#c.peers.rttMs[peer]!)) {
       this.#liveness.heard(peer)
-      if (state.current !== undefined && state.initiation === undefined) this.#renew(state, now)
+      state.silent = state.current !== undefined
+      if (state.silent && state.initiation === undefined) this.#renew(state, now)
     }
     const next = this.#nextOf(state)
     if (next === Infinity && state.current === undefined && state.initiation === undefined) this.#active.delete(state)

@@ -18,6 +18,8 @@ export interface SessionParameters {
   readonly membership: Membership
   /** Address record that the handshake's message came from. */
   readonly address: Uint8Array
+  /** The other end did not know of the session before. */
+  readonly afresh: boolean
 }
 
 /** The outcome of one handshake: keys in the codec, lanes in the table. It dies REJECT_AFTER_MS after it was made, at the latest. */

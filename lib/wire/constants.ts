@@ -74,6 +74,8 @@ export const REKEY_AFTER_FRAMES = 2 ** 26
 export const REJECT_AFTER_MS = 180_000
 export const HANDSHAKE_RETRY_MS = 250
 export const HANDSHAKE_GIVE_UP_MS = 5_000
+/** A host that is restarted may ask its peers to hold what goes to it for so long. */
+export const PAUSE_MAX_MS = 5_000
 export const HANDSHAKES_PER_SECOND = 20
 export const HANDSHAKE_BURST = 5
 

@@ -12,7 +12,7 @@
 
 import { RUN_WORDS } from './batch.js'
 
-/** As many as a receiver's replay window has frames: older ones would be of no use. */
+/** As many as a receiver's replay window has frames: older ones would be of no use. A power of two, as RECENT_BYTES is: a remainder of doubles takes longer than all the rest. */
 export const RECENT_ROWS = 8192
 export const RECENT_BYTES = 2 * 1024 * 1024
 /** Longer runs are bulk, whose sender notices by itself what is missing and has no timer to wait for. */
@@ -60,13 +60,13 @@ export class RecentRing {
     const offset = desc[base]!
     const length = desc[base + 1]!
     let position = head[1]!
-    let at = position % RECENT_BYTES
+    let at = position & (RECENT_BYTES - 1)
     if (at + length > RECENT_BYTES) {
       position += RECENT_BYTES - at
       at = 0
     }
     this.memory.copyWithin(this.bytesAt + at, offset, offset + length)
-    const row = head[0]! % RECENT_ROWS
+    const row = head[0]! & (RECENT_ROWS - 1)
     doubles[row * ROW_DOUBLES] = position
     doubles[row * ROW_DOUBLES + 1] = now
     for (let w = 1; w < RUN_WORDS; w++) words[row * RECENT_ROW_WORDS + Recent.length + w - 1] = desc[base + w]!

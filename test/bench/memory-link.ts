@@ -1,22 +1,25 @@
-// Real hosts in one process, joined by memory instead of sockets, with the native codec. Counted is the processor time inside the hosts and of the copies between them; asking the
-// clock is subtracted.
+// Real hosts in one process, joined by memory instead of sockets, with the native codec. Counted is the processor time inside the hosts and of handing over what they send, in one
+// piece whoever it is for; who gets it, and asking the clock, is not.
 
 import { codecAddon, NativeCodec } from '../../daemon/native-codec.js'
 import { tableMemory } from '../../daemon/table-memory.js'
 import { HostKey } from '../../lib/crypto/host-key.js'
-import { FlowTable } from '../../lib/flow/flow-table.js'
+import { FlowMemory } from '../../lib/flow/flow-memory.js'
 import { Host } from '../../lib/host/host.js'
-import type { HostOptions } from '../../lib/host/host-options.js'
+import { PEER_CAPACITY, type HostOptions } from '../../lib/host/host-options.js'
 import type { HostId, ServiceId } from '../../lib/wire/ids.js'
 import {
   ADDRESS_RECORD,
   DATAGRAM_WORDS,
   PACKET_WORDS,
+  frameRuns,
+  Run,
   RUN_WORDS,
   type FrameRuns,
   type PacketBatch,
 } from '../../lib/wire/batch.js'
-import { HostWorld, locatorOf } from '../sim/host-world.js'
+import { HostWorld } from '../sim/host-world.js'
+import { locatorOf } from '../sim/underlay.js'
 
 const DATAGRAMS = 8
 const DATAGRAM_BYTES = 65_536
@@ -68,6 +71,8 @@ export class MemoryHost {
   readonly incoming = new Queue()
   /** Frames it has sent. */
   framesSent = 0
+  /** What it has sent and nobody has carried yet. */
+  readonly #sent = frameRuns(QUEUE_BYTES, QUEUE)
   /** Frames to an address that is nobody's, by address record. */
   strayed: ((record: Uint8Array, data: Uint8Array, offset: number, length: number, stride: number) => void) | undefined
   readonly key: HostKey
@@ -92,7 +97,7 @@ export class MemoryHost {
         trust: world.trust(this.key.id, `h${number}`),
         io: {
           writeTun: (batch) => this.#writeTun(batch),
-          sendFrames: (runs, addresses) => this.#sendFrames(runs, addresses),
+          sendFrames: (runs) => this.#sendFrames(runs),
         },
         events: {
           mappingChanged: () => undefined,
@@ -113,7 +118,7 @@ export class MemoryHost {
               ? { family: 4, address: this.host.addresses.served(service, 4), port }
               : 'refused',
         },
-        flowMemory: tableMemory(FlowTable.bytesFor(options.flowCapacity)),
+        flowMemory: tableMemory(FlowMemory.bytesFor(options.flowCapacity, options.peerCapacity ?? PEER_CAPACITY)),
         wallNow: () => world.wallNow,
         random: world.random,
         nextStamp: () => ++this.#stamp,
@@ -179,23 +184,38 @@ export class MemoryHost {
     }
   }
 
-  #sendFrames(runs: FrameRuns, addresses: Uint8Array): void {
-    for (let i = 0; i < runs.count; i++) {
-      const base = i * RUN_WORDS
-      const [offset, length, stride, slot] = [
-        runs.desc[base]!,
-        runs.desc[base + 1]!,
-        runs.desc[base + 2]!,
-        runs.desc[base + 3]!,
-      ]
+  #sendFrames(runs: FrameRuns): void {
+    const sent = this.#sent
+    if (sent.count + runs.count > QUEUE || sent.used + runs.data.length > QUEUE_BYTES) throw new Error('queue full')
+    // Runs are made one behind the other.
+    const last = (runs.count - 1) * RUN_WORDS
+    const [from, to] = [runs.desc[Run.offset]!, runs.desc[last + Run.offset]! + runs.desc[last + Run.length]!]
+    sent.data.set(runs.data.subarray(from, to), sent.used)
+    sent.desc.set(runs.desc.subarray(0, runs.count * RUN_WORDS), sent.count * RUN_WORDS)
+    for (let i = 0; i < runs.count; i++) sent.desc[(sent.count + i) * RUN_WORDS + Run.offset]! += sent.used - from
+    sent.count += runs.count
+    sent.used += to - from
+  }
+
+  /** Brings what it has sent to where it goes. */
+  carry(): void {
+    const { data, desc, count } = this.#sent
+    const { records } = this.host.peers.addresses
+    for (let base = 0; base < count * RUN_WORDS; base += RUN_WORDS) {
+      const offset = desc[base + Run.offset]!
+      const length = desc[base + Run.length]!
+      const stride = desc[base + Run.stride]!
+      const slot = desc[base + Run.addressSlot]!
       this.framesSent += Math.ceil(length / Math.max(1, stride))
-      const to = this.link.at(addresses, slot * ADDRESS_RECORD)
-      if (to !== undefined) to.incoming.add(runs.data, offset, length, stride, this.number)
+      const to = this.link.at(records, slot * ADDRESS_RECORD)
+      if (to !== undefined) to.incoming.add(data, offset, length, stride, this.number)
       else {
-        const record = addresses.subarray(slot * ADDRESS_RECORD, (slot + 1) * ADDRESS_RECORD)
-        this.strayed?.(record, runs.data, offset, length, stride)
+        const record = records.subarray(slot * ADDRESS_RECORD, (slot + 1) * ADDRESS_RECORD)
+        this.strayed?.(record, data, offset, length, stride)
       }
     }
+    this.#sent.count = 0
+    this.#sent.used = 0
   }
 }
 
@@ -246,6 +266,7 @@ export class MemoryLink {
     work()
     const { user, system } = process.cpuUsage(before)
     this.spent += user + system - this.#clock
+    for (const host of this.hosts) host.carry()
   }
 
   /** Lets a host read what has come for it; true: there was something. */
@@ -267,6 +288,7 @@ export class MemoryLink {
   settle(): void {
     for (let any = true; any;) {
       any = false
+      for (const host of this.hosts) host.carry()
       for (const host of this.hosts) any = this.deliver(host) || any
     }
   }

@@ -6,7 +6,8 @@ import { AskedProgram, monotonicNow } from '../net/moves/asked-program.js'
 import { Crowd } from '../net/moves/crowd.js'
 import { moveKinds, type MoveKind, type MoveName } from '../net/moves/kinds.js'
 import { MoveNet } from '../net/moves/move-net.js'
-import { RECORD, type Gaps, type StreamCommand, type StreamState } from './moves-stream.js'
+import { RECORD } from './moves-record.js'
+import type { Gaps, StreamCommand, StreamState } from './moves-stream.js'
 
 export interface RowOptions {
   /** Moves that the streams go through. */

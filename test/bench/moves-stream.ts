@@ -9,6 +9,7 @@ import { lookup } from 'node:dns/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { monotonicNow } from '../net/moves/asked-program.js'
+import { RECORD } from './moves-record.js'
 
 /** gaps: see {@link Gaps}. seen: how many datagrams of these numbers have come. stop: nothing is sent from then on. */
 export type StreamCommand =
@@ -37,7 +38,6 @@ export interface StreamState {
   readonly resets: readonly string[]
 }
 
-export const RECORD = 64
 const TICK_MS = 1
 /** More than come in the longest window. */
 const ARRIVALS_KEPT = 1 << 16

@@ -7,7 +7,8 @@
 
 import { withNodeCrypto } from '../../daemon/node-primitives.js'
 import { loadSodium } from '../../lib/crypto/sodium.js'
-import { HostWorld, locatorOf } from '../sim/host-world.js'
+import { HostWorld } from '../sim/host-world.js'
+import { locatorOf } from '../sim/underlay.js'
 import { ACK, PSH, SYN, tcpPacket } from '../unit/flow/packets.js'
 import { FarEnds } from './far-ends.js'
 import { MemoryLink, type MemoryHost } from './memory-link.js'

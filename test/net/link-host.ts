@@ -35,6 +35,9 @@ async function obey(command: string, words: readonly string[]): Promise<unknown>
       tun = new NativeTun({ name: 'over0', mtu: 1420 })
       await link.setup()
       return undefined
+    case 'adopt':
+      await link.adopt()
+      return undefined
     case 'clean':
       return link.cleanStale()
     case 'add':

@@ -44,3 +44,5 @@ test('addresses change', (t) => goThrough(t, ['planned', 'vanish', 'both'], 2))
 test('a path falls silent', (t) => goThrough(t, ['silent'], 1))
 
 test('a NAT on the way rebinds', (t) => goThrough(t, ['nat'], 2))
+
+test('a daemon is killed and started again, and one is replaced', (t) => goThrough(t, ['kill', 'replace'], 2))

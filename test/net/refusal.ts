@@ -43,8 +43,10 @@ function folder(path: string): string {
   if (!existsSync(path)) return 'no state'
   const line = (name: string) => {
     const file = join(path, name)
-    const { mode } = statSync(file)
-    return `${name} ${mode.toString(8)} ${createHash('sha256').update(readFileSync(file)).digest('hex')}`
+    const stats = statSync(file)
+    const what = `${name} ${stats.mode.toString(8)}`
+    if (stats.isSocket()) return what
+    return `${what} ${createHash('sha256').update(readFileSync(file)).digest('hex')}`
   }
   return readdirSync(path).sort().map(line).join('\n')
 }

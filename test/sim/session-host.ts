@@ -236,7 +236,7 @@ export class SessionHost {
             this.sessions.push(session)
             this.#note('established', peer)
             const slot = this.peers.addresses.acquire(session.address)
-            this.peers.addressSlot[peer] = slot
+            this.peers.setPath(peer, slot)
           },
           confirmed: (peer) => this.#note('confirmed', peer),
           lost: (peer, reason) => this.#note('lost', peer, reason),

@@ -8,7 +8,8 @@ export type Family = 4 | 6
 
 const SEGMENT = 400
 const WINDOW = 16 * SEGMENT
-const RTO = 200
+/** Added to the smoothed round trip at least, as Linux does it, before a segment counts as lost; and the longest that it is waited for, ms. */
+const RTO_MIN = 200
 const RTO_MAX = 3_200
 const SYN_RTO = 1_000
 /** Acknowledgements of the same number after which the next segment counts as lost. */
@@ -77,9 +78,17 @@ export class TcpSocket {
   #next = 0
   #expected = 0
   #tries = 0
+  /** When a time-out has come up last. */
+  #sentAt = 0
   #duplicates = 0
   readonly #early = new Map<number, Uint8Array>()
   #finAt = -1
+  /** Smoothed round trip and its mean deviation, ms (RFC 6298); -1: not measured. */
+  #roundTrip = -1
+  #deviation = 0
+  /** What is being measured: the acknowledgement of this position of what was sent then; -1: nothing. */
+  #timedTo = -1
+  #timedAt = 0
 
   constructor(
     readonly kernel: VirtualKernel,
@@ -133,9 +142,15 @@ export class TcpSocket {
     if (packet.payload.length > 0 || (flags & FIN) !== 0) this.#data(packet)
   }
 
-  /** An ICMP error about a packet of ours. */
-  unreachable(): void {
-    if (this.state === 'syn-sent') this.#fail('unreachable')
+  /** An ICMP error about a packet of ours, which began with this number. */
+  unreachable(sequence: number): void {
+    if (this.state === 'syn-sent' || this.state === 'syn-received') return this.#fail('unreachable')
+    if (this.state !== 'established') return
+    // As Linux does it (RFC 6069): one doubling is taken back.
+    const { now } = this.kernel
+    if (sequence !== this.#at(this.#acked) || this.#tries === 0 || this.deadline === Infinity) return
+    this.#tries--
+    this.deadline = Math.max(now, this.#sentAt + Math.min(this.#patience * 2 ** this.#tries, RTO_MAX))
   }
 
   timeout(): void {
@@ -146,7 +161,9 @@ export class TcpSocket {
     else if (this.state === 'syn-received') this.#transmit(SYN | ACK, -1, undefined)
     else {
       this.timeouts++
+      this.#sentAt = now
       this.#next = this.#acked
+      this.#timedTo = -1
       this.#push()
       return
     }
@@ -172,7 +189,24 @@ export class TcpSocket {
     this.establishedAt = this.kernel.now
     this.receivedAt = this.kernel.now
     this.deadline = Infinity
+    if (this.#tries === 0) this.#measured(this.kernel.now - this.startedAt)
     this.#tries = 0
+  }
+
+  /** A round trip of what was sent once (RFC 6298, section 2). */
+  #measured(ms: number): void {
+    if (this.#roundTrip < 0) {
+      this.#roundTrip = ms
+      this.#deviation = ms / 2
+    } else {
+      this.#deviation += (Math.abs(this.#roundTrip - ms) - this.#deviation) / 4
+      this.#roundTrip += (ms - this.#roundTrip) / 8
+    }
+  }
+
+  /** ms until what was sent counts as lost. */
+  get #patience(): number {
+    return this.#roundTrip < 0 ? SYN_RTO : this.#roundTrip + Math.max(RTO_MIN, 4 * this.#deviation)
   }
 
   #acknowledged(packet: Seen): void {
@@ -184,13 +218,20 @@ export class TcpSocket {
       this.#next = Math.max(this.#next, offset)
       this.#tries = 0
       this.#duplicates = 0
-      this.deadline = this.#acked < this.#next ? this.kernel.now + RTO : Infinity
+      if (this.#timedTo >= 0 && offset >= this.#timedTo) {
+        this.#measured(this.kernel.now - this.#timedAt)
+        this.#timedTo = -1
+      }
+      this.deadline = this.#acked < this.#next ? this.kernel.now + this.#patience : Infinity
       if (this.#closing && offset === this.sent.length + 1) {
         this.finished = true
         this.deadline = Infinity
       }
     } else if (packet.payload.length === 0 && offset === this.#acked && this.#next > offset) {
-      if (++this.#duplicates === DUPLICATES) this.#segment(this.#acked)
+      if (++this.#duplicates === DUPLICATES) {
+        this.#timedTo = -1
+        this.#segment(this.#acked)
+      }
     }
     this.#push()
   }
@@ -237,9 +278,9 @@ export class TcpSocket {
       this.#transmit(FIN | ACK, this.#next, undefined)
       this.#next++
     }
-    if (this.#next > this.#acked && this.deadline === Infinity) this.deadline = this.kernel.now + RTO
+    if (this.#next > this.#acked && this.deadline === Infinity) this.deadline = this.kernel.now + this.#patience
     if (this.#next > this.#acked && this.deadline <= this.kernel.now) {
-      this.deadline = this.kernel.now + Math.min(RTO * 2 ** this.#tries, RTO_MAX)
+      this.deadline = this.kernel.now + Math.min(this.#patience * 2 ** this.#tries, RTO_MAX)
     }
   }
 
@@ -249,6 +290,10 @@ export class TcpSocket {
     const segments = this.kernel.random() < 0.3 ? 4 : 1
     const payload = this.sent.slice(from, from + Math.min(room, segments * SEGMENT))
     this.#transmit(ACK | PSH, from, payload)
+    if (this.#timedTo < 0 && from === this.#next && this.#tries === 0 && this.#duplicates < DUPLICATES) {
+      this.#timedTo = from + payload.length
+      this.#timedAt = this.kernel.now
+    }
     this.#next = Math.max(this.#next, from + payload.length)
   }
 
@@ -290,11 +335,17 @@ export class TcpSocket {
 export class UdpSocket {
   readonly received: string[] = []
   unreachable = 0
+  onData: ((text: string) => void) | undefined
 
   constructor(
     readonly kernel: VirtualKernel,
     readonly ends: Ends,
   ) {}
+
+  take(text: string): void {
+    this.received.push(text)
+    this.onData?.(text)
+  }
 
   send(text: string): void {
     const { family, local, localPort, remote, remotePort } = this.ends
@@ -303,10 +354,14 @@ export class UdpSocket {
   }
 }
 
-/** What a TCP server does: `banner` is sent first, then whatever comes is sent back, and its end answers the client's. `silent`: SYNs are not answered. */
+/**
+ * What a TCP server does: `banner` is sent first, then whatever comes is sent back, and its end answers the client's. `silent`: SYNs are not answered. `accepted`: a program of its
+ * own does something else with each connection.
+ */
 export interface Server {
   readonly banner: string
   readonly silent?: boolean
+  readonly accepted?: (socket: TcpSocket) => void
 }
 
 export class VirtualKernel {
@@ -316,7 +371,7 @@ export class VirtualKernel {
   malformed = 0
   readonly #udp = new Map<string, UdpSocket>()
   readonly #tcpServers = new Map<number, Server>()
-  readonly #udpServers = new Map<number, string>()
+  readonly #udpServers = new Map<number, string | ((socket: UdpSocket) => void)>()
   #port = EPHEMERAL
 
   constructor(readonly components: KernelComponents) {}
@@ -341,6 +396,10 @@ export class VirtualKernel {
   /** Answers each datagram with `prefix` and the same text. */
   listenUdp(port: number, prefix: string): void {
     this.#udpServers.set(port, prefix)
+  }
+  /** A program has a socket of its own for each that sends something to the port; it is given it before the first datagram. */
+  serveUdp(port: number, accepted: (socket: UdpSocket) => void): void {
+    this.#udpServers.set(port, accepted)
   }
   /** Server's ends of connections. */
   get accepted(): TcpSocket[] {
@@ -412,9 +471,11 @@ export class VirtualKernel {
   #accept(ends: Ends, server: Server, packet: Seen): void {
     const socket = new TcpSocket(this, ends, Math.floor(this.random() * 2 ** 32), true)
     this.sockets.set(keyOf(ends), socket)
-    socket.write(new TextEncoder().encode(server.banner))
-    socket.onData = (bytes) => socket.write(bytes)
-    socket.onEnd = () => socket.close()
+    if (server.accepted === undefined) {
+      socket.write(new TextEncoder().encode(server.banner))
+      socket.onData = (bytes) => socket.write(bytes)
+      socket.onEnd = () => socket.close()
+    } else server.accepted(socket)
     socket.receive(packet)
   }
 
@@ -435,16 +496,24 @@ export class VirtualKernel {
 
   #datagram(packet: Seen, bytes: Uint8Array): void {
     const ends = endsOf(packet)
-    const prefix = this.#udpServers.get(ends.localPort)
-    if (prefix !== undefined) {
-      const payload = [...new TextEncoder().encode(prefix), ...packet.payload]
-      const { family, local, localPort, remote, remotePort } = ends
-      this.emit(udpPacket({ family, source: local, destination: remote, ports: [localPort, remotePort], payload }))
-      return
+    const server = this.#udpServers.get(ends.localPort)
+    let socket = this.#udp.get(keyOf(ends))
+    if (typeof server === 'function' && socket === undefined) {
+      socket = new UdpSocket(this, ends)
+      this.#udp.set(keyOf(ends), socket)
+      server(socket)
     }
-    const socket = this.#udp.get(keyOf(ends))
-    if (socket !== undefined) socket.received.push(new TextDecoder().decode(packet.payload))
-    else this.emit(portUnreachable(bytes))
+    if (server === undefined && socket === undefined) return this.emit(portUnreachable(bytes))
+    const size = packet.gsoSize > 0 ? packet.gsoSize : Math.max(packet.payload.length, 1)
+    for (let at = 0; at < Math.max(packet.payload.length, 1); at += size) {
+      const payload = packet.payload.subarray(at, at + size)
+      if (typeof server === 'string') this.#sendBack(ends, [...new TextEncoder().encode(server), ...payload])
+      else socket?.take(new TextDecoder().decode(payload))
+    }
+  }
+
+  #sendBack({ family, local, localPort, remote, remotePort }: Ends, payload: number[]): void {
+    this.emit(udpPacket({ family, source: local, destination: remote, ports: [localPort, remotePort], payload }))
   }
 
   #error(packet: Seen): void {
@@ -460,7 +529,8 @@ export class VirtualKernel {
       localPort: (quote[header]! << 8) | quote[header + 1]!,
       remotePort: (quote[header + 2]! << 8) | quote[header + 3]!,
     }
-    if (protocol === Protocol.tcp) this.sockets.get(keyOf(ends))?.unreachable()
+    if (protocol === Protocol.tcp)
+      this.sockets.get(keyOf(ends))?.unreachable(new DataView(quote.buffer, quote.byteOffset).getUint32(header + 4))
     else {
       const socket = this.#udp.get(keyOf(ends))
       if (socket !== undefined) socket.unreachable++

@@ -41,6 +41,7 @@ export const sampleStatus: StatusResponse = {
   tun: { name: 'caracal0', mtu: 1420, up: true },
   listen: ['0.0.0.0:7474'],
   lanes: { count: 1, ports: [], framesOut: 0 },
+  keeper: { on: true, pid: 77, descriptors: 3, takeovers: 1 },
   express: true,
   locators: ['10.0.0.1:7474'],
   dns: { mode: 'none', detail: '' },
@@ -225,6 +226,7 @@ export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlH
     revoke: async ({ host }) => ({ name: host, id: id('b'), told: 1 }),
     reload: async () => ({ changed: ['log'], restart: ['pool'] }),
     down: async () => ({ pid: process.pid, flows: 1 }),
+    handover: async () => ({ pid: process.pid }),
     dump: async (_request, _emit, signal) => untilAborted(signal),
     ...overrides,
   }

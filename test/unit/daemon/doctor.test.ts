@@ -2,6 +2,7 @@ import { test } from 'tap'
 import { CommandError, type CommandRunner } from '../../../daemon/command.js'
 import { doctorCheckShape, type DoctorCheck } from '../../../daemon/control/shapes.js'
 import { runDoctor, type DoctorInputs } from '../../../daemon/doctor.js'
+import type { KeeperReport } from '../../../daemon/keeper/keeping.js'
 import { blackholeMetric } from '../../../daemon/link.js'
 
 const DAY = 86_400
@@ -45,6 +46,11 @@ const refused = (program: string, complaint: string) => new CommandError(program
 /** Of three lanes so many work. */
 const session = (lanesWorking: number, upMs = 60_000) => ({ upMs, lanes: 3, lanesWorking })
 
+const keeper: KeeperReport = {
+  ...{ on: true, pid: 77, descriptors: 3, held: 3, takeovers: 0 },
+  ...{ flows: true, failedCommands: 0, problem: undefined },
+}
+
 const well: DoctorInputs = {
   nodeVersion: 'v20.20.2',
   loopDelay: { p50Ms: 0.1, p99Ms: 1, maxMs: 12 },
@@ -80,6 +86,7 @@ const well: DoctorInputs = {
     conflicts: () => Promise.resolve([]),
     firewallObstacles: () => Promise.resolve([]),
   },
+  keeper: () => Promise.resolve(keeper),
   dns: {
     settings: { description: 'systemd-resolved asks 198.18.0.53 for ~svc.internal on caracal0', active: true },
     name: 'h1.host.svc.internal',
@@ -140,6 +147,7 @@ test('on a host where all is well every check is ok', async (t) => {
       'other firewalls',
       'udp offloads',
       'udp buffers',
+      'keeper',
       'sealing',
       'clock',
       'membership',
@@ -174,6 +182,28 @@ test('the process', async (t) => {
     detail: /as `loop.express: false` switches it off: .*twice as long/,
     remedy: /take `loop.express: false` out/,
   })
+})
+
+test('what goes on without a daemon', async (t) => {
+  const says = (more: Partial<KeeperReport>) => one('keeper', { keeper: async () => ({ ...keeper, ...more }) })
+  t.match(await says({ takeovers: 2 }), {
+    result: 'ok',
+    detail: 'process 77 holds caracal0, which was taken over 2 times',
+  })
+  t.match(await says({ on: false, pid: null }), { result: 'warn', detail: /`keeper.on: false` switches it off/ })
+  t.match(await says({ pid: null, problem: 'it is not built' }), {
+    result: 'warn',
+    detail: /^there is none \(it is not built\): open connections end/,
+  })
+  t.match(await says({ held: 1 }), {
+    result: 'warn',
+    detail: /^process 77 is stale: it holds 1 descriptor of caracal0 instead of 3/,
+    remedy: /^sudo kill 77/,
+  })
+  t.match(await says({ problem: 'it is silent' }), { result: 'warn', detail: /does not answer/ })
+  t.match(await says({ flows: false }), { result: 'warn', remedy: /limits\.flows/ })
+  t.match(await says({ failedCommands: 1 }), { result: 'warn', detail: /1 command failed/ })
+  t.match(await one('keeper', { keeper: async () => undefined }), { result: 'warn', detail: /starting/ })
 })
 
 test('the TUN device', async (t) => {

@@ -20,6 +20,7 @@ function sample(more: Partial<MetricsSample> = {}): MetricsSample {
     flows: { tcp: 4, udp: 1, icmp: 0, capacity: 65_536 },
     services: { local: 3, unhealthy: 1, known: 8 },
     directory: { synced: true, counters: { received: 12, 'not-member': 1, badSignature: 0 } },
+    keeper: true,
     loopDelay: { p50Ms: 0.5, p99Ms: 2, maxMs: 40 },
     ...more,
   }

@@ -22,7 +22,7 @@ import { PortableCodec, portableAeads } from '../../../lib/crypto/portable-codec
 import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { parseToken, type InviteToken } from '../../../lib/crypto/token.js'
 import { TrustStore } from '../../../lib/crypto/trust.js'
-import { FlowTable } from '../../../lib/flow/flow-table.js'
+import { FlowMemory } from '../../../lib/flow/flow-memory.js'
 import { Host } from '../../../lib/host/host.js'
 import type { Locator } from '../../../lib/path/locator.js'
 import { parseServiceName, serviceIdOf } from '../../../lib/service/service-id.js'
@@ -33,6 +33,7 @@ import { table } from './socket-tables.js'
 
 export const primitives = await loadSodium()
 const FLOWS = 256
+const PEERS = 64
 const PATIENCE_MS = 10_000
 
 export const wallNow = (): number => Date.now() / 1000
@@ -167,7 +168,7 @@ export class Rig {
           remember: () => undefined,
         },
         endpoints: this.instances,
-        flowMemory: new ArrayBuffer(FlowTable.bytesFor(FLOWS)),
+        flowMemory: new ArrayBuffer(FlowMemory.bytesFor(FLOWS, PEERS)),
         wallNow,
         random: Math.random,
         nextStamp: () => ++stamp,
@@ -176,7 +177,7 @@ export class Rig {
           raise: (above) => void (sequence = Math.max(sequence, above)),
         },
       },
-      { flowCapacity: FLOWS, peerCapacity: 64 },
+      { flowCapacity: FLOWS, peerCapacity: PEERS },
     )
     this.names = new Names(this.host)
     this.admission = new Admission({
@@ -235,6 +236,7 @@ export class Rig {
       aeads: ['chacha20-poly1305'],
       lanes: { count: 0, ports: [], framesOut: 0, bytesOut: 0, framesFailed: 0, packetsNotWritten: 0 },
       linkReport: { ipv6: true, firewall: true, warnings: [] },
+      keeping: { summary: { on: true, pid: 7, descriptors: 3, takeovers: 2 } },
       resolver: { description: 'names are not wired in' },
       loopDelay: { read: () => ({ p50Ms: 0.5, p99Ms: 2, maxMs: 3 }) },
     }

@@ -13,9 +13,11 @@ import type {
 import { FlowEngine } from '../../../lib/flow/flow-engine.js'
 import { Generations } from '../../../lib/flow/flow-id.js'
 import type { FlowOptions } from '../../../lib/flow/flow-options.js'
-import { FlowTable } from '../../../lib/flow/flow-table.js'
+import { FlowMemory } from '../../../lib/flow/flow-memory.js'
+import { FlowState, Row } from '../../../lib/flow/flow-table.js'
+import { isWhole } from '../../../lib/flow/row-checksum.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
-import { PeerTable, SELF } from '../../../lib/path/peers.js'
+import { Hold, PeerTable, SELF } from '../../../lib/path/peers.js'
 import {
   datagramBatch,
   Open,
@@ -27,6 +29,7 @@ import {
   SEAL_WORDS,
   sealBatch,
   type OpenBatch,
+  type SealBatch,
 } from '../../../lib/wire/batch.js'
 import { HEADROOM } from '../../../lib/wire/constants.js'
 import type { DropReason } from '../../../lib/wire/drop.js'
@@ -71,10 +74,14 @@ export function seeded(seed: number): () => number {
   }
 }
 
+const PEERS = 16
+
 export class FlowHost implements FlowEnvironment {
   readonly peers: PeerTable
   readonly addresses: AddressBook
   readonly engine: FlowEngine
+  /** The flow table's memory: a host of the same number and capacity that is given it takes up the flows. */
+  readonly buffer: ArrayBuffer
   /** What the engine did, in order; tests take it out. */
   written: Uint8Array[] = []
   sent: SentFrame[] = []
@@ -90,6 +97,8 @@ export class FlowHost implements FlowEnvironment {
   /** Whom a hint names, by its first byte; services that were asked about. */
   readonly hinted = new Map<number, readonly Candidate[]>()
   asked: number[] = []
+  /** Addresses of peers that flows of a former process keep, by number. */
+  readonly keptPeers = new Map<number, Uint8Array>()
   isLoading = false
   /** Every address of these service numbers is local here. */
   readonly serving = new Set<number>()
@@ -100,20 +109,24 @@ export class FlowHost implements FlowEnvironment {
     options: Partial<FlowOptions> = {},
     capacity = 64,
     seed = number,
+    left?: ArrayBuffer,
   ) {
     const random = seeded(seed)
     const generations = new Generations((length) => Uint8Array.from({ length }, () => Math.floor(random() * 256)))
-    this.peers = new PeerTable(host(number), 16)
+    this.peers = new PeerTable(host(number), PEERS)
     this.addresses = {
       self: (family) => SELF_ADDRESS[family],
       dialled: (bytes, offset, family) => this.#dialled(bytes, offset, family),
       served: (id, family) => address('served', family, numberOf(id)),
       peer: (id, family) => address('peer', family, numberOf(id)),
+      keepPeer: (id, kept) => void this.keptPeers.set(numberOf(id), kept),
       isPeer: (bytes, offset, family) => bytes[offset + (family === 4 ? 2 : 6)] === roles.peer[family === 4 ? 0 : 1],
       isLocal: (bytes, offset, family) => this.#isLocal(bytes, offset, family),
     }
-    const table = new FlowTable(new ArrayBuffer(FlowTable.bytesFor(capacity)), capacity, generations)
-    this.engine = new FlowEngine({ table, env: this }, options)
+    const shape = { flows: capacity, peers: PEERS, host: host(number) }
+    this.buffer = left ?? new ArrayBuffer(FlowMemory.bytesFor(capacity, PEERS))
+    const memory = new FlowMemory(this.buffer, shape, generations, left !== undefined)
+    this.engine = new FlowEngine({ memory, env: this }, options)
   }
 
   /** Makes the other host known, with a session and a path unless told otherwise. Returns its peer index. */
@@ -127,10 +140,13 @@ export class FlowHost implements FlowEnvironment {
 
   connect(peer: number): void {
     this.peers.sealSlot[peer] = peer
-    this.peers.addressSlot[peer] = this.peers.addresses.acquire(
-      encodeLocator({ address: '192.0.2.1', port: 7000 + peer }),
-    )
+    this.peers.setPath(peer, this.peers.addresses.acquire(encodeLocator({ address: '192.0.2.1', port: 7000 + peer })))
     this.peers.pathMtu[peer] = 1500
+  }
+
+  /** Frames of the peer's flows wait although there is a session, or not any more. */
+  hold(peer: number, on: boolean): void {
+    this.peers.hold(peer, Hold.noWay, on)
   }
 
   disconnect(peer: number): void {
@@ -157,6 +173,10 @@ export class FlowHost implements FlowEnvironment {
     const seal = sealBatch(batch.data, packets.length)
     this.engine.fromTun(batch, seal, now)
     this.#checkCounts()
+    this.sendBatch(seal)
+  }
+
+  sendBatch(seal: SealBatch): void {
     for (let i = 0; i < seal.count; i++) {
       const word = (field: number) => seal.desc[i * SEAL_WORDS + field]!
       const bytes = seal.data.slice(word(Seal.offset), word(Seal.offset) + word(Seal.length))
@@ -199,8 +219,13 @@ export class FlowHost implements FlowEnvironment {
     }
   }
 
-  /** What is counted as flows come and go is what a walk over them finds. */
+  /** What is counted as flows come and go is what a walk over them finds; and whatever changes in a row, it is whole again. */
   #checkCounts(): void {
+    const { table } = this.engine
+    for (let row = 0; row < table.highWater; row++) {
+      if (table.get(row, Row.state) >= FlowState.established && !isWhole(table, row))
+        throw new Error(`the checksum of row ${row} does not fit`)
+    }
     const walked = new Map<string, number>([
       ['open', 0],
       ['tcp', 0],
@@ -271,6 +296,10 @@ export class FlowHost implements FlowEnvironment {
 
   outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent'): void {
     this.outcomes.push(`${candidate.peer} ${outcome}`)
+  }
+
+  flowRestored(peer: number): void {
+    this.outcomes.push(`${peer} restored`)
   }
 
   flowEnded(peer: number): void {

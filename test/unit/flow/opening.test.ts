@@ -329,16 +329,22 @@ test('without a session the first packet waits for it', (t) => {
   t.end()
 })
 
-test('what waits is bounded in number and age', (t) => {
-  const { client } = several(1, { waitingPackets: 3 })
+test('what waits is bounded in bytes and age', (t) => {
+  const { client } = several(1, { waitingBytes: 1_024 })
   client.disconnect(1)
-  for (let i = 0; i < 5; i++) client.tun(0, udpPacket({ ...DATAGRAM, ports: [5000 + i, 53] }))
+  client.tun(0, udpPacket({ ...DATAGRAM, ports: [5000, 53] }))
+  const { bytes } = client.engine.waiting
+  const room = Math.floor(1_024 / bytes)
+  for (let i = 1; i < room + 2; i++) client.tun(i, udpPacket({ ...DATAGRAM, ports: [5000 + i, 53] }))
   t.same(client.takeDrops(), ['queue-full', 'queue-full'])
-  client.engine.handleTimeout(5_000)
+  t.same(client.engine.waiting, { count: room, bytes: room * bytes })
+  client.engine.handleTimeout(5_001)
+  t.same(client.drops, [], 'the oldest went first')
+  client.engine.handleTimeout(5_004)
   t.same(client.takeDrops(), ['queue-expired', 'queue-expired', 'queue-expired'])
   client.connect(1)
-  client.engine.sessionUp(1, 5_001)
-  t.same(client.sent, [])
+  client.engine.sessionUp(1, 5_005)
+  t.equal(client.takeSent().length, room - 3)
   t.end()
 })
 

@@ -32,7 +32,7 @@ function setUp() {
   codecs[LANE]!.installSeal(LANE_SLOT, 'chacha20-poly1305', KEY, 102)
   const place = (port: number) => peers.addresses.acquire(encodeLocator({ address: '192.0.2.9', port }))
   peers.sealSlot[peer] = FIRST_SLOT
-  peers.addressSlot[peer] = place(7474)
+  peers.setPath(peer, place(7474))
   peers.laneSealSlot[peers.laneAt(peer, LANE)] = LANE_SLOT
   const laneAddress = place(7476)
   const sent: { lane: number; to: number; length: number }[] = []

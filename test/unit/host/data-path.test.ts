@@ -64,7 +64,7 @@ class End implements DataPathDecisions {
     this.codec.installSeal(SLOT, 'chacha20-poly1305', KEY, LANE)
     this.codec.installOpen(LANE, 'chacha20-poly1305', KEY)
     this.peers.sealSlot[this.peer] = SLOT
-    this.peers.addressSlot[this.peer] = this.peers.addresses.acquire(encodeLocator({ address: '192.0.2.9', port: 9 }))
+    this.peers.setPath(this.peer, this.peers.addresses.acquire(encodeLocator({ address: '192.0.2.9', port: 9 })))
     this.path = new DataPath({
       codec: this.codec,
       peers: this.peers,

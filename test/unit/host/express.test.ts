@@ -16,6 +16,8 @@ class Scene {
   readonly codecs: NativeCodec[] = []
   readonly express: number
   readonly packet: Uint8Array
+  /** When native code's clock stood at the world's, ms. */
+  readonly openedAt: number
   readonly #out = new Uint8Array(2_048)
 
   constructor(t: Test) {
@@ -35,9 +37,10 @@ class Scene {
     this.world.runFor(200)
     const { family, local: source, remote: destination, localPort, remotePort } = this.flow
     this.packet = udpPacket({ family, source, destination, ports: [localPort, remotePort], payload: [1, 2, 3] })
+    this.openedAt = performance.now()
     this.express = addon.expressOpen(this.codecs[1]!.share(), this.client.host.express.memory, this.world.now)
     t.teardown(() => addon.close(this.express))
-    this.client.host.express.use(true)
+    this.client.host.express.use(true, false, this.world.now)
   }
 
   get flow() {
@@ -111,9 +114,9 @@ test('on hold, not in use, or with a full list of peers, everything is the hostâ
   t.notOk(scene.pass(), 'somebody looks')
   scene.client.host.setTap(undefined)
   t.ok(scene.pass())
-  express.use(false)
+  express.use(false, false, scene.world.now)
   t.notOk(scene.pass(), 'nobody does it')
-  express.use(true)
+  express.use(true, false, scene.world.now)
   scene.client.host.settle(scene.world.now)
   express.memory.state[1] = express.memory.touched.length
   t.notOk(scene.pass(), 'no room to note it down')
@@ -143,6 +146,72 @@ test('a flow that is over, a session or path that is gone', (t) => {
   t.end()
 })
 
+/** As if packets of the peer with index 1 had passed in both directions. */
+function bothWays({ client, world }: Scene): void {
+  const { memory } = client.host.express
+  memory.sentAt[1] = memory.heardAt[1] = memory.pathHeardAt[1] = world.now
+  memory.touched[0] = 1
+  memory.state[1] = memory.state[2] = 1
+  client.enter((host) => host.settle(world.now))
+}
+
+test('a lively peer is probed now and then only, and looked for as soon as it has fallen silent', (t) => {
+  const scene = new Scene(t)
+  const { client, world } = scene
+  const { express, peering } = client.host
+  const probes: number[] = []
+  world.filter = ({ from }) => {
+    if (from === client.address) probes.push(world.now)
+    return false
+  }
+  express.use(true, true, world.now)
+  const until = world.now + 900
+  while (world.now < until) {
+    bothWays(scene)
+    world.runFor(10)
+  }
+  t.equal(express.memory.state[3], 1, 'it is attended to')
+  t.ok(probes.length <= 2, `${probes.length} frames of the hostâ€™s own`)
+  const silentFrom = world.now
+  probes.length = 0
+  world.runFor(30)
+  client.enter((host) => host.settle(world.now))
+  t.equal(express.memory.state[3], 0)
+  world.runFor(60)
+  t.ok(probes.length > 0 && probes[0]! <= silentFrom + 90, 'it is probed')
+  t.not(peering.prober.liveness(1), undefined)
+  t.end()
+})
+
+test('who sees to everything itself attends to nobody', (t) => {
+  const scene = new Scene(t)
+  const { express } = scene.client.host
+  bothWays(scene)
+  t.equal(express.memory.state[3], 0, 'nobody would notice')
+  express.use(true, true, scene.world.now)
+  bothWays(scene)
+  t.equal(express.memory.state[3], 1)
+  express.hold(true, scene.world.now)
+  t.equal(express.memory.state[3], 0)
+  t.end()
+})
+
+test('native code tells of peers that it was not to attend to, and when one of the others falls silent', async (t) => {
+  const scene = new Scene(t)
+  const { state, attended, pathHeardAt } = scene.client.host.express.memory
+  const told = () => new Promise<number>((resolve) => addon.watch(scene.express, () => resolve(performance.now())))
+  const first = told()
+  t.ok(scene.pass())
+  await first
+  addon.unwatch(scene.express)
+  state[1] = state[2] = 0
+  attended[0] = 1
+  state[3] = 1
+  const began = performance.now()
+  pathHeardAt[1] = scene.world.now + (began - scene.openedAt) + 100
+  t.ok((await told()) - began >= 100, 'not as long as it is lively')
+})
+
 test('what native code is given is checked', (t) => {
   const scene = new Scene(t)
   const { memory } = scene.client.host.express
@@ -156,12 +225,13 @@ test('what native code is given is checked', (t) => {
   open({ addressSlot: new Int32Array(3) }, 'CARACAL_E_RANGE')
   open({ heardAt: new Float64Array(3) }, 'CARACAL_E_RANGE')
   open({ lanePeer: new Int32Array(3) }, 'CARACAL_E_RANGE')
+  open({ attended: new Float64Array(3) }, 'CARACAL_E_ARGUMENT')
   open({ counters: new Float64Array(3) }, 'CARACAL_E_RANGE')
   open({ ring: memory.ring.subarray(0, 4_096) }, 'CARACAL_E_RANGE')
   open({ layout: memory.layout.subarray(1) }, 'CARACAL_E_RANGE')
   for (let i = 0; i < memory.layout.length; i++) {
     // Values that are compared with, not positions.
-    if (i === 4 || (i > 24 && i < 30)) continue
+    if (i === 5 || (i > 25 && i < 31)) continue
     open({ layout: memory.layout.map((word, j) => (j === i ? 0x7fff_fff1 : word)) }, 'CARACAL_E_RANGE')
   }
   t.throws(() => addon.expressOpen(0x7fff_ffff, memory, 0), { code: 'CARACAL_E_CLOSED' })

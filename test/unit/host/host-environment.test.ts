@@ -90,6 +90,7 @@ class World {
       retransmitted: () => undefined,
       other: () => undefined,
       sendFrame: () => true,
+      sendBatch: () => undefined,
       writePacket: () => undefined,
       drop: (reason) => this.drops.push(reason),
     })
@@ -451,7 +452,7 @@ test('a packet that is held has the neighbours asked, and their answer releases 
   const w = new World()
   const peer = w.peers.add(h2)
   w.peers.sealSlot[peer] = 1
-  w.peers.addressSlot[peer] = w.peers.addresses.acquire(encodeLocator({ address: '192.0.2.7', port: 7 }))
+  w.peers.setPath(peer, w.peers.addresses.acquire(encodeLocator({ address: '192.0.2.7', port: 7 })))
   w.whereabouts.setRules([local(DELAY, 0)])
   w.environment.ask({ kind: 'service', service: WEB, host: h3 }, Protocol.tcp, 80, NOW)
   t.strictSame(w.queried, [], 'a pinned name is not asked for')

@@ -14,6 +14,7 @@ class World {
   looks = 0
   readonly idle = new IdleSessions(
     {
+      capacity: 8,
       wanted: (peer) => this.wanted.has(peer),
       inUse: () => {
         this.looks++

@@ -371,3 +371,43 @@ test('a full peer table is no error', (t) => {
   t.ok(neighbours.nextTimeout() >= 0)
   t.end()
 })
+
+test('hosts with which flows are open are connected to all at once, whoever else is wanted, until they have been', (t) => {
+  const w = new World({ meshMax: 1, strangersTried: 1 })
+  const owed = [3, 5, 7, 9]
+  w.neighbours.owe(
+    owed.map((n) => id(n)),
+    0,
+  )
+  for (const n of [...owed, 2, 4]) w.neighbours.hint(id(n), at(n), 0)
+  w.neighbours.known([], 0)
+  w.neighbours.handleTimeout(0)
+  t.strictSame(w.taken().slice(0, 4), ['3 10.0.0.3:7474', '5 10.0.0.5:7474', '7 10.0.0.7:7474', '9 10.0.0.9:7474'])
+  w.neighbours.failed(w.peer(3), 10)
+  w.neighbours.handleTimeout(w.neighbours.nextTimeout())
+  t.strictSame(w.taken(), ['3 10.0.0.3:7474'], 'again and again')
+  w.neighbours.established(w.peer(5), at(5), 20)
+  t.ok(w.neighbours.reviewDue)
+  w.neighbours.known([], 20)
+  t.ok(w.neighbours.wants(id(7)))
+  t.end()
+})
+
+test('where a host is said to be while it is being connected to is tried as well, and at once', (t) => {
+  const w = new World()
+  w.records.set(id(1), [at(1)])
+  w.neighbours.known([id(1)], 0)
+  w.neighbours.handleTimeout(0)
+  w.taken()
+  w.records.set(id(1), [at(2)])
+  w.neighbours.located(id(1), 5)
+  w.neighbours.hint(id(1), at(3), 6)
+  t.strictSame(w.taken(), ['1 10.0.0.2:7474', '1 10.0.0.3:7474 10.0.0.2:7474'])
+  w.neighbours.hint(id(2), at(4), 7)
+  w.neighbours.known([id(1)], 7)
+  w.neighbours.handleTimeout(7)
+  w.taken()
+  w.neighbours.hint(id(2), at(5), 8)
+  t.strictSame(w.taken(), [], 'but of one that nothing else is known of')
+  t.end()
+})

@@ -39,9 +39,9 @@ class Rig {
     this.replay.sent(this.#runs, now)
   }
 
-  to(addressSlot: number, now: number, again = true): void {
-    this.peers.addressSlot[this.peer] = addressSlot
-    this.replay.moved(this.peer, now, again)
+  to(addressSlot: number, now: number, again = true, reachedAt = Infinity): void {
+    this.peers.setPath(this.peer, addressSlot)
+    this.replay.moved(this.peer, now, again, reachedAt)
   }
 
   /** Marks of what is sent again now. */
@@ -83,6 +83,16 @@ check('what was sent since the old way last gave a sign is sent again, in order,
   t.notOk(rig.replay.due)
   t.strictSame(rig.flush(201), [], 'once')
 })
+
+check(
+  'what was sent since anything is known to have arrived is sent again although the peer is heard, from a way that is dead in one direction',
+  (t, rig) => {
+    for (let i = 0; i < 10; i++) rig.send(i + 1, 100 + 20 * i)
+    rig.peers.heardAt[rig.peer] = 290
+    rig.to(NEW, 300, true, 195)
+    t.strictSame(rig.flush(300), [6, 7, 8, 9, 10])
+  },
+)
 
 check('what went by the new way, for another peer or in the clear stays', (t, rig) => {
   rig.peers.heardAt[rig.peer] = 0
@@ -153,4 +163,63 @@ check('the ring holds so many runs', (t, rig) => {
   const marks = rig.flush(20)
   t.equal(marks.length, RECENT_ROWS)
   t.equal(marks[0], 5)
+})
+
+test('copies go to where the peer seems to be, each once, as many as may', async (t) => {
+  const rig = new Rig()
+  for (let i = 1; i <= 6; i++) rig.send(i, 100 + i)
+  const copies = (bytes: number, to = NEW): readonly [number[], boolean] => {
+    const marks: number[] = []
+    const all = rig.replay.copy(rig.peer, to, bytes, 120, ({ data, desc, count }) => {
+      for (let i = 0; i < count; i++)
+        marks.push(new DataView(data.buffer).getUint32(desc[i * RUN_WORDS + Run.offset]! + 16, true))
+    })
+    return [marks, all]
+  }
+  rig.peers.heardAt[rig.peer] = 113
+  t.strictSame(copies(250), [[3, 4], false], 'those after the last sign of the peer')
+  t.strictSame(copies(99), [[], false])
+  t.strictSame(copies(1_000), [[5, 6], true])
+  t.strictSame(copies(1_000), [[], true])
+  rig.send(7, 121, 100, NEW)
+  t.strictSame(copies(1_000), [[], true], 'not what goes there by itself')
+  t.strictSame(copies(1_000, NEWEST), [[3, 4, 5, 6], true])
+  rig.to(NEW, 130)
+  t.strictSame(rig.flush(130), [3, 4, 5, 6], 'and after the proof once more, for copies may be lost')
+})
+
+test('what went to a peer whose frames have waited for long is as good as when that began', async (t) => {
+  const rig = new Rig()
+  rig.peers.heardAt[rig.peer] = 0
+  rig.send(1, 100)
+  rig.replay.held(rig.peer, 600)
+  rig.replay.held(rig.peer, 900)
+  rig.to(NEW, 1_500)
+  t.strictSame(rig.flush(1_500), [1])
+  rig.send(2, 1_600, 100, NEW)
+  rig.to(OLD, 2_700)
+  t.strictSame(rig.flush(2_700), [], 'others are too old')
+})
+
+test('what went ahead to where the peer was not goes again, to where it is', async (t) => {
+  const rig = new Rig()
+  const ahead = (now: number) => rig.replay.copy(rig.peer, NEW, 1_000, now, () => undefined)
+  rig.peers.heardAt[rig.peer] = 100
+  ahead(110)
+  rig.send(1, 111, 100, NEW)
+  rig.send(2, 111, 100, NEW)
+  rig.peers.heardAt[rig.peer] = 150
+  rig.replay.stayed(rig.peer)
+  t.strictSame(rig.flush(150), [1, 2], 'where it was all the time')
+  t.ok(rig.again.every(({ to }) => to === OLD))
+  rig.replay.stayed(rig.peer)
+  t.notOk(rig.replay.due, 'once')
+  ahead(160)
+  rig.send(3, 161, 100, NEW)
+  rig.to(NEWEST, 170)
+  t.strictSame(rig.flush(170).slice(-1), [3], 'or elsewhere')
+  ahead(180)
+  rig.send(4, 181, 100, NEW)
+  rig.to(NEW, 190)
+  t.notOk(rig.flush(190).includes(4), 'but not when it was right')
 })

@@ -9,7 +9,7 @@ const PEER = 1
 function setUp() {
   const peers = new PeerTable(hostId(new Uint8Array(32)), 8, 3)
   peers.add(hostId(new Uint8Array(32).fill(1)))
-  peers.addressSlot[PEER] = peers.addresses.acquire(encodeLocator({ address: '192.0.2.2', port: 7474 }))
+  peers.setPath(PEER, peers.addresses.acquire(encodeLocator({ address: '192.0.2.2', port: 7474 })))
   const probes: { lane: number; to: string; token: Uint8Array }[] = []
   let random = 0
   const lanes = new LanePaths({
@@ -106,7 +106,7 @@ test('lanes follow the path, and end with the session', (t) => {
   lanes.offer(PEER, [7475], 0)
   lanes.echoed(PEER, 1, probes.splice(0)[0]!.token, 1)
   t.ok(works(1))
-  peers.addressSlot[PEER] = peers.addresses.acquire(encodeLocator({ address: '198.51.100.7', port: 4000 }))
+  peers.setPath(PEER, peers.addresses.acquire(encodeLocator({ address: '198.51.100.7', port: 4000 })))
   lanes.offer(PEER, [7475], 10)
   t.notOk(works(1), 'not before it is proven there')
   t.strictSame(

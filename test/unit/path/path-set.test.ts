@@ -113,6 +113,31 @@ test('the standby is the proven path that is fastest for what it loses; a lastin
   t.equal(w.set.standby(), slow)
 })
 
+test('a silent path is left for one that shares as little with it as can be, and is in no doubt itself', async (t) => {
+  const w = new World()
+  w.own.set([own('10.0.0.1'), own('10.1.0.1')])
+  const [current, sameRemote, sameOwn, apart] = [
+    w.came('10.9.0.1', '10.0.0.1')!,
+    w.came('10.9.0.1', '10.1.0.1')!,
+    w.came('10.8.0.1', '10.0.0.1')!,
+    w.came('10.8.0.1', '10.1.0.1')!,
+  ]
+  w.set.current = current
+  for (const [path, rtt] of [
+    [sameRemote, 1],
+    [sameOwn, 2],
+    [apart, 3],
+  ] as const) {
+    path.set('proven', 'proven', 1)
+    path.rttMs = rtt
+  }
+  t.equal(w.set.refuge(2), apart)
+  apart.probed(Uint8Array.of(1), 2)
+  t.equal(w.set.refuge(1_000), sameOwn)
+  sameOwn.set('suspect', 'silent', 1_000)
+  t.equal(w.set.refuge(1_000), sameRemote)
+})
+
 test('better is what is clearly faster, or loses clearly less, over some probes', async (t) => {
   const w = new World()
   const [current, other] = [1, 2].map((i) => w.came(`10.9.0.${i}`, '10.0.0.1')!)

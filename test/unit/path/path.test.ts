@@ -30,7 +30,7 @@ test('the round trip is smoothed, and so is its deviation', async (t) => {
   t.equal(path.samples, rtts.length)
 })
 
-test('an echo is overdue after two round trips and a little, or what it deviates by', async (t) => {
+test('an echo is overdue when it takes longer than it usually deviates by, and a little', async (t) => {
   const path = new Path(1, 0)
   path.probed(token(1), 0)
   path.echoed(token(1), 100)
@@ -39,7 +39,7 @@ test('an echo is overdue after two round trips and a little, or what it deviates
   t.equal(path.misses(1_000 + path.patience - 1), 0)
   t.equal(path.misses(1_000 + path.patience), 1)
   t.equal(path.misses(1_050 + path.patience), 2)
-  t.ok(path.patience >= 200 && path.patience < 300, `${path.patience}`)
+  t.ok(path.patience >= 145 && path.patience < 200, `${path.patience}`)
   path.forgetProbes()
   t.equal(path.misses(10_000), 0)
 })

@@ -4,6 +4,7 @@ import { decodeLocator, encodeLocator, formatLocator } from '../../../lib/path/l
 import { PeerTable } from '../../../lib/path/peers.js'
 import { PathProber } from '../../../lib/path/prober.js'
 import { proberDefaults, type ProberOptions } from '../../../lib/path/prober-options.js'
+import type { PathCommit } from '../../../lib/path/prober-sink.js'
 import { hostId } from '../../../lib/wire/ids.js'
 
 const OLD = '10.0.0.1:7474'
@@ -23,6 +24,11 @@ class World {
   readonly prober: PathProber
   readonly probes: { readonly at: number; readonly to: string; readonly token: Uint8Array }[] = []
   readonly events: string[] = []
+  readonly holds: string[] = []
+  readonly lossy: PathCommit[] = []
+  /** Bytes that wait, and those that went to somewhere unproven. */
+  waiting = 0
+  readonly spent: string[] = []
   /** Where the peer is; undefined: nowhere. */
   home: string | undefined = OLD
   delay = 10
@@ -42,7 +48,13 @@ class World {
         sink: {
           sendProbe: (_peer, slot, token) => this.#sent(this.place(slot), token.slice()),
           liveness: (_peer, state, now) => this.events.push(`${state} ${now}`),
-          committed: ({ to, reason }, now) => this.events.push(`moved ${this.place(to)} ${now} ${reason}`),
+          committed: (commit, now) => {
+            this.events.push(`moved ${this.place(commit.to)} ${now} ${commit.reason}`)
+            if (commit.lossy) this.lossy.push(commit)
+          },
+          held: (_peer, now) => this.holds.push(`held ${now}`),
+          released: (_peer, now) => this.holds.push(`released ${now}`),
+          spend: (_peer, slot, bytes) => this.#spend(this.place(slot), bytes),
           settled: ({ reason }, stall) => this.events.push(`settled ${stall} ${reason}`),
           drop: (reason) => this.events.push(reason),
         },
@@ -55,7 +67,7 @@ class World {
     return formatLocator(decodeLocator(this.peers.addresses.record(slot))!)
   }
   get current(): string | undefined {
-    const slot = this.peers.addressSlot[this.peer]!
+    const slot = this.peers.pathSlot[this.peer]!
     return slot < 0 ? undefined : this.place(slot)
   }
 
@@ -82,6 +94,13 @@ class World {
     }
     this.now = until
     this.prober.handleTimeout(until)
+  }
+
+  #spend(to: string, bytes: number): number {
+    const spent = Math.min(this.waiting, bytes)
+    this.waiting -= spent
+    if (spent > 0) this.spent.push(`${to} ${spent}`)
+    return spent
   }
 
   #sent(to: string, token: Uint8Array): void {
@@ -555,6 +574,47 @@ test('a standby is kept warm while the peer matters, and taken when the path in 
   t.end()
 })
 
+test('a path that falls silent is left within three round trips and a little, also when an earlier probe was lost', (t) => {
+  const w = twoHomes(80)
+  w.delays[OLD] = 80
+  for (let i = 0; i < 300; i++) {
+    w.prober.active(w.peer, w.now)
+    w.hear(OLD)
+    w.runFor(10)
+  }
+  w.lose = () => true
+  const lost = w.probes.length
+  while (w.probes.length === lost) {
+    w.hear(OLD)
+    w.runFor(10)
+  }
+  w.hear(OLD)
+  w.lose = () => false
+  delete w.delays[OLD]
+  const at = w.now
+  for (let ms = 0; ms < 1_000 && w.current === OLD; ms += 10) w.runFor(10)
+  t.equal(w.current, NEW)
+  t.ok(w.now - at <= 240, `after ${w.now - at} ms`)
+  t.end()
+})
+
+test('a path that only one direction of is dead is left although the peer is heard by it', (t) => {
+  const w = twoHomes(10)
+  w.runFor(3_000)
+  delete w.delays[OLD]
+  const at = w.now
+  for (let ms = 0; ms < 3_000 && w.current === OLD; ms += 10) {
+    w.prober.active(w.peer, w.now)
+    w.hear(OLD)
+    w.runFor(10)
+  }
+  t.equal(w.current, NEW)
+  t.ok(w.now - at <= 1_500, `after ${w.now - at} ms`)
+  const [commit] = w.lossy
+  t.ok(commit!.reachedAt <= at && commit!.reachedAt > at - 2 * activeIntervalMs, 'what went that way since is lost')
+  t.end()
+})
+
 test('of two paths that work the one in use stays, unless the other is clearly better for long; one end decides', (t) => {
   for (const [self, delay, place] of [
     [1, 9, OLD],
@@ -598,5 +658,159 @@ test('attack: where a forged source points, no more than three times the bytes g
   const sent = w.probes.filter(({ to }) => to === NEW).length * PROBE_BYTES
   t.ok(sent > 0 && sent <= 3 * BYTES, `${sent} bytes for ${BYTES}`)
   t.equal(w.current, OLD)
+  t.end()
+})
+
+test('frames wait while the path in use is silent and there is no other, until something comes by it', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.home = undefined
+  w.runFor(200)
+  t.equal(w.holds.length, 0, 'some probes that are overdue say little')
+  w.runFor(400)
+  t.equal(w.holds.length, 1)
+  t.equal(w.peers.addressSlot[w.peer], -1)
+  t.equal(w.current, OLD)
+  w.runFor(3_000)
+  t.equal(w.holds.length, 1)
+  w.home = OLD
+  w.runFor(activeIntervalMs + 2 * w.delay)
+  t.match(w.holds.at(-1), /^released/)
+  t.equal(w.peers.addressSlot[w.peer], w.peers.pathSlot[w.peer])
+  t.end()
+})
+
+test('with a standby that works nothing waits', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.delays = { [OLD]: 10, [NEW]: 15 }
+  w.prober.candidate(w.peer, record(NEW), w.now)
+  w.runFor(1_000)
+  w.delays = { [NEW]: 15 }
+  w.runFor(2_000)
+  t.equal(w.current, NEW)
+  t.strictSame(w.holds, [])
+  t.end()
+})
+
+test('frames wait from the moment at which the peer has left its address, until the next is proven', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.home = NEW
+  w.delay = 60
+  w.prober.candidate(w.peer, record(OLD), w.now, 100, 'gone')
+  w.prober.candidate(w.peer, record(NEW), w.now, 100)
+  w.prober.review(w.peer, w.now)
+  t.strictSame(w.holds, [`held ${w.now}`])
+  w.hear(OLD)
+  t.equal(w.holds.length, 1, 'what was on its way says nothing')
+  w.runFor(60)
+  t.strictSame(w.holds, ['held 1500', 'released 1560'])
+  t.equal(w.current, NEW)
+  t.end()
+})
+
+test('while this host has no address of the family everything waits; the next one is used at once', (t) => {
+  const w = new World()
+  const own = (address: string) => ({ record: record(`${address}:1`), deprecated: false })
+  w.prober.setOwn([own('192.0.2.77')], false, w.now)
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.prober.setOwn([], false, w.now)
+  t.strictSame(w.holds, ['held 1500'])
+  w.home = undefined
+  w.runFor(300)
+  w.prober.setOwn([own('192.0.2.78')], true, w.now)
+  t.strictSame(w.holds, ['held 1500', 'released 1800'])
+  t.match(w.events.at(-1), /^moved .* 1800 address-gone/)
+  w.prober.setOwn([], false, (w.now += 10))
+  w.prober.setOwn([own('192.0.2.78')], false, (w.now += 10))
+  t.equal(w.holds.length, 4, 'likewise when the same comes back')
+  w.prober.setOwn([], false, (w.now += 10))
+  w.now += 100
+  w.hear(OLD)
+  t.equal(w.holds.length, 6, 'something has come to an address that nobody has told of')
+  t.match(w.holds.at(-1), /^released/)
+  t.end()
+})
+
+test('a peer that sends from elsewhere makes frames wait for the proof of that, but not for long, nor again and again', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.delay = 25
+  w.home = NEW
+  w.hear(NEW)
+  t.strictSame(w.holds, ['held 1500'])
+  w.runFor(25)
+  t.equal(w.current, NEW)
+  t.strictSame(w.holds, ['held 1500', 'released 1525'])
+  // Somebody repeats the peer's frames, from where he is.
+  w.holds.length = 0
+  for (let i = 0; i < 300; i++) {
+    w.runFor(10)
+    if (w.now % 50 < 10) w.hear('192.0.2.66:6666')
+    if (w.now % 100 < 10) w.hear(NEW)
+  }
+  let held = 0
+  for (let i = 0; i + 1 < w.holds.length; i += 2)
+    held += Number(w.holds[i + 1]!.split(' ')[1]) - Number(w.holds[i]!.split(' ')[1])
+  t.ok(held <= 300, `frames waited for ${held} of 3000 ms`)
+  t.equal(w.current, NEW)
+  t.not(w.peers.addressSlot[w.peer], undefined)
+  w.runFor(2_000)
+  t.equal(w.peers.addressSlot[w.peer], w.peers.pathSlot[w.peer])
+  t.end()
+})
+
+test('attack: what waits goes to where nothing is proven up to three times what came from there, probes and answers included', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.home = undefined
+  w.waiting = 1_000_000
+  let came = 0
+  let answers = 0
+  for (let i = 0; i < 400; i++) {
+    const bytes = 60 + ((i * 37) % 1_100)
+    came += bytes
+    w.prober.heard(w.peer, record(NEW), 0, w.now, i % 3 > 0, bytes)
+    if (i % 5 === 0 && w.prober.slotOf(w.peer, record(NEW), 0, w.now, 60) >= 0) answers += 60
+    w.runFor(7)
+  }
+  const probes = w.probes.filter(({ to }) => to === NEW).length * PROBE_BYTES
+  const spent = w.spent.reduce((sum, text) => sum + Number(text.split(' ')[1]), 0)
+  t.ok(w.spent.every((text) => text.startsWith(NEW)))
+  const sent = probes + spent + answers
+  t.ok(sent > came && sent <= 3 * came, `${sent} bytes for ${came}`)
+  t.equal(w.current, OLD)
+  t.end()
+})
+
+test('a peer that rests is not looked at, and not taken for dead', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.home = undefined
+  w.prober.rest(w.peer, w.now + 2_000, w.now)
+  w.probes.length = 0
+  w.events.length = 0
+  w.runFor(1_999)
+  t.strictSame(w.probes, [])
+  t.strictSame(w.events, [])
+  w.home = OLD
+  w.prober.rest(w.peer, w.now, w.now)
+  w.runFor(1)
+  t.equal(w.probes.length, 1, 'but as soon as it is back')
+  t.equal(w.prober.liveness(w.peer), 'alive')
   t.end()
 })

@@ -35,6 +35,9 @@ class World {
       liveness: () => undefined,
       committed: () => undefined,
       settled: () => undefined,
+      held: () => undefined,
+      released: () => undefined,
+      spend: () => 0,
       drop: (reason) => this.drops.push(reason),
     },
   })
@@ -75,7 +78,7 @@ class World {
     if (probe !== undefined) this.prober.echoed(this.peer, probe.token, record(from), 0, this.now)
   }
   get current(): string {
-    return this.#place(this.peers.addressSlot[this.peer]!)
+    return this.#place(this.peers.pathSlot[this.peer]!)
   }
   runFor(ms: number): void {
     for (const until = this.now + ms; ; this.rebinding.handleTimeout(this.now)) {

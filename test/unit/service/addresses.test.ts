@@ -206,3 +206,43 @@ test('a full pool says so', async (t) => {
   t.equal(book.text({ kind: 'host', host: host('host 0') }, 4) === 'none', false)
   for (let i = 0; i < 400; i++) t.ok(book.isPeer(book.peer(host(`host ${i}`), 4), 0, 4))
 })
+
+test('after a restart addresses are what they were before anybody else has been heard', async (t) => {
+  const books = new Map<HostId, Book>(['a', 'b'].map((name) => [host(name), new Book(name)]))
+  const before = books.get(host('a'))!
+  before.host(web.service)
+  before.claimService(web.service, 1)
+  books.get(host('b'))!.claimPeer(1)
+  settle(books, 2)
+  const [served, peer] = [before.served(web.service, 4), before.peer(host('b'), 4)]
+  const [local, other] = [before.peer(host('c'), 4), before.peer(host('d'), 4)]
+  const book = (mappings: boolean) => {
+    const fresh = new Book('a')
+    if (mappings) fresh.importMappings(savedMappings.parse(before.exportMappings()))
+    return fresh
+  }
+  const after = book(true)
+  t.same(after.host(web.service)[0], served, 'its own claim counts at once')
+  after.keepPeer(host('b'), peer)
+  t.same(after.peer(host('b'), 4), peer)
+  after.setClaims(host('b'), books.get(host('b'))!.ownClaims())
+  after.settle(3)
+  t.same(after.peer(host('b'), 4), peer)
+
+  // The mappings had not reached the disk.
+  const lost = book(false)
+  lost.keepPeer(host('c'), local)
+  t.same(lost.peer(host('c'), 4), local)
+  lost.keepPeer(host('e'), local)
+  t.notSame(lost.peer(host('e'), 4), local, 'nobody else gets it')
+  lost.keepPeer(host('d'), Uint8Array.of(10, 0, 0, 1))
+  t.same(lost.peer(host('d'), 4), other, 'an address that cannot be one is none')
+  // A claim that is known by now goes before.
+  const late = book(true)
+  late.setClaims(host('b'), [{ role: 'peer', id: host('b'), index: 77, since: 1 }])
+  late.settle(3)
+  const claimed = late.peer(host('b'), 4)
+  late.keepPeer(host('b'), peer)
+  t.same(late.peer(host('b'), 4), claimed)
+  t.end()
+})

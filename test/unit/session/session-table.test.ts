@@ -297,6 +297,10 @@ test('rekey under traffic: not one frame is lost on an in-order link, and both e
   t.equal(b.info(a).rekeys, 4)
   t.equal(a.info(b).role, 'initiator')
   t.ok(a.sessions.slice(1).every((session) => session.rekey))
+  t.notOk(
+    [...a.sessions, ...b.sessions].some((session) => session.afresh),
+    'nothing was lost',
+  )
 })
 
 test('rekey after as many frames as are allowed, whoever sends them', async (t) => {
@@ -355,6 +359,8 @@ test('either side may restart: the survivor takes the newcomer in', async (t) =>
   b.start()
   b.connect(a)
   net.runFor(100)
+  t.match(a.sessions.at(-1), { rekey: true, afresh: true }, 'and what it had been sent is known to be lost')
+  t.match(b.sessions.at(-1), { rekey: false, afresh: false })
   t.ok(b.send(a, '1') && a.send(b, '2'))
   net.runFor(20)
   t.same([a.received, b.received], [['1'], ['2']])
@@ -364,6 +370,7 @@ test('either side may restart: the survivor takes the newcomer in', async (t) =>
   a.send(b, 'lost')
   net.runFor(2500)
   t.ok(b.info(a).confirmed, 'within 2 s and a round trip')
+  t.match(a.sessions.at(-1), { rekey: true, afresh: true })
   t.ok(b.drops.get('unknown-lane') > 0)
   a.send(b, '3')
   net.runFor(20)

@@ -1,0 +1,71 @@
+import { createHash } from 'node:crypto'
+import { statSync, unlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { messageOf, systemCode } from '../errors.js'
+import { native } from '../native.js'
+
+/** Where a tmpfs is that a daemon may write to: the first that has room. */
+function folders(): string[] {
+  const runtime = process.env.XDG_RUNTIME_DIR
+  return ['/dev/shm', ...(runtime === undefined || runtime === '' ? [] : [runtime]), '/run']
+}
+
+/**
+ * Memory of the flow table that outlives the process: a file on a tmpfs, mapped. What the daemon writes is there for the next one, whatever ends it; nothing is written twice, and nothing to a disk. No key
+ * is ever in it.
+ */
+export class FlowFile {
+  private constructor(
+    readonly path: string,
+    readonly memory: ArrayBuffer,
+    /** It is what another process has left; else it is zeroed. */
+    readonly kept: boolean,
+  ) {}
+
+  /**
+   * @param owner whose flows they are: network and host
+   * @param keep what is there already with this size is taken as it is
+   * @param failed a folder could not be used, and why
+   * @returns undefined: there is no tmpfs for it
+   */
+  static open(owner: string, bytes: number, keep: boolean, failed: (why: string) => void): FlowFile | undefined {
+    const paths = folders().map((folder) => join(folder, nameOf(owner)))
+    // One that is there goes before one that could be made.
+    const there = paths.filter((path) => statSync(path, { throwIfNoEntry: false }) !== undefined)
+    for (const path of new Set([...there, ...paths])) {
+      try {
+        const { memory, kept } = native().mapFile(path, bytes, keep)
+        // Large pages, where the system gives them to a tmpfs.
+        native().adviseHugePages(new Uint8Array(memory))
+        return new FlowFile(path, memory, kept)
+      } catch (error) {
+        failed(messageOf(error))
+        remove(path)
+      }
+    }
+    return undefined
+  }
+
+  /** Removes what a daemon with other settings has left. */
+  static forget(owner: string): void {
+    for (const folder of folders()) remove(join(folder, nameOf(owner)))
+  }
+
+  /** The memory stays until this process ends. */
+  remove(): void {
+    remove(this.path)
+  }
+}
+
+function nameOf(owner: string): string {
+  return `caracal-flows-${createHash('sha256').update(owner).digest('hex').slice(0, 32)}`
+}
+
+function remove(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch (error) {
+    // Somebody else's is not ours to remove.
+    if (!['ENOENT', 'EPERM', 'EACCES', 'ENOTDIR'].includes(systemCode(error) ?? '')) throw error
+  }
+}

@@ -1,0 +1,2 @@
+/** Seconds since the epoch. */
+export const wallNow = (): number => Date.now() / 1000

@@ -1,0 +1,148 @@
+import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
+import type { HostWorld, WorldHost } from '../host-world.js'
+import { prefixOf } from '../underlay.js'
+
+/** What a move is made of. */
+export interface Stage {
+  readonly world: HostWorld
+  readonly mover: WorldHost
+  readonly other: WorldHost
+  /** Of the bare underlay, ms. */
+  readonly rttMs: number
+  /** Datagrams are lost. */
+  readonly lossy: boolean
+  /** Frames to and from addresses that begin so are lost: those of the mover, those to it, or both. */
+  dead: { readonly network: string; readonly way: 'both' | 'there' | 'back' } | undefined
+  readonly any: <T>(values: readonly T[]) => T
+  /** A new address on the underlay's network of this number. */
+  readonly fresh: (network?: number) => string
+}
+
+export interface Made {
+  /** The stall is counted from then on, ms. */
+  readonly from: number
+  /** The longest that streams stand still where nothing else is lost, ms. */
+  readonly boundMs: number
+  /** What the daemons did not do that they should. */
+  readonly fault?: string
+  /** What exactly was done, for people. */
+  readonly how: string
+}
+
+/** A way in which hosts move, as in test/net/moves/kinds.ts. */
+export interface MoveKind {
+  readonly hosts: number
+  readonly networks: number
+  readonly nat: boolean
+  /** Waits for what the move needs. What is missing; undefined: nothing. */
+  readonly prepare?: (stage: Stage) => string | undefined
+  readonly make: (stage: Stage) => Made
+}
+
+/** Until the old address goes, or a standby path is needed, it has so long to be proven, ms. */
+const PROVEN_MS = 1_000
+/** The peer may go on using an address that is there, although routes have changed: so long is waited for that it does not, ms. */
+const ROUTED_MS = 60
+const STANDBY_MS = 40_000
+
+/** Where the host's frames to the other go. */
+export function inUse(at: WorldHost, to: WorldHost): string {
+  const { peers } = at.host
+  const slot = peers.pathSlot[peers.indexOf(to.id)]!
+  return slot < 0 ? '' : at.world.textOf(peers.addresses.records, slot * ADDRESS_RECORD)
+}
+
+function planned(stage: Stage): Made {
+  const { world, mover, other, rttMs, any } = stage
+  const old = mover.address
+  const next = stage.fresh()
+  const deprecated = any([true, false])
+  mover.settle([next, old])
+  const from = world.now
+  // Where nothing but the routes says which address is to be used, the peer learns it from what comes from there.
+  if (!deprecated) world.runFor(any([1, 5, 20]))
+  mover.tell(deprecated ? [old] : [])
+  const limit = 4 * rttMs + (deprecated ? PROVEN_MS * (stage.lossy ? 3 : 1) : ROUTED_MS)
+  const proven = world.until(() => inUse(other, mover) === next, limit, 1)
+  // What was on its way to the old address has come.
+  world.runFor(any([1, 2]) * rttMs + 10)
+  mover.settle([next])
+  mover.tell()
+  const how = deprecated ? 'the old address is deprecated first' : 'routes change first'
+  // Without a word before, what is on its way to the old address has to be sent again.
+  const boundMs = 5 + (deprecated ? 0 : rttMs)
+  return { from, boundMs, how, ...(proven || !deprecated ? {} : { fault: `${next} was not used within ${limit} ms` }) }
+}
+
+function vanish(stage: Stage): Made {
+  const { world, mover, rttMs, any } = stage
+  const away = any([0, 5, 50, 200, 400])
+  if (away > 0) {
+    mover.settle([])
+    mover.tell()
+    world.runFor(away)
+  }
+  mover.settle([stage.fresh()])
+  const from = world.now
+  const late = any([0, 0, 1, 5])
+  if (late > 0) world.runFor(late)
+  mover.tell()
+  return {
+    from,
+    boundMs: 1.5 * rttMs + 20,
+    how: `${mover.name} without an address for ${away} ms, told ${late} ms late`,
+  }
+}
+
+function both(stage: Stage): Made {
+  const { world, mover, other, rttMs, any } = stage
+  const between = any([0, 1, 3, 10])
+  mover.settle([stage.fresh()])
+  mover.tell()
+  if (between > 0) world.runFor(between)
+  other.settle([stage.fresh()])
+  other.tell()
+  return { from: world.now, boundMs: 3 * rttMs + 50, how: `${between} ms between the two` }
+}
+
+function silent(stage: Stage): Made {
+  const { world, mover, other, rttMs, any } = stage
+  const way = any(['both', 'both', 'there', 'back'] as const)
+  stage.dead = { network: prefixOf(inUse(mover, other)), way }
+  return { from: world.now, boundMs: 110 + 3 * rttMs, how: `${stage.dead.network} silent ${way}` }
+}
+
+/** All paths work, and each end has proven one on each network since they do. */
+function bothProven(stage: Stage): string | undefined {
+  const { world, mover, other } = stage
+  stage.dead = undefined
+  const since = world.now
+  const proven = (at: WorldHost, to: WorldHost) => {
+    const { peers, prober } = at.host
+    const networks = new Set<string>()
+    for (const { slot, state, provenAt, inUse } of prober.paths(peers.indexOf(to.id)))
+      if (state === 'proven' && (inUse || provenAt > since))
+        networks.add(prefixOf(world.textOf(peers.addresses.records, slot * ADDRESS_RECORD)))
+    return networks.size > 1
+  }
+  const all = () => proven(mover, other) && proven(other, mover)
+  return world.until(all, STANDBY_MS, 50) ? undefined : `no standby path was proven within ${STANDBY_MS} ms`
+}
+
+function rebind(stage: Stage): Made {
+  const { world, mover, rttMs } = stage
+  const [host = ''] = mover.address.split(/:\d+$/)
+  mover.move(`${host}:${stage.any([20_000, 30_000]) + Math.floor(world.random() * 10_000)}`, false)
+  return { from: world.now, boundMs: rttMs + 20, how: `${mover.name} is behind the NAT` }
+}
+
+/** By name. */
+export const moveKinds = {
+  planned: { hosts: 2, networks: 1, nat: false, make: planned },
+  vanish: { hosts: 2, networks: 1, nat: false, make: vanish },
+  silent: { hosts: 2, networks: 2, nat: false, prepare: bothProven, make: silent },
+  both: { hosts: 3, networks: 1, nat: false, make: both },
+  nat: { hosts: 2, networks: 1, nat: true, make: rebind },
+} satisfies Readonly<Record<string, MoveKind>>
+export type MoveName = keyof typeof moveKinds
+export const moveNames = Object.keys(moveKinds).filter((name): name is MoveName => Object.hasOwn(moveKinds, name))

@@ -1,0 +1,247 @@
+import type { Primitives } from '../../../lib/crypto/primitives.js'
+import { seededRandom } from '../../tools/seeded-random.js'
+import { HostWorld, type LinkOptions } from '../host-world.js'
+import { Attacker } from './attacker.js'
+import { moveKinds, moveNames, type Made, type MoveKind, type MoveName, type Stage } from './moves.js'
+import { SERVICE, Streams } from './streams.js'
+
+const roundTrips = [0.2, 10, 80, 300] as const
+const losses = [0, 0.01, 0.05] as const
+/** Runs with real cryptography, of all. */
+const REAL_SHARE = 0.01
+
+/** Of a run, where it lies in the matrix. */
+export interface Cell {
+  readonly move: MoveName
+  readonly rttMs: number
+  readonly loss: number
+}
+
+export interface MoveReport {
+  /** Longest time in which one of the TCP streams, or of the UDP streams, stood still, over what they do without a move, ms. */
+  readonly tcpMs: number
+  readonly udpMs: number
+  readonly how: string
+}
+
+export interface RunReport extends Cell {
+  readonly seed: number
+  readonly moves: readonly MoveReport[]
+  readonly datagrams: { readonly sent: number; readonly lost: number }
+  readonly resets: number
+  /** Frames of the attacker, all refused. */
+  readonly refused: number
+  /** What must not be. */
+  readonly problems: readonly string[]
+  /** How the world was made, for people. */
+  readonly world: string
+}
+
+type Any = <T>(values: readonly T[]) => T
+
+/** The matrix. */
+export const cells: readonly Cell[] = losses.flatMap((loss) =>
+  roundTrips.flatMap((rttMs) => moveNames.map((move) => ({ move, rttMs, loss }))),
+)
+
+/** Where the seed lies in the matrix: seeds one after the other are spread over all of it. */
+export function cellOf(seed: number): Cell {
+  return cells[seed % cells.length]!
+}
+
+/** One small world, whose hosts move once or twice under four streams while somebody attacks it. The same for the same seed. */
+export function runOf(sodium: Primitives, seed: number): RunReport {
+  const cell = cellOf(seed)
+  const random = seededRandom(seed * 7919 + 1)
+  const any: Any = (values) => values[Math.floor(random() * values.length)]!
+  const run = new Run(sodium, seed, cell, random, any)
+  try {
+    run.go()
+  } catch (error) {
+    run.problems.push(error instanceof Error ? (error.stack ?? error.message) : String(error))
+  }
+  return run.report()
+}
+
+class Run {
+  readonly problems: string[] = []
+  readonly #kind: MoveKind
+  readonly #world: HostWorld
+  readonly #link: LinkOptions
+  readonly #attacker: Attacker
+  readonly #stage: Stage
+  readonly #real: boolean
+  readonly #family: 4 | 6
+  readonly #moves: MoveReport[] = []
+  #streams: Streams | undefined
+
+  constructor(
+    sodium: Primitives,
+    readonly seed: number,
+    readonly cell: Cell,
+    readonly random: () => number,
+    readonly any: Any,
+  ) {
+    const { rttMs, loss } = cell
+    this.#kind = moveKinds[cell.move]
+    this.#real = random() < REAL_SHARE
+    this.#family = any([4, 4, 6])
+    this.#link = {
+      delay: rttMs / 2,
+      loss,
+      duplicate: any([0, 0, 0.02]),
+      jitter: any([0, 0, Math.min(rttMs / 4, 10)]),
+    }
+    const world = new HostWorld(sodium, seed, { link: this.#link, realCrypto: this.#real, host: { peerCapacity: 16 } })
+    this.#world = world
+    for (let i = 0; i < this.#kind.hosts; i++) {
+      const host = world.add()
+      host.settle(
+        Array.from({ length: this.#kind.networks }, (_, network) => world.freshAddress(network, this.#family)),
+      )
+    }
+    const [server, client] = any([
+      [0, 1],
+      [1, 0],
+    ] as const).map((i) => world.hosts[i]!)
+    const [mover, other] = any([
+      [server!, client!],
+      [client!, server!],
+    ] as const)
+    // What the mover says of itself, nobody behind the NAT's other side can reach.
+    if (this.#kind.nat) mover.move(world.freshAddress(7, this.#family), false)
+    this.#attacker = new Attacker(world, random, this.#family)
+    this.#stage = {
+      ...{ world, mover, other, rttMs, any },
+      lossy: loss > 0,
+      dead: undefined,
+      fresh: (network = 0) => world.freshAddress(network, this.#family),
+    }
+    world.filter = (passing) => {
+      this.#attacker.sees(passing)
+      const { dead } = this.#stage
+      if (dead === undefined) return true
+      const { from, to } = passing
+      if (!from.startsWith(dead.network) && !to.startsWith(dead.network)) return true
+      return dead.way !== 'both' && mover.isAt(from) !== (dead.way === 'there')
+    }
+  }
+
+  go(): void {
+    const streams = this.#meet()
+    if (streams === undefined) return
+    const count = this.any([1, 1, 1, 2])
+    for (let i = 0; i < count && this.problems.length === 0; i++) this.#move(streams)
+    streams.stop()
+    const world = this.#world
+    if (!world.until(() => streams.isWhole, 30_000, 20)) this.problems.push('not all that was sent by TCP has come')
+    if (!streams.isTrue) this.problems.push('what came by TCP is not what was sent')
+    world.runFor(this.cell.rttMs + 20)
+    const lost = streams.udp.reduce((sum, way) => sum + way.lost, 0)
+    if (lost > 0 && this.cell.loss === 0) this.problems.push(`${lost} datagrams were lost`)
+    for (const { name, twice } of streams.udp) if (twice > 0) this.problems.push(`${name}: ${twice} came twice`)
+    this.#attacker.finish()
+    this.problems.push(...this.#attacker.problems, ...this.#oddDrops())
+  }
+
+  report(): RunReport {
+    const ways = this.#streams?.udp ?? []
+    return {
+      ...this.cell,
+      seed: this.seed,
+      moves: this.#moves,
+      datagrams: {
+        sent: ways.reduce((sum, way) => sum + way.sentAt.length, 0),
+        lost: ways.reduce((sum, way) => sum + way.lost, 0),
+      },
+      resets: this.#streams?.sockets.filter(({ state }) => state === 'reset').length ?? 0,
+      refused: this.#attacker.sent,
+      problems: this.problems,
+      world: JSON.stringify({ ...this.#link, family: this.#family, real: this.#real, mover: this.#stage.mover.name }),
+    }
+  }
+
+  /** The hosts find each other, and the streams flow. */
+  #meet(): Streams | undefined {
+    const world = this.#world
+    const { hosts } = world
+    for (const host of hosts.slice(1)) host.hints.push(hosts[0]!)
+    // Behind a NAT one has to begin.
+    if (this.#kind.nat) this.#stage.mover.hints.push(this.#stage.other)
+    for (const host of hosts) host.start()
+    const { mover, other } = this.#stage
+    const client = this.any([mover, other])
+    const server = client === mover ? other : mover
+    const pace = Math.max(5, this.cell.rttMs / 12)
+    const streams = new Streams(client, server, { client: this.any([4, 6]), server: this.any([4, 6]) }, pace)
+    this.#streams = streams
+    const known = () => client.host.catalogue.byName(SERVICE)?.instances.length === 1
+    if (!world.until(known, 60_000, 20)) {
+      this.problems.push('the client did not hear of the service within a minute')
+      return undefined
+    }
+    // Any third host knows both.
+    const met = () => world.converged && hosts.every(({ host }) => host.sessions.count === hosts.length - 1)
+    if (!world.until(met, 60_000, 50)) this.problems.push('the hosts did not agree within a minute')
+    streams.open()
+    if (!world.until(() => streams.isOpen, 20_000, 5)) {
+      this.problems.push('the streams did not begin within 20 s')
+      return undefined
+    }
+    return streams
+  }
+
+  #move(streams: Streams): void {
+    const world = this.#world
+    const { rttMs, loss } = this.cell
+    const unprepared = this.#kind.prepare?.(this.#stage)
+    if (unprepared !== undefined) {
+      this.problems.push(unprepared)
+      return
+    }
+    streams.start()
+    const began = world.now
+    const flows = () => streams.all.every((way) => way.hasPassed(began))
+    if (!world.until(flows, 20_000, 5)) this.problems.push('the streams do not flow before the move')
+    const quiet = world.now
+    world.runFor(6 * streams.pace + rttMs)
+    const usual = streams.all.map((way) => way.longestGap(quiet, world.now))
+    this.#attacker.attack(12, 2 * rttMs + 300)
+    const made: Made = this.#kind.make(this.#stage)
+    if (made.fault !== undefined) this.problems.push(`${made.how}: ${made.fault}`)
+    const moved = world.now
+    const limit = this.#limit(loss)
+    const recovered = world.until(() => streams.all.every((way) => way.hasPassed(moved)), limit, 5)
+    if (recovered) world.runFor(2 * streams.pace)
+    streams.stop()
+    const over = streams.all.map((way, i) => Math.max(0, way.longestGap(made.from, world.now) - usual[i]!))
+    const [tcpThere = 0, tcpBack = 0, udpThere = 0, udpBack = 0] = over
+    this.#moves.push({ tcpMs: Math.max(tcpThere, tcpBack), udpMs: Math.max(udpThere, udpBack), how: made.how })
+    const { jitter = 0 } = this.#link
+    for (const [i, way] of streams.all.entries()) {
+      // The round trips of the bound take longer, and a segment that was sent again does not come before the others.
+      const bound = made.boundMs + 3 * jitter + streams.pace + (i < streams.tcp.length ? rttMs : 0)
+      if (loss === 0 && over[i]! > bound)
+        this.problems.push(`${made.how}: ${way.name} stood still for ${over[i]!.toFixed(1)} ms, over ${bound} ms`)
+    }
+    for (const { state } of streams.sockets) if (state === 'reset') this.problems.push('the connection was reset')
+    if (!recovered) {
+      const still = streams.all.filter((way) => !way.hasPassed(moved)).map(({ name }) => name)
+      this.problems.push(`${made.how}: ${still.join(', ')} did not come back within ${limit} ms`)
+    }
+  }
+
+  /** Within which streams must flow again, ms: on links that lose, control messages and segments are sent several times. */
+  #limit(loss: number): number {
+    const { rttMs } = this.cell
+    return loss === 0 ? 1_500 + 8 * rttMs : 8_000 + 12 * rttMs
+  }
+
+  /** Reasons for which nothing is dropped in a healthy network, whatever the link and the attacker do. */
+  #oddDrops(): string[] {
+    const never = ['bad-control', 'not-entitled', 'foreign-source', 'malformed-packet'] as const
+    return this.#world.hosts.flatMap(({ host, name }) =>
+      never.filter((reason) => host.drops.get(reason) > 0).map((reason) => `${name} dropped ${reason}`),
+    )
+  }
+}
