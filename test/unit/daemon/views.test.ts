@@ -224,6 +224,8 @@ test('what metrics are made of', async (t) => {
     'moves_settled',
     'move_stall_ms',
     'wire_again_frames',
+    'held',
+    'held_sent',
   ]
   const paths = ['probes_sent', 'probes_echoed', 'path_mtu_raised', 'path_mtu_lowered']
   for (const name of [...commits, ...moves, ...paths])
