@@ -297,6 +297,7 @@ export class Daemon implements RunningDaemon {
         events,
         endpoints: instances,
         flowMemory: tableMemory(FlowTable.bytesFor(config.limits.flows)),
+        tableMemory,
         wallNow,
         random: Math.random,
         nextStamp: () => BigInt(stamps.next()),
