@@ -28,7 +28,8 @@ const explained: Readonly<Record<string, string>> = {
   aged: 'Flows that ended because nothing was heard of them',
   clashes: 'Client ports that were translated because they were taken',
   refusalsOnce: 'Refusals of connections that were told to programs once only, as there were too many at a time',
-  hastened: 'Flows whose program waited to send something again, and was told to do it now, as their host was there again',
+  hastened:
+    'Flows whose program waited to send something again, and was told to do it now, as their host was there again',
   notHereSent: 'Answers to frames whose flow is not on this host',
   notHereReceived: 'Answers of other hosts that a flow is not there',
   wireAgainFrames: 'Frames sent again to the new address of a host, as the old one had fallen silent',
