@@ -28,7 +28,6 @@ import { codecAddon, NativeCodec } from './native-codec.js'
 import { native } from './native.js'
 import { linkMtu } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
-import { rehearse } from './rehearsal.js'
 import type { Servers } from './servers.js'
 import { StateDirectory } from './state-files.js'
 import { readClaims, readMappings } from './state-writes.js'
@@ -55,8 +54,11 @@ export interface Prepared {
 }
 
 /** `rehearsed`: so is everything that can be without this host's own state. */
-export function prepare({ aead }: Config, primitives: Primitives, rehearsed: boolean): Prepared {
-  if (rehearsed) rehearse(primitives, () => new NativeCodec(codecAddon(), aead))
+export async function prepare({ aead }: Config, primitives: Primitives, rehearsed: boolean): Promise<Prepared> {
+  if (rehearsed) {
+    const { rehearse } = await import('./rehearsal.js')
+    rehearse(primitives, () => new NativeCodec(codecAddon(), aead))
+  }
   return { codec: new NativeCodec(codecAddon(), aead) }
 }
 
