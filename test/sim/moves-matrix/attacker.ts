@@ -100,9 +100,8 @@ export class Attacker {
     const source =
       this.random() < 0.5 ? this.#any(this.#addresses)! : this.random() < 0.7 ? recorded.from : this.#somebody(recorded)
     const changed = this.random() < 0.6 ? undefined : this.#changed(recorded.bytes)
-    // A process that was started since does not know which handshakes are old: it may answer, which comes to nothing.
-    const mayAnswer =
-      changed === undefined && recorded.bytes[0] === FrameType.init && recorded.engine !== recorded.host.host
+    // A process that was started since does not know which handshakes are old: it may answer, which comes to nothing. What only matters under load may be changed in them.
+    const mayAnswer = recorded.bytes[0] === FrameType.init && recorded.engine !== recorded.host.host
     this.#send(recorded.host, source, changed ?? recorded.bytes, mayAnswer)
   }
 
