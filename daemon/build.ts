@@ -176,6 +176,7 @@ export async function buildDaemon(
       events,
       endpoints: instances,
       flowMemory: flowFile?.memory ?? tableMemory(flowBytes),
+      tableMemory,
       wallNow,
       random: Math.random,
       nextStamp: () => BigInt(stamps.next()),

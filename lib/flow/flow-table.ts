@@ -343,7 +343,7 @@ export class FlowTable {
     const r1 = six ? view.getInt32(remote + 4, true) : 0
     const r2 = six ? view.getInt32(remote + 8, true) : 0
     const r3 = six ? view.getInt32(remote + 12, true) : 0
-    const hash = this.#hash(kind, ports, r0, r1, r2, r3)
+    const hash = this.hashOf(view, remote, family, protocol, ports)
     for (let slot = hash & slotMask; ; slot = (slot + 1) & slotMask) {
       const entry = words[this.#tuples + slot]!
       if (entry === 0) return -1
@@ -360,6 +360,15 @@ export class FlowTable {
       )
         return row
     }
+  }
+
+  /** What {@link find} goes by: hash of a packet's remote address, at `remote`, and ports word. */
+  hashOf(view: DataView, remote: number, family: Family, protocol: number, ports: number): number {
+    const kind = (protocol << 8) | family
+    const r0 = view.getInt32(remote, true)
+    if (family === 4) return this.#hash(kind, ports, r0, 0, 0, 0)
+    const r1 = view.getInt32(remote + 4, true)
+    return this.#hash(kind, ports, r0, r1, view.getInt32(remote + 8, true), view.getInt32(remote + 12, true))
   }
 
   /** Row of a flow ID (two u32) in a frame from `peer`; -1: not ours, of another generation, or another peer's flow. */

@@ -43,6 +43,7 @@ import type { FrameSender, LoopbackFrame } from './frame-sender.js'
 import type { Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
 import { PieceAssembler } from './pieces.js'
+import { ReadAhead } from './read-ahead.js'
 import { renewChecksum } from './row-checksum.js'
 import { trackIn } from './tcp-track.js'
 import { outerToInnerEcn } from './translate.js'
@@ -68,6 +69,7 @@ export class Inbound {
   readonly #close = new CloseFrame()
   readonly #icmpError = new IcmpErrorFrame()
   readonly pieces: PieceAssembler
+  readonly #ahead: ReadAhead
   #out: PacketBatch | undefined
   #now = 0
 
@@ -87,6 +89,7 @@ export class Inbound {
     this.#accepting = accepting
     this.#closing = closing
     this.#confirmation = confirmation
+    this.#ahead = new ReadAhead(core.table)
     this.pieces = new PieceAssembler((reason, pieces) => {
       for (let i = 0; i < pieces; i++) core.drop(reason)
     })
@@ -95,6 +98,7 @@ export class Inbound {
   run(open: OpenBatch, datagrams: DatagramBatch, lanePeer: Int32Array, out: PacketBatch, now: number): void {
     this.#out = out
     this.#now = now
+    this.#ahead.frames(open)
     const { data, view, desc } = open
     for (let i = 0; i < open.count; i++) {
       const entry = i * OPEN_WORDS

@@ -32,6 +32,7 @@ import type { FrameSender } from './frame-sender.js'
 import { errorToFrame, IcmpErrorPacket, parseIcmpError } from './icmp-error.js'
 import type { Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
+import { ReadAhead } from './read-ahead.js'
 import { renewChecksum } from './row-checksum.js'
 import { takeSegment } from './segment.js'
 import { isRepeated, trackOut } from './tcp-track.js'
@@ -58,6 +59,7 @@ export class Outbound {
   readonly #errorFrame = new IcmpErrorFrame()
   readonly reassembler: Reassembler
   readonly #advice = new TooBigAdvice()
+  readonly #ahead: ReadAhead
   /** The packet came in fragments. */
   #reassembled = false
   #seal: SealBatch | undefined
@@ -77,6 +79,7 @@ export class Outbound {
     this.#opening = opening
     this.#accepting = accepting
     this.#closing = closing
+    this.#ahead = new ReadAhead(core.table)
     this.reassembler = new Reassembler((reason, packets) => {
       for (let i = 0; i < packets; i++) core.drop(reason)
     })
@@ -85,6 +88,7 @@ export class Outbound {
   run(batch: PacketBatch, seal: SealBatch, now: number): void {
     this.#seal = seal
     this.#now = now
+    this.#ahead.packets(batch)
     for (let i = 0; i < batch.count; i++) {
       const length = batch.desc[i * PACKET_WORDS + 1]!
       if (length >= 0) this.#packetIn(batch.data, batch.view, batch.desc[i * PACKET_WORDS]!, length)

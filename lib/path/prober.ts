@@ -129,7 +129,7 @@ export class PathProber {
     if (path === undefined) return
     path.heardAt = now
     if (!path.validated) path.credit += AMPLIFICATION * bytes
-    const left = traffic && (current === undefined || current.trafficAt < now - FOLLOW_MS)
+    const left = traffic && mayFollow(path, current) && (current?.trafficAt ?? -Infinity) < now - FOLLOW_MS
     if (traffic) {
       path.trafficAt = now
       path.challenges = 0
@@ -199,7 +199,7 @@ export class PathProber {
     if (!current.usable) return this.#use(peer, watch, path, 'address-gone', now)
     if (path.lasting && !current.lasting) return this.#use(peer, watch, path, 'deprecated', now)
     if (sentAt >= current.provenAt) {
-      if (path.trafficAt >= sentAt - this.#options.activeIntervalMs)
+      if (path.trafficAt >= sentAt - this.#options.activeIntervalMs && mayFollow(path, current))
         return this.#use(peer, watch, path, 'peer-moved', now)
       if (isSilent(current, now)) return this.#use(peer, watch, path, 'silent', now)
     }
@@ -580,4 +580,9 @@ export class PathProber {
 /** Whether the path is taken because the one before is silent at either end: a peer that goes a way that had been proven already, and has not given up the old one, hears nothing by that. */
 function isForSilence(path: Path, before: Path, reason: PathReason, now: number): boolean {
   return reason === 'silent' || (reason === 'peer-moved' && before.lasting && path.changedAt < now)
+}
+
+/** A peer that has not heard yet that an address is about to go is not followed back to it. */
+function mayFollow(path: Path, current: Path | undefined): boolean {
+  return path.lasting || current?.lasting !== true
 }

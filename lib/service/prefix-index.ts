@@ -1,4 +1,4 @@
-import { GrowingWords } from './growing-words.js'
+import { GrowingWords, type Memory } from './growing-words.js'
 
 /** Words of a record; see {@link Field}. */
 export const RECORD_WORDS = 16
@@ -40,7 +40,7 @@ export class PrefixIndex {
   readonly #records: GrowingWords
   readonly #whole: number
   readonly #mask: number
-  readonly #buckets = new GrowingWords(BUCKET_WORDS)
+  readonly #buckets: GrowingWords
   /** Buckets 0..#split + #last exist; #last + 1 is a power of two. */
   #last = BUCKETS_MIN - 1
   #split = 0
@@ -50,8 +50,10 @@ export class PrefixIndex {
   constructor(
     records: GrowingWords,
     readonly length: number,
+    memory: Memory,
   ) {
     this.#records = records
+    this.#buckets = new GrowingWords(BUCKET_WORDS, memory)
     this.#whole = length >> 5
     this.#mask = (length & 31) === 0 ? 0 : -1 << (32 - (length & 31))
     this.#buckets.reserve(BUCKETS_MIN)

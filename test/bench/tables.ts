@@ -1,14 +1,17 @@
 // What the two large tables cost at a million entries. Run by hand: node --expose-gc dist/test/bench/tables.js [ENTRIES] [plain]
-// `plain`: the flow table without large pages.
+// `plain`: without large pages.
 //
 // Every operation of the service table is timed by itself, and in tens; the clock's own time (median of an empty measurement) is subtracted. The percentiles are
 // those of the median round. "cpu" is processor time of the process, garbage collection included, and is the steadier figure on a machine that others use too.
 
 import { tableMemory } from '../../daemon/table-memory.js'
 import { FlowState, FlowTable, Row } from '../../lib/flow/flow-table.js'
+import { ReadAhead } from '../../lib/flow/read-ahead.js'
 import { Generations } from '../../lib/flow/flow-id.js'
 import { ServiceTable, type Rule } from '../../lib/service/service-table.js'
 import type { ServicePrefix } from '../../lib/service/service-id.js'
+import { packetBatch, PACKET_WORDS } from '../../lib/wire/batch.js'
+import { VNET_HEADER } from '../../lib/wire/constants.js'
 import { hostId, serviceId, type ServiceId } from '../../lib/wire/ids.js'
 import { seededRandom } from '../tools/seeded-random.js'
 
@@ -81,9 +84,10 @@ function memory(): number {
   return heapUsed + arrayBuffers
 }
 
-/** What one read of memory takes here, when each waits for the one before it, ns: a table cannot be faster than the reads it needs. */
+/** What one read of memory of the same kind takes here, when each waits for the one before it, ns: a table cannot be faster than the reads it needs. */
 function readTime(megabytes: number): number {
-  const next = Int32Array.from({ length: megabytes * 2 ** 18 }, (_, i) => i)
+  const next = new Int32Array(memoryFor(megabytes * 2 ** 20))
+  for (let i = 0; i < next.length; i++) next[i] = i
   for (let i = next.length - 1; i > 0; i--) {
     const j = Math.floor(random() * i)
     const value = next[i]!
@@ -143,11 +147,11 @@ function services(): void {
   const keys = hosts.map((host) => `instance/${host}`)
 
   // Code that runs for the first time is not what is measured.
-  const small = new ServiceTable()
+  const small = new ServiceTable(memoryFor)
   for (let i = 0; i < 20_000; i++) small.set(prefixes[i % prefixes.length]!, keys[i % 1000]!, rules[i % 1000]!)
   for (let i = 0; i < 20_000; i++) small.delete(prefixes[i % prefixes.length]!, keys[i % 1000]!)
 
-  const table = new ServiceTable()
+  const table = new ServiceTable(memoryFor)
   const before = memory()
   const inserted = each(prefixes.length, (i) => table.set(prefixes[i]!, keys[i % 1000]!, rules[i % 1000]!))
   const bytes = (memory() - before) / table.size
@@ -193,6 +197,8 @@ function services(): void {
 
 const PEERS = 1_000
 const PACKET = 40
+/** Packets that a TUN hands over at a time. */
+const BATCH = 64
 
 function flows(): void {
   const generations = new Generations((length) => Uint8Array.from({ length }, () => word() & 255))
@@ -244,6 +250,56 @@ function flows(): void {
     })
   }
   if (found !== 2 * 2 * 2 * ROUNDS * LOOKUPS) throw new Error(`found ${found}`)
+
+  // As the data path does it: a batch of packets as they come from the TUN, whose rows are read ahead before they are looked up one by one.
+  const ahead = new ReadAhead(table)
+  const batch = packetBatch(BATCH * 64, BATCH)
+  const [ip, transport] = [VNET_HEADER, VNET_HEADER + 20]
+  for (let i = 0; i < BATCH; i++) {
+    const at = i * 64 + 2
+    batch.data.set([0x45, 0, 0, PACKET, 0, 0, 0x40, 0, 64, 6], at + ip)
+    batch.data.set(local, at + ip + 12)
+    batch.desc.set([at, VNET_HEADER + PACKET], i * PACKET_WORDS)
+  }
+  batch.count = BATCH
+  const lookUp = (chosen: Int32Array, ports: Int32Array, readAhead: boolean) => {
+    const times: number[] = []
+    for (let first = 0; first + BATCH <= LOOKUPS; first += BATCH) {
+      for (let i = 0; i < BATCH; i++) {
+        const at = batch.desc[i * PACKET_WORDS]!
+        batch.data.set(remotes[(chosen[first + i]! * 31) & 16_383]!, at + ip + 16)
+        batch.view.setInt32(at + transport, ports[first + i]!)
+      }
+      const start = performance.now()
+      if (readAhead) ahead.packets(batch)
+      for (let i = 0; i < BATCH; i++) {
+        const at = batch.desc[i * PACKET_WORDS]!
+        const row = table.find(batch.view, at + ip + 12, at + ip + 16, 4, 6, batch.view.getInt32(at + transport))
+        if (row === chosen[first + i]) found++
+      }
+      times.push(((performance.now() - start - clock) * 1e3) / BATCH)
+    }
+    return Float64Array.from(times).sort()
+  }
+  for (const [name, chosen, ports] of [
+    ['any of them', rows, words.rows],
+    ['the same 1,000', few, words.few],
+  ] as const) {
+    found = 0
+    const [plain, read]: [Float64Array[], Float64Array[]] = [[], []]
+    for (let round = 0; round < ROUNDS; round++) {
+      plain.push(lookUp(chosen, ports, false))
+      read.push(lookUp(chosen, ports, true))
+    }
+    if (found !== 2 * ROUNDS * Math.floor(LOOKUPS / BATCH) * BATCH) throw new Error(`found ${found}`)
+    const of = (all: readonly Float64Array[], part: number) => median(all.map((times) => at(times, part)))
+    report(`flows: a batch of ${BATCH} by 5-tuple, ${name}`, {
+      'p50 us': of(read, 0.5),
+      'p99 us': of(read, 0.99),
+      'not read ahead p50 us': of(plain, 0.5),
+      'p99 us ': of(plain, 0.99),
+    })
+  }
   const released = each(ENTRIES, (row) => table.release(row))
   report('flows: release of all', {
     'cpu us': released.cpu,
@@ -257,6 +313,7 @@ console.log(
 )
 report('one read of memory, waited for, ns', {
   'in 1 MB': readTime(1),
+  'in 8 MB': readTime(8),
   'in 64 MB': readTime(64),
   'in 176 MB': readTime(176),
 })

@@ -643,6 +643,24 @@ test('a path whose address is about to go is left before it goes', (t) => {
   t.end()
 })
 
+test('a peer that goes on sending from an address that is about to go is not followed back to it', (t) => {
+  const w = twoHomes(10)
+  w.runFor(3_000)
+  w.prober.candidate(w.peer, record(OLD), w.now, PROBE_BYTES, 'deprecated')
+  w.prober.review(w.peer, w.now)
+  t.equal(w.current, NEW)
+  for (let ms = 0; ms < 500; ms += 10) {
+    w.hear(OLD)
+    w.runFor(10)
+  }
+  t.strictSame(
+    w.events.filter((event) => event.startsWith('moved')).map((event) => event.split(' ')[3]),
+    ['established', 'deprecated'],
+  )
+  t.strictSame(w.holds, [], 'and nothing waits for it')
+  t.end()
+})
+
 test('attack: where a forged source points, no more than three times the bytes go, however long the peer is silent', (t) => {
   const w = new World()
   const BYTES = 40
