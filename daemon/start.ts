@@ -43,7 +43,7 @@ export async function startDaemon(
   try {
     const prepared = await prepare(options.config, primitives, options.replace)
     const before = options.replace ? await askToHandOver(options.config) : undefined
-    const built = await buildDaemon(options, log, primitives, servers, prepared, undo, () => (keep = true))
+    const built = await buildDaemon(options, log, primitives, servers, prepared, before, undo, () => (keep = true))
     daemon = built.daemon
     await open(built, before)
     return daemon
