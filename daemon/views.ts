@@ -82,7 +82,7 @@ export function statusView(daemon: Viewed): StatusResponse {
   const { open, tcp, udp, icmp } = host.flows.counts
   const flows = { open, tcp, udp, icmp, capacity: host.flows.table.capacity }
   const { dataPath } = host
-  const { rebinding, moveNotes, pathMtus } = host.peering
+  const { rebinding, moveNotes, pathMtus } = host.peering.ways
   const framesFailed = underlay.framesFailed + lanes.framesFailed + express.framesFailed
   return {
     state: daemon.state,
@@ -399,7 +399,7 @@ export function pathsView(daemon: Viewed): PathInfo[] {
         rttMs: rttMs > 0 ? rttMs : null,
         rttVarMs: rttMs > 0 ? rttVarMs : null,
         lossPercent: rttMs > 0 ? loss * 100 : null,
-        mtu: host.peering.pathMtus.of(peer, slot)?.mtu ?? null,
+        mtu: host.peering.ways.pathMtus.of(peer, slot)?.mtu ?? null,
         lastHeardMs: provenAt > 0 ? now - provenAt : null,
         usedMs: inUse ? Math.max(0, now - usedSince) : null,
         reason,

@@ -18,6 +18,7 @@ import { Directory, directoryDefaults } from '../service/directory.js'
 import type { RecordChange } from '../service/host-records.js'
 import type { LocalRule } from '../service/local-rules.js'
 import { allowAll, type Policy } from '../service/policy.js'
+import { LOCATORS_MAX } from '../service/registration.js'
 import type { ServiceTable } from '../service/service-table.js'
 import { MemberTrust } from '../service/trust.js'
 import type { SessionTable } from '../session/session-table.js'
@@ -76,6 +77,9 @@ export class Host implements DataPathDecisions {
   readonly #turns = new Turns()
   readonly #resumption: Resumption
   #leaving = false
+  /** Where this host is, by its own addresses and as others see it. */
+  #locators: readonly Locator[] = []
+  #seenAt: readonly Locator[] = []
 
   constructor(components: HostComponents, options: HostOptions) {
     const { primitives, codec, hostKey, trust, random, wallNow } = components
@@ -114,7 +118,7 @@ export class Host implements DataPathDecisions {
     const { peering } = this
     this.sessions = peering.sessions
     this.prober = peering.prober
-    this.lanePaths = peering.lanePaths
+    this.lanePaths = peering.ways.lanePaths
     this.control = peering.control
     this.neighbours = peering.neighbours
     this.detector = peering.detector
@@ -267,11 +271,22 @@ export class Host implements DataPathDecisions {
   /** Where others can reach this host; the peers are told at once. `deprecated`: it is about to go. */
   setLocators(locators: readonly (Locator & { readonly deprecated?: boolean })[], now: number): void {
     this.#enter(now)
-    this.peering.setLocators(locators, now)
-    const lasting = locators.filter(({ deprecated }) => deprecated !== true)
-    const told = lasting.map(({ address, port }) => ({ address, port }))
-    this.directory.publish([{ payload: { kind: 'locators', locators: told, relays: [] } }], now)
+    if (this.peering.ways.setLocators(locators, now)) this.#seenAt = []
+    this.#locators = locators.filter(({ deprecated }) => deprecated !== true)
+    this.#publishLocators(now)
     this.dataPath.flush(now)
+  }
+
+  /** Where other hosts see this one, behind a NAT, as several agree. */
+  get seenAt(): readonly Locator[] {
+    return this.#seenAt
+  }
+
+  #publishLocators(now: number): void {
+    const own = this.#locators.map(({ address, port }) => ({ address, port }))
+    const seen = this.#seenAt.map(({ address, port }) => ({ address, port, reflexive: true }))
+    const locators = [...own.slice(0, LOCATORS_MAX - seen.length), ...seen]
+    this.directory.publish([{ payload: { kind: 'locators', locators, relays: [] } }], now)
   }
 
   /** What this host has is restored: it is published, and from now on what it does not have it refuses. */
@@ -292,7 +307,7 @@ export class Host implements DataPathDecisions {
   /** The host's links have changed: so may what its paths carry, and which of them work. */
   linksChanged(now: number): void {
     this.#enter(now)
-    this.peering.linksChanged(now)
+    this.peering.ways.linksChanged(now)
   }
 
   /** Puts a policy in force, also for flows that are open. Returns how many it has cut. */
@@ -306,7 +321,7 @@ export class Host implements DataPathDecisions {
 
   /** One round trip to the peer, outside the regular probes; `answered` is called with its ms, or never. Undefined: no session. */
   ping(peer: number, now: number, answered: (rttMs: number) => void): { cancel(): void } | undefined {
-    return this.peering.ping(peer, now, answered)
+    return this.peering.ways.ping(peer, now, answered)
   }
 
   /**
@@ -413,6 +428,10 @@ export class Host implements DataPathDecisions {
       expelled: (what, detail, now) => {
         if (what === 'revoked') this.services.withdrawAll(now)
         this.#c.events.expelled(what, detail)
+      },
+      seenAt: (locators, now) => {
+        this.#seenAt = locators
+        this.#publishLocators(now)
       },
       drop: (reason) => this.drop(reason),
       refused: (reason) => {

@@ -1,9 +1,15 @@
-import { INNER_HEADER, Kind, PROBE_IN_USE, PROBE_TOKEN } from '../wire/constants.js'
+import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
+import { CLEAR_HEADER, INNER_HEADER, Kind, PROBE_IN_USE, PROBE_TOKEN, TAG_LENGTH } from '../wire/constants.js'
 import { writeInnerHeader } from '../wire/inner.js'
 
 /** Traffic class of the host's own frames: CS6, network control. */
 export const CONTROL_CLASS = 0xc0
+/** What sealing adds to a plaintext. */
+export const SEALED_MORE = CLEAR_HEADER + TAG_LENGTH
 const NOTHING = new Uint8Array(0)
+/** Positions of an address record. */
+const RECORD_PORT = 2
+const RECORD_ADDRESS = 8
 
 /** A frame of the host itself, which belongs to no flow: empty, control, probe, echo. */
 export function ownFrame(kind: Kind, body: Uint8Array = NOTHING): Uint8Array {
@@ -19,6 +25,35 @@ export function probeFrame(token: Uint8Array, inUse: boolean, length = 0): Uint8
   body.set(token)
   if (inUse) body[PROBE_TOKEN] = PROBE_IN_USE
   return ownFrame(Kind.probe, body)
+}
+
+/** Answer to a probe that came from the record at `record`, which it says. */
+export function echoFrame(token: Uint8Array, records: Uint8Array, record: number): Uint8Array {
+  const family = records[record]!
+  const address = record + RECORD_ADDRESS
+  const body = new Uint8Array(PROBE_TOKEN + 3 + addressLength(family))
+  body.set(token)
+  body[PROBE_TOKEN] = family
+  body.set(records.subarray(record + RECORD_PORT, record + RECORD_PORT + 2), PROBE_TOKEN + 1)
+  body.set(records.subarray(address, address + addressLength(family)), PROBE_TOKEN + 3)
+  return ownFrame(Kind.probeEcho, body)
+}
+
+/** Where the probe came from that is echoed, as a record; undefined: the echo does not say it. */
+export function seenByEcho(body: Uint8Array): Uint8Array | undefined {
+  const family = body[PROBE_TOKEN]
+  if (family !== 4 && family !== 6) return undefined
+  const address = PROBE_TOKEN + 3
+  if (body.length < address + addressLength(family)) return undefined
+  const record = new Uint8Array(ADDRESS_RECORD)
+  record[0] = family
+  record.set(body.subarray(PROBE_TOKEN + 1, address), RECORD_PORT)
+  record.set(body.subarray(address, address + addressLength(family)), RECORD_ADDRESS)
+  return record
+}
+
+function addressLength(family: number): number {
+  return family === 4 ? 4 : ADDRESS_LOCAL - RECORD_ADDRESS
 }
 
 /** Whether the frame says by which way its sender wants to be answered: all do but echoes, and probes of other ways. `at`: its inner header. */

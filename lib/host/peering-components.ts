@@ -1,3 +1,4 @@
+import type { Locator } from '../path/locator.js'
 import type { PeerTable } from '../path/peers.js'
 import type { Directory } from '../service/directory.js'
 import type { MemberTrust } from '../service/trust.js'
@@ -29,6 +30,8 @@ export interface PeeringSink {
   message(peer: number, channel: number, body: Uint8Array, now: number): void
   /** This host is a member no more; as {@link HostEvents.expelled}. */
   expelled(what: 'revoked' | 'expired', detail: string, now: number): void
+  /** Peers agree that they see this host there, behind a NAT, and nowhere else but at its own addresses. */
+  seenAt(locators: readonly Locator[], now: number): void
   drop(reason: DropReason): void
   /** A clear frame was dropped, which the session layer has counted. */
   refused(reason: DropReason): void

@@ -7,13 +7,9 @@
 // What this means for flows and services goes to PeeringSink.
 
 import type { Membership } from '../crypto/membership.js'
-import { decodeLocator, locatorRecord, type Locator } from '../path/locator.js'
-import { LanePaths } from '../path/lane-paths.js'
-import { PathMtus } from '../path/path-mtus.js'
+import { decodeLocator } from '../path/locator.js'
 import type { PeerTable } from '../path/peers.js'
-import { PathProber } from '../path/prober.js'
-import type { Liveness, PathCommit, ProberSink } from '../path/prober-sink.js'
-import { Rebinding } from '../path/rebinding.js'
+import type { PathProber } from '../path/prober.js'
 import type { Directory } from '../service/directory.js'
 import type { Established, FailReason, LostReason, SessionSink } from '../session/session-sink.js'
 import { SessionTable } from '../session/session-table.js'
@@ -29,7 +25,7 @@ import {
   type OpenBatch,
   type SealBatch,
 } from '../wire/batch.js'
-import { CLEAR_HEADER, INNER_HEADER, Kind, PROBE_TOKEN, TAG_LENGTH } from '../wire/constants.js'
+import { INNER_HEADER, Kind } from '../wire/constants.js'
 import type { DropReason } from '../wire/drop.js'
 import type { HostId } from '../wire/ids.js'
 import { innerKind } from '../wire/inner.js'
@@ -42,30 +38,24 @@ import type { HostClock } from './host-clock.js'
 import type { HostOptions } from './host-options.js'
 import { IdleSessions } from './idle-sessions.js'
 import { issuingDefaults } from './issuing-options.js'
-import { MoveNotes, moveText } from './move-notes.js'
 import { Neighbours } from './neighbours.js'
-import { CONTROL_CLASS, ownFrame, prefersItsWay, probeFrame } from './own-frames.js'
+import { CONTROL_CLASS, ownFrame, prefersItsWay, SEALED_MORE } from './own-frames.js'
 import { Pauses } from './pauses.js'
 import type { PeeringComponents } from './peering-components.js'
-import { Pings } from './pings.js'
+import { Ways } from './ways.js'
 
 /** Between reviews of what has changed about other hosts: there may be many changes at once. */
 const REVIEW_MS = 100
 const NO_BYTES = new Uint8Array(0)
 /** Frames that need no keepalive in answer: they are answers themselves, or an echo or an acknowledgement answers them at once. */
 const SELF_ANSWERED: ReadonlySet<number> = new Set([Kind.empty, Kind.probe, Kind.probeEcho, Kind.control, Kind.move])
-/** What sealing adds to a plaintext. */
-const SEALED_MORE = CLEAR_HEADER + TAG_LENGTH
 
-export class Peering implements SessionSink, ProberSink, ControlSink {
+export class Peering implements SessionSink, ControlSink {
   readonly id: HostId
   readonly peers: PeerTable
   readonly sessions: SessionTable
+  readonly ways: Ways
   readonly prober: PathProber
-  readonly rebinding: Rebinding
-  readonly moveNotes: MoveNotes
-  readonly lanePaths: LanePaths
-  readonly pathMtus: PathMtus
   readonly control: ControlChannel
   readonly pauses: Pauses
   readonly neighbours: Neighbours
@@ -79,7 +69,6 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   readonly #expulsions: Expulsions
   readonly #farewells: Farewells
   readonly #idle: IdleSessions
-  readonly #pings = new Pings()
   /** Where the frames came from that were heard last. */
   #datagrams: DatagramBatch | undefined
   #reviewedAt = -Infinity
@@ -96,7 +85,6 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.id = hostKey.id
     this.peers = peers
     const issuing = { ...issuingDefaults, ...options.issuing }
-    const randomBytes = (length: number) => primitives.randomBytes(length)
     this.sessions = new SessionTable(
       {
         ...{ primitives, codec: host.codec, hostKey, peers, drops: components.drops, sink: this },
@@ -111,35 +99,19 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       },
       options.session,
     )
-    this.prober = new PathProber({ peers, randomBytes, sink: this }, options.prober)
-    this.rebinding = new Rebinding({
-      ...{ self: this.id, peers, prober: this.prober },
-      nextSequence: () => host.sequence.next(),
-      send: (peer, slot, body) => {
-        dataPath.wayFrame(peer, slot, ownFrame(Kind.move, body), CONTROL_CLASS)
-        this.sessions.answerSent(peer)
-      },
-      datagramBytes: (body) => INNER_HEADER + body.length + SEALED_MORE,
-      drop: (reason) => sink.drop(reason),
-    })
-    this.moveNotes = new MoveNotes(peers)
-    this.lanePaths = new LanePaths({
-      peers,
-      randomBytes,
-      sendProbe: (peer, lane, slot, token) => {
-        dataPath.laneFrame(peer, lane, slot, ownFrame(Kind.probe, token), CONTROL_CLASS)
-      },
-    })
-    this.pathMtus = new PathMtus(
+    this.ways = new Ways(
       {
-        ...{ peers, randomBytes },
-        linkMtu: (record) => host.pathMtu?.(record) ?? 0,
-        // Not for the session to wait for: that such a probe is not answered says nothing of the peer.
-        sendProbe: (peer, slot, token, room) =>
-          void dataPath.wayFrame(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
+        ...{ host, clock: components.clock, peers, directory, dataPath, sessions: this.sessions },
+        looked: (id, state, now) => this.detector.looked(id, state, now),
+        hint: (id, locator, now) => this.neighbours.hint(id, locator, now),
+        spend: (peer, slot, bytes, now) => sink.spend(peer, slot, bytes, now),
+        released: (peer, now) => sink.released(peer, now),
+        seenAt: (locators, now) => sink.seenAt(locators, now),
+        drop: (reason) => sink.drop(reason),
       },
-      options.pathMtu,
+      options,
     )
+    this.prober = this.ways.prober
     const epoch = new DataView(primitives.randomBytes(4).buffer).getUint32(0) | 1
     this.control = new ControlChannel({ peers, epoch: epoch >>> 0, sink: this })
     this.#farewells = new Farewells(peers, this.control)
@@ -255,29 +227,20 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
           if (!this.control.receive(peer, body, now)) this.sessions.dataReceived(peer, now)
         })
       case Kind.probe:
-        if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
-        this.#echo(peer, lane, body.subarray(0, PROBE_TOKEN), records, record, now)
-        this.sessions.answerSent(peer)
-        return
+        if (records === undefined) return this.drop('bad-frame')
+        return this.ways.probed(peer, lane, body, records, record, now)
       case Kind.probeEcho:
-        if (body.length < PROBE_TOKEN || records === undefined) return this.drop('bad-frame')
-        if (lane > 0) this.lanePaths.echoed(peer, lane, body, now)
-        else if (this.pathMtus.echoed(peer, body, now)) return
-        else if (!this.#pings.answered(peer, body.subarray(0, PROBE_TOKEN), now))
-          this.prober.echoed(peer, body, records, record, now)
-        return
+        if (records === undefined) return this.drop('bad-frame')
+        return this.ways.echoed(peer, lane, body, records, record, now)
       case Kind.move:
         if (records === undefined) return
-        return this.#c.turns.afterwards(() => this.#moveReceived(peer, body, records, record, now))
+        return this.#c.turns.afterwards(() => {
+          // What waits for an acknowledgement may have gone to where the peer is no more.
+          if (this.ways.moveReceived(peer, body, records, record, now)) this.control.sessionUp(peer, now)
+        })
       default:
         this.drop('bad-frame')
     }
-  }
-
-  #moveReceived(peer: number, body: Uint8Array, records: Uint8Array, record: number, now: number): void {
-    const bytes = INNER_HEADER + body.length + SEALED_MORE
-    // What waits for an acknowledgement may have gone to where the peer is no more.
-    if (this.rebinding.receive(peer, body, bytes, records, record, now)) this.control.sessionUp(peer, now)
   }
 
   /** These entries are about to be sealed and sent. */
@@ -296,24 +259,22 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   /** Packets of flows have passed without this host being asked: as {@link sent} and {@link heard}. 0: none. */
   passed(peer: number, sentAt: number, heardAt: number): void {
-    const { pathSlot, addresses } = this.peers
     this.sessions.marked(peer)
     if (sentAt > 0) this.needed(peer, sentAt)
     // They came by the path in use, or had not passed.
-    if (heardAt > 0 && pathSlot[peer]! >= 0)
-      this.prober.heard(peer, addresses.records, pathSlot[peer]! * ADDRESS_RECORD, heardAt)
+    if (heardAt > 0) this.ways.heardInUse(peer, heardAt)
   }
 
   /** A flow or bind concerns the peer. */
   needed(peer: number, now: number): void {
-    this.prober.active(peer, now)
-    this.pathMtus.used(peer, now)
+    this.ways.used(peer, now)
     this.#idle.used(peer, now)
   }
 
   /** The own kernel sends again what it has sent to the peer. */
   retransmitted(peer: number, now: number): void {
-    if (this.pathMtus.isHintDue(peer, now)) this.#c.turns.afterwards(() => this.pathMtus.hint(peer, now))
+    const { pathMtus } = this.ways
+    if (pathMtus.isHintDue(peer, now)) this.#c.turns.afterwards(() => pathMtus.hint(peer, now))
   }
 
   /** A batch has been decided upon: what waited for the messages in it. */
@@ -329,10 +290,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   nextTimeout(): number {
     return Math.min(
       this.sessions.nextTimeout(),
-      this.prober.nextTimeout(),
-      this.rebinding.nextTimeout(),
-      this.lanePaths.nextTimeout(),
-      this.pathMtus.nextTimeout(),
+      this.ways.nextTimeout(),
       this.control.nextTimeout(),
       this.pauses.nextTimeout(),
       this.neighbours.nextTimeout(),
@@ -347,10 +305,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   /** Whether peers answer. */
   handleTimeout(now: number): void {
     this.sessions.handleTimeout(now)
-    this.prober.handleTimeout(now)
-    this.rebinding.handleTimeout(now)
-    this.lanePaths.handleTimeout(now)
-    this.pathMtus.handleTimeout(now)
+    this.ways.handleTimeout(now)
     this.detector.handleTimeout(now)
     this.control.handleTimeout(now)
     this.pauses.handleTimeout(now)
@@ -395,17 +350,6 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     if (peer > 0) this.control.send(peer, Channel.directory, message, this.#clock.now)
   }
 
-  /** One round trip, outside the regular probes; as {@link Host.ping}. */
-  ping(peer: number, now: number, answered: (rttMs: number) => void): { cancel(): void } | undefined {
-    if (this.peers.sealSlot[peer]! < 0) return undefined
-    const token = this.#c.host.primitives.randomBytes(PROBE_TOKEN)
-    const ping = this.#pings.add(peer, token, now, answered)
-    if (ping === undefined) return undefined
-    this.#dataPath.wayFrame(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.probe, token), CONTROL_CLASS)
-    this.#dataPath.flush(now)
-    return ping
-  }
-
   /** A frame of a flow. False: there is no session, which is counted. */
   sendFrame(peer: number, plaintext: Uint8Array, trafficClass: number): boolean {
     return this.#accounted(peer, this.#dataPath.flowFrameTo(peer, plaintext, trafficClass))
@@ -413,7 +357,7 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   /** The host's records say something else about where it is. */
   located(host: HostId): void {
-    this.offerPaths(this.peers.indexOf(host))
+    this.ways.offer(this.peers.indexOf(host))
     this.neighbours.located(host, this.#clock.now)
   }
 
@@ -421,31 +365,6 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
   sendBatch(seal: SealBatch, now: number): void {
     this.#dataPath.sendBatch(seal)
     this.sent(seal, now)
-  }
-
-  /** What the peer's records say about where it is are paths to fall back to. */
-  offerPaths(peer: number): void {
-    if (peer <= 0) return
-    const records = this.#directory
-      .locatorsOf(this.peers.hostId(peer))
-      .flatMap((locator) => locatorRecord(locator) ?? [])
-    this.prober.announced(peer, records, this.#clock.now)
-  }
-
-  /** This host can be reached there. Returns whether that is new. */
-  setLocators(locators: readonly (Locator & { readonly deprecated?: boolean })[], now: number): boolean {
-    const own = locators.flatMap((locator) => {
-      const record = locatorRecord(locator)
-      return record === undefined ? [] : { record, deprecated: locator.deprecated === true }
-    })
-    this.moveNotes.setOwn(locators)
-    return this.rebinding.setOwn(own, now)
-  }
-
-  /** The host's links have changed: so may what its paths carry, and which of them work. */
-  linksChanged(now: number): void {
-    this.prober.linksChanged(now)
-    this.pathMtus.linksChanged(now)
   }
 
   membershipRenewed({ bytes }: Membership): void {
@@ -474,14 +393,10 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.#learnSlots(peer)
     this.#c.members.learn(session.membership.bytes, host)
     if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
-    const known = this.prober.liveness(peer) === undefined
-    if (known || !session.rekey || session.afresh || this.peers.addressSlot[peer]! < 0)
-      this.prober.established(peer, session.address, now)
-    this.pathMtus.use(peer, now)
-    this.#offerLanes(peer, now)
+    this.ways.established(peer, session, now)
     this.neighbours.established(peer, decodeLocator(session.address), now)
     if (!session.rekey) this.#idle.up(peer, now)
-    this.offerPaths(peer)
+    this.ways.offer(peer)
     if (session.rekey) this.#directory.peerRenewed(host)
     else {
       this.#directory.peerUp(host, now)
@@ -502,13 +417,8 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     const host = this.peers.hostId(peer)
     this.#directory.peerDown(host)
     this.control.clear(peer)
-    this.lanePaths.forget(peer)
-    this.pathMtus.forget(peer)
-    this.prober.forget(peer)
-    this.rebinding.forget(peer)
+    this.ways.forget(peer)
     this.pauses.forget(peer)
-    this.moveNotes.forget(peer)
-    this.#dataPath.replay.forget(peer)
     this.#c.sink.sessionLost(peer)
     this.neighbours.lost(peer, now)
     this.#idle.down(peer)
@@ -526,58 +436,6 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
 
   proveAlive(peer: number): void {
     this.#dataPath.frameTo(peer, this.peers.pathSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
-  }
-
-  // ---- ProberSink ----
-
-  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0): void {
-    const inUse = addressSlot === this.peers.pathSlot[peer]
-    this.#dataPath.wayFrame(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
-    this.sessions.dataSent(peer, this.#clock.now)
-  }
-
-  liveness(peer: number, state: Liveness, now: number): void {
-    const host = this.peers.hostId(peer)
-    this.#c.host.events.peer(host, state, '')
-    this.detector.looked(host, state, now)
-  }
-
-  committed(commit: PathCommit, now: number): void {
-    const { peer, from, to, reason, lossy, reachedAt } = commit
-    const { events } = this.#c.host
-    const host = this.peers.hostId(peer)
-    this.#dataPath.replay.moved(peer, now, lossy, reachedAt)
-    this.pathMtus.use(peer, now)
-    this.#offerLanes(peer, now)
-    const move = this.moveNotes.committed(commit)
-    if (move === undefined || reason === 'links-changed') return
-    events.peer(host, 'moved', moveText(move), move)
-    const locator = from === to ? undefined : decodeLocator(this.peers.addresses.record(to))
-    if (locator === undefined) return
-    this.neighbours.hint(host, locator, now)
-    events.remember()
-  }
-
-  settled(commit: PathCommit, stallMs: number): void {
-    const move = this.moveNotes.settled(commit, stallMs)
-    if (move !== undefined) this.#c.host.events.peer(this.peers.hostId(commit.peer), 'settled', moveText(move), move)
-  }
-
-  spend(peer: number, addressSlot: number, bytes: number, now: number): number {
-    const before = this.#dataPath.bytesOut
-    const all = this.#dataPath.copyTo(peer, addressSlot, bytes, now)
-    const spent = this.#dataPath.bytesOut - before
-    // What was sent first arrives first.
-    return all ? spent + this.#c.sink.spend(peer, addressSlot, bytes - spent, now) : spent
-  }
-
-  held(peer: number, now: number): void {
-    this.#dataPath.replay.held(peer, now)
-  }
-
-  released(peer: number, now: number): void {
-    this.#dataPath.replay.stayed(peer)
-    this.#c.sink.released(peer, now)
   }
 
   // ---- ControlSink ----
@@ -646,21 +504,6 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
     this.sessions.dropPeer(peer, reason, now)
   }
 
-  /** A probe is answered by the lane that it came by, to where it came from. */
-  #echo(peer: number, lane: number, token: Uint8Array, records: Uint8Array, record: number, now: number): void {
-    const frame = ownFrame(Kind.probeEcho, token)
-    if (lane === 0) {
-      const to = this.prober.slotOf(peer, records, record, now, frame.length + SEALED_MORE)
-      this.#dataPath.wayFrame(peer, to, frame, CONTROL_CLASS)
-      return
-    }
-    const { addresses } = this.peers
-    const slot = addresses.acquire(records, record)
-    if (slot < 0) return this.drop('send-failed')
-    this.#dataPath.laneFrame(peer, lane, slot, frame, CONTROL_CLASS)
-    addresses.release(slot)
-  }
-
   /** Whose session the codecs' seal slots are. */
   #learnSlots(peer: number): void {
     const { peers } = this
@@ -669,9 +512,5 @@ export class Peering implements SessionSink, ProberSink, ControlSink {
       const slot = peers.laneSealSlot[peers.laneAt(peer, lane)]!
       if (slot >= 0) peers.sealPeer[slot] = peer
     }
-  }
-
-  #offerLanes(peer: number, now: number): void {
-    if (this.peers.lanes > 1) this.lanePaths.offer(peer, this.sessions.lanePorts(peer), now)
   }
 }

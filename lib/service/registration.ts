@@ -60,7 +60,10 @@ export interface AddressClaims {
 /** Where the host can be reached: directly, or through relays. */
 export interface Locators {
   readonly kind: 'locators'
-  readonly locators: readonly Locator[]
+  readonly locators: readonly (Locator & {
+    /** Where other hosts see it, behind a NAT. */
+    readonly reflexive?: boolean
+  })[]
   readonly relays: readonly HostId[]
 }
 
@@ -131,7 +134,7 @@ const registrationShape = fields([
 ])
 const claimsShape = fields([z.array(fields([oneOf(roles), id, whole(2 ** 24 - 1), anyWhole])).max(CLAIMS_MAX)])
 const locatorsShape = fields([
-  z.array(fields([z.string().min(1).max(64), port])).max(LOCATORS_MAX),
+  z.array(z.tuple([z.string().min(1).max(64), port], z.unknown())).max(LOCATORS_MAX),
   z.array(host).max(RELAYS_MAX),
 ])
 const nameShape = fields([
@@ -174,7 +177,13 @@ export function packPayload(payload: RecordPayload): [number, Packable] {
     case 'claims':
       return [number, [payload.claims.map((c) => [roles.indexOf(c.role), fromHex(c.id), c.index, c.since])]]
     case 'locators':
-      return [number, [payload.locators.map((l) => [l.address, l.port]), payload.relays.map((r) => fromHex(r))]]
+      return [
+        number,
+        [
+          payload.locators.map((l) => (l.reflexive === true ? [l.address, l.port, 1] : [l.address, l.port])),
+          payload.relays.map((r) => fromHex(r)),
+        ],
+      ]
     case 'name':
       return [
         number,
@@ -236,7 +245,11 @@ export function unpackPayload(kind: number, value: unknown): RecordPayload | und
       const [locators, relays] = parsed.data
       return {
         kind: 'locators',
-        locators: locators.map(([address, p]) => ({ address, port: p })),
+        locators: locators.map(([address, p, mark]) => ({
+          address,
+          port: p,
+          ...(mark === 1 ? { reflexive: true } : {}),
+        })),
         relays: relays.map((r) => hostId(r)),
       }
     }

@@ -42,7 +42,7 @@ export const Kind = {
   piece: 7,
   /** A control message: see lib/wire/control.ts. */
   control: 8,
-  /** Path probe: token 16, flags 1 (0 where it is left out), padded. And its echo: token 16, padded. */
+  /** Path probe: token 16, flags 1 (0 where it is left out), padded. And its echo: token 16, where the probe came from (family 1: 4, 6, or 0 where it is left out; port 2; address 4 or 16), padded. */
   probe: 9,
   probeEcho: 10,
   /** Which of these flows are still there? And the answer. See lib/flow/confirmation.ts. */

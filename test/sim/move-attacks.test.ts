@@ -155,9 +155,9 @@ test('a recorded MOVE, sent again: at once, from elsewhere, later, after a sessi
     const first = client.address
     client.move(world.freshAddress(), true)
     world.runFor(500)
-    a.expect('no MOVE was recorded', server.host.peering.rebinding.received > 0)
+    a.expect('no MOVE was recorded', server.host.peering.ways.rebinding.received > 0)
     a.filter(() => true)
-    const moves = server.host.peering.rebinding.received
+    const moves = server.host.peering.ways.rebinding.received
     const replayed = a.drops('replayed')
 
     replay(first)
@@ -178,7 +178,7 @@ test('a recorded MOVE, sent again: at once, from elsewhere, later, after a sessi
     replay(first)
     replay(stranger)
     a.unharmed('after a new handshake', 600)
-    const received = server.host.peering.rebinding.received - moves
+    const received = server.host.peering.ways.rebinding.received - moves
     a.expect(`${received} messages were taken for new`, received === 1)
 
     // Its connection ends with it.

@@ -124,7 +124,7 @@ export class Attacker {
   /** What no frame of the attacker may change. */
   #stateOf({ host }: WorldHost): string {
     const commits = [...host.prober.commits.values()].reduce((sum, count) => sum + count, 0)
-    const { received } = host.peering.rebinding
+    const { received } = host.peering.ways.rebinding
     return `${commits} moves, ${received} messages of moves, ${host.sessions.count} sessions, ${host.flows.table.count} flows`
   }
 

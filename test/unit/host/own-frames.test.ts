@@ -1,6 +1,8 @@
 import { test } from 'tap'
-import { ownFrame, prefersItsWay, probeFrame } from '../../../lib/host/own-frames.js'
-import { Kind, PROBE_TOKEN } from '../../../lib/wire/constants.js'
+import { echoFrame, ownFrame, prefersItsWay, probeFrame, seenByEcho } from '../../../lib/host/own-frames.js'
+import { encodeLocator } from '../../../lib/path/locator.js'
+import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
+import { INNER_HEADER, Kind, PROBE_TOKEN } from '../../../lib/wire/constants.js'
 import { innerKind } from '../../../lib/wire/inner.js'
 
 const TOKEN = Uint8Array.from({ length: PROBE_TOKEN }, (_, i) => i + 1)
@@ -24,5 +26,21 @@ test('all other frames go the way that their sender prefers, but echoes where th
   for (const kind of Object.values(Kind)) {
     if (kind !== Kind.probe) t.equal(prefers(ownFrame(kind, TOKEN)), kind !== Kind.probeEcho)
   }
+  t.end()
+})
+
+test('an echo says where the probe came from; one of an older version says nothing', (t) => {
+  for (const address of ['203.0.113.9', '2001:db8::7']) {
+    const record = encodeLocator({ address, port: 40_001 })
+    const records = new Uint8Array(3 * ADDRESS_RECORD)
+    records.set(record, ADDRESS_RECORD)
+    const body = echoFrame(TOKEN, records, ADDRESS_RECORD).slice(INNER_HEADER)
+    t.strictSame(body.subarray(0, PROBE_TOKEN), TOKEN)
+    t.strictSame(seenByEcho(body), record)
+    for (let length = 0; length < body.length; length++) t.equal(seenByEcho(body.slice(0, length)), undefined)
+    t.strictSame(seenByEcho(Uint8Array.of(...body, 0, 0, 7)), record, 'padded')
+  }
+  t.equal(seenByEcho(new Uint8Array(100)), undefined)
+  t.equal(seenByEcho(new Uint8Array(100).fill(5)), undefined, 'of another family')
   t.end()
 })

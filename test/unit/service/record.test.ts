@@ -15,7 +15,14 @@ const payloads: RecordPayload[] = [
       { role: 'peer', id: host('h1'), index: 1, since: 0 },
     ],
   },
-  { kind: 'locators', locators: [{ address: '2001:db8::1', port: 7474 }], relays: [host('relay')] },
+  {
+    kind: 'locators',
+    locators: [
+      { address: '2001:db8::1', port: 7474 },
+      { address: '203.0.113.9', port: 40_001, reflexive: true },
+    ],
+    relays: [host('relay')],
+  },
   { kind: 'name', service: idOf('web'), name: 'web', since: 5, tags: ['web'], hosts: [host('h1')] },
 ]
 
