@@ -18,6 +18,7 @@ import { openIdentity, type Identity } from './identity.js'
 import { Instances } from './instances.js'
 import { joinNetwork } from './joining.js'
 import { FlowFile } from './keeper/flow-file.js'
+import type { HandedOver } from './keeper/hand-over.js'
 import { closeHeld } from './keeper/keeper-link.js'
 import { findKeeper } from './keeper/keeper-process.js'
 import { deviceOf, keptOf, type Kept } from './keeper/keeping.js'
@@ -28,7 +29,6 @@ import { codecAddon, NativeCodec } from './native-codec.js'
 import { native } from './native.js'
 import { linkMtu } from './own-locators.js'
 import { DeviceIo, monotonicNow, PacketLoop } from './packet-loop.js'
-import { rehearse } from './rehearsal.js'
 import type { Servers } from './servers.js'
 import { StateDirectory } from './state-files.js'
 import { readClaims, readMappings } from './state-writes.js'
@@ -55,9 +55,22 @@ export interface Prepared {
 }
 
 /** `rehearsed`: so is everything that can be without this host's own state. */
-export function prepare({ aead }: Config, primitives: Primitives, rehearsed: boolean): Prepared {
-  if (rehearsed) rehearse(primitives, () => new NativeCodec(codecAddon(), aead))
-  return { codec: new NativeCodec(codecAddon(), aead) }
+export async function prepare(config: Config, primitives: Primitives, rehearsed: boolean): Promise<Prepared> {
+  const codec = () => new NativeCodec(codecAddon(), config.aead)
+  if (rehearsed) {
+    const { rehearse } = await import('./rehearsal.js')
+    rehearse(primitives, codec)
+    await readForNothing(config, primitives).catch(() => undefined)
+  }
+  return { codec: codec() }
+}
+
+/** As it will be read when it is ours. */
+async function readForNothing({ name, pool, zone, state: path }: Config, primitives: Primitives): Promise<void> {
+  const state = StateDirectory.peek(path)
+  const join = () => Promise.reject(new Error('only a member is read'))
+  await openIdentity({ name, create: undefined, join: undefined, pool, zone }, { state, primitives, wallNow, join })
+  await Promise.all([readMappings(state), readClaims(state)])
 }
 
 /** Throws CaracalErrors; what is in `undo` is to be run then. `found`: what a former daemon has left is there, and is to stay. */
@@ -67,6 +80,7 @@ export async function buildDaemon(
   primitives: Primitives,
   servers: Servers,
   { codec }: Prepared,
+  before: Pick<HandedOver, 'counters'> | undefined,
   undo: Undo,
   found: () => void,
 ): Promise<Built> {
@@ -93,8 +107,8 @@ export async function buildDaemon(
   const { trust, hostKey } = identity
   if (kept !== undefined && kept.host !== hostKey.id) throw otherHost()
   const [stamps, sequences, mappings, claims] = await Promise.all([
-    CounterFile.open(files, 'stamps', Date.now()),
-    CounterFile.open(files, 'sequences'),
+    CounterFile.open(files, 'stamps', Date.now(), before?.counters.stamps),
+    CounterFile.open(files, 'sequences', 1, before?.counters.sequences),
     readMappings(files),
     readClaims(files),
   ])
@@ -162,6 +176,7 @@ export async function buildDaemon(
       events,
       endpoints: instances,
       flowMemory: flowFile?.memory ?? tableMemory(flowBytes),
+      tableMemory,
       wallNow,
       random: Math.random,
       nextStamp: () => BigInt(stamps.next()),
@@ -238,6 +253,7 @@ export async function buildDaemon(
     codec.aeads,
     servers,
     undo,
+    { stamps, sequences },
   )
   late.daemon = daemon
   return { daemon, kept, flowFile }

@@ -301,8 +301,7 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
       const what = `the daemon that runs there has the state directory ${daemon.files.path}`
       throw new CaracalError('CARACAL_E_STATE', what, next)
     }
-    await daemon.handOver()
-    return { pid: process.pid }
+    return { pid: process.pid, counters: await daemon.handOver() }
   }
 
   dump(request: DumpRequest, emit: (event: TapEvent) => void, signal: AbortSignal): Promise<void> {

@@ -22,12 +22,25 @@ export class CounterFile {
     this.#limit = first
   }
 
-  /** `least`: no number below this, such as the time in ms, should the file be lost. */
-  static async open(state: StateDirectory, name: string, least = 1): Promise<CounterFile> {
+  /**
+   * `least`: no number below this, such as the time in ms, should the file be lost. `unused`: the first that the last process has not given out, if it has told: those that it had reserved are used first, and
+   * nothing is waited for.
+   */
+  static async open(state: StateDirectory, name: string, least = 1, unused?: number): Promise<CounterFile> {
     const used = await state.read(name, decode)
+    if (unused !== undefined && used !== undefined && unused < used) {
+      const counter = new CounterFile(state, name, unused)
+      counter.#limit = used
+      return counter
+    }
     const counter = new CounterFile(state, name, Math.max((used ?? 0) + 1, least))
     await counter.#reserve()
     return counter
+  }
+
+  /** The first number that was not given out. */
+  get unused(): number {
+    return this.#next
   }
 
   next(): number {

@@ -15,6 +15,7 @@ import type { HostId, ServiceId } from '../lib/wire/ids.js'
 import type { Admission } from './admission.js'
 import { compareConfigs, loadConfig, type Config, type DaemonOptions } from './config.js'
 import type { ExposeRequest } from './control/protocol.js'
+import type { CounterFile } from './counter-file.js'
 import type { ResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError } from './errors.js'
 import { EventLoopDelay } from './event-loop.js'
@@ -42,10 +43,18 @@ import type { Undo } from './undo.js'
 import { wallNow } from './wall-clock.js'
 
 const FAREWELL_MS = 300
+/** More than the next daemon needs until packets are moved again. */
+const HANDED_OVER_MS = 150
 /** For so long peers hold what goes to this host, at most: a process takes less to start. */
 const PAUSE_MS = 5_000
 /** A peer that has not acknowledged it by then is not waited for. */
 const PAUSE_TOLD_MS = 100
+
+/** First numbers that were not given out. */
+export interface HandedCounters {
+  readonly stamps: number
+  readonly sequences: number
+}
 
 /** Everything that a running daemon consists of. Made by {@link startDaemon}, ended by {@link stop}. */
 export class Daemon implements RunningDaemon {
@@ -93,6 +102,7 @@ export class Daemon implements RunningDaemon {
     readonly aeads: readonly AeadName[],
     readonly servers: Servers,
     readonly undo: Undo,
+    private readonly counters: Readonly<Record<keyof HandedCounters, CounterFile>>,
   ) {
     this.names = new Names(host)
     this.writes = new StateWrites({ files, identity, host, log })
@@ -328,14 +338,17 @@ export class Daemon implements RunningDaemon {
     }
   }
 
-  /** Hands everything over to the process that asks for it: what this one has it may have from now on. Throws CARACAL_E_KEEPER where nothing holds it in between. */
-  async handOver(): Promise<void> {
+  /** Hands everything over to the process that asks for it: what this one has it may have from now on, with these counters. Throws CARACAL_E_KEEPER where nothing holds it in between. */
+  async handOver(): Promise<HandedCounters> {
     if (this.state !== 'ready' || this.keeping?.holds !== true) {
       const next = 'end it with `caracal down`, then start the other one'
       throw new CaracalError('CARACAL_E_KEEPER', 'this daemon has no keeper to hand over by', next)
     }
     await this.release(true)
-    setImmediate(() => this.requestStop('another daemon has taken over', true))
+    // To end is work too, which is not to be in the other one's way.
+    setTimeout(() => this.requestStop('another daemon has taken over', true), HANDED_OVER_MS)
+    const { stamps, sequences } = this.counters
+    return { stamps: stamps.unused, sequences: sequences.unused }
   }
 
   /** Another daemon is about to have what this one has: what goes to this host is held by its peers until then, since nobody could read it in between. */

@@ -10,7 +10,7 @@ export interface LoopDelay {
 }
 
 /** A process that sleeps is woken this often: seldom enough to cost nothing. */
-const RESOLUTION_MS = 250
+const RESOLUTION_MS = 500
 const WINDOW_MS = 60_000
 const none: LoopDelay = { p50Ms: 0, p99Ms: 0, maxMs: 0 }
 

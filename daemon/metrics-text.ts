@@ -28,6 +28,8 @@ const explained: Readonly<Record<string, string>> = {
   aged: 'Flows that ended because nothing was heard of them',
   clashes: 'Client ports that were translated because they were taken',
   refusalsOnce: 'Refusals of connections that were told to programs once only, as there were too many at a time',
+  held: 'Packets and frames that had to wait for a session or a path to their host',
+  heldSent: 'Of them those that went on when there was one; the others were dropped as queue-full or queue-expired',
   hastened:
     'Flows whose program waited to send something again, and was told to do it now, as their host was there again',
   notHereSent: 'Answers to frames whose flow is not on this host',

@@ -41,9 +41,9 @@ export async function startDaemon(
   let keep = false
   let daemon: Daemon | undefined
   try {
-    const prepared = prepare(options.config, primitives, options.replace)
+    const prepared = await prepare(options.config, primitives, options.replace)
     const before = options.replace ? await askToHandOver(options.config) : undefined
-    const built = await buildDaemon(options, log, primitives, servers, prepared, undo, () => (keep = true))
+    const built = await buildDaemon(options, log, primitives, servers, prepared, before, undo, () => (keep = true))
     daemon = built.daemon
     await open(built, before)
     return daemon

@@ -44,7 +44,8 @@ interface RunningWrite {
  * the new content. One process at a time has the directory. All errors are CaracalErrors that name the file and never its content.
  */
 export class StateDirectory {
-  readonly #lock: StateLock
+  /** undefined: it is another process's, and only looked at. */
+  readonly #lock: StateLock | undefined
   /** Writes that have not begun; a later one for the same file takes its place. */
   readonly #waiting = new Map<string, WaitingWrite>()
   /** The last write of each file; never rejects. */
@@ -56,7 +57,7 @@ export class StateDirectory {
 
   private constructor(
     readonly path: string,
-    lock: StateLock,
+    lock: StateLock | undefined,
     /** The directory was not there before. */
     private readonly made: boolean,
   ) {
@@ -89,6 +90,13 @@ export class StateDirectory {
     } catch (error) {
       throw error instanceof CaracalError ? error : unusable(path, error)
     }
+  }
+
+  /** A directory that another process may have: what it reads may be old before long, and nothing can be written. Throws what the file system says. */
+  static peek(path: string): StateDirectory {
+    const state = new StateDirectory(realpathSync(path), undefined, false)
+    state.#closed = true
+    return state
   }
 
   /**
@@ -221,8 +229,8 @@ export class StateDirectory {
     await this.#settle()
     const unused =
       this.made && (await readdir(this.path).catch(() => [])).every((name) => StateLock.files.includes(name))
-    if (unused) await this.#lock.forget()
-    await this.#lock.release()
+    if (unused) await this.#lock?.forget()
+    await this.#lock?.release()
     if (unused) await rmdir(this.path).catch(() => undefined)
   }
 

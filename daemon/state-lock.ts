@@ -54,7 +54,7 @@ export class StateLock {
   }
 
   async release(): Promise<void> {
-    await rm(join(this.directory, HOLDER_FILE), { force: true })
+    rmSync(join(this.directory, HOLDER_FILE), { force: true })
     await new Promise<void>((resolve) => this.server.close(() => resolve()))
   }
 }

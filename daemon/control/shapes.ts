@@ -335,7 +335,11 @@ export type NamesResponse = z.infer<typeof namesShape>
 export const downShape = z.object({ pid: z.number(), flows: count })
 export type DownResponse = z.infer<typeof downShape>
 
-export const handoverShape = z.object({ pid: z.number() })
+export const handoverShape = z.object({
+  pid: z.number(),
+  /** First numbers of the state directory's counters that were not given out. */
+  counters: z.object({ stamps: z.number(), sequences: z.number() }),
+})
 export type HandoverResponse = z.infer<typeof handoverShape>
 
 export const reloadShape = z.object({

@@ -1,5 +1,6 @@
 import type { Config } from '../config.js'
 import { ControlClient } from '../control/client.js'
+import type { HandedCounters } from '../daemon.js'
 import { CaracalError } from '../errors.js'
 
 /** It has closed its control socket by then; a daemon that hangs at that is not waited for. */
@@ -8,6 +9,7 @@ const GONE_MS = 3_000
 /** A daemon that has handed over. */
 export interface HandedOver {
   readonly pid: number
+  readonly counters: HandedCounters
   /** Resolves when its control socket is closed. */
   readonly gone: Promise<void>
 }
@@ -17,14 +19,14 @@ export async function askToHandOver(config: Config): Promise<HandedOver | undefi
   const client = await connect(config.socket)
   if (client === undefined) return undefined
   try {
-    const { pid } = await client.call('handover', { state: config.state })
+    const { pid, counters } = await client.call('handover', { state: config.state })
     let limit: NodeJS.Timeout | undefined
     const late = new Promise<void>((resolve) => (limit = setTimeout(resolve, GONE_MS)))
     const gone = Promise.race([client.closed, late]).finally(() => {
       clearTimeout(limit)
       client.close()
     })
-    return { pid, gone }
+    return { pid, counters, gone }
   } catch (error) {
     client.close()
     if (error instanceof CaracalError && error.code === 'CARACAL_E_REQUEST') {

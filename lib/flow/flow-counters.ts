@@ -26,6 +26,9 @@ export class FlowCounters {
   notHereSent = 0
   notHereReceived = 0
   clashes = 0
+  /** Packets and frames that had to wait for a way to their peer, and those of them that went on, maybe to wait again; the others are dropped, by reason. */
+  held = 0
+  heldSent = 0
   /** Flows whose waiting kernel was told to go on: see reunion.ts. */
   hastened = 0
   /** ICMP errors in answer to a SYN that were told once only, as there were too many. */

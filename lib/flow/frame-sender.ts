@@ -269,6 +269,7 @@ export class FrameSender {
     entry.length = length
     entry.since = now
     entry.slot = -1
+    this.#core.counters.held++
     this.waiting.add(peer, entry, data, offset)
     if (this.#core.peers.sealSlot[peer]! < 0) this.#core.env.wantSession(peer, now)
   }
@@ -295,6 +296,7 @@ export class FrameSender {
       spent += takePackets(ring, packets, Math.min(left, RELEASED_PACKETS), bytes - spent, room)
       left -= packets.count
       if (packets.count > 0) {
+        this.#core.counters.heldSent += packets.count
         this.#run(run)
         continue
       }
@@ -307,6 +309,7 @@ export class FrameSender {
       left--
       if (slot >= 0 && !wanted(slot, generation)) continue
       spent += cost
+      this.#core.counters.heldSent++
       this.#sendNow(peer, length, trafficClass)
     }
     this.waiting.emptied(peer)
@@ -346,6 +349,7 @@ export class FrameSender {
     entry.trafficClass = trafficClass
     entry.slot = slot
     entry.generation = generation
+    this.#core.counters.held++
     this.waiting.add(peer, entry, this.#bytes, HEADROOM)
   }
 

@@ -19,7 +19,7 @@ export class RestoredFlows {
   torn = 0
   /** Rows whose host or service is not known any more. */
   nameless = 0
-  /** Rows that are kept, by peer index. */
+  /** Rows that are kept, by peer index; those of a peer go when its flows go on. */
   readonly rows = new Map<number, readonly number[]>()
 
   /** `why`: why there is nothing to take up, a clause; undefined: there is. */

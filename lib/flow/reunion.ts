@@ -2,7 +2,7 @@
 //
 // The own kernel waits: with each repetition in vain it has doubled the time until the next one, and that the way is back it does not know. So it is told that there was none: on a
 // "host unreachable" about the oldest number under way Linux takes back one doubling each (RFC 6069, TCP-LCD; tcp_ld_RTO_revert), and repeats at once what is due by then. It ends no
-// connection: of an established one it is a soft error (RFC 5461). A kernel that is not waiting takes no notice.
+// connection: of an established one it is a soft error (RFC 5461), which only a program hears of that has asked for it (IP_RECVERR). A kernel that is not waiting takes no notice.
 //
 // The other end is asked whether it has the flow still: what it does not know it says is not here, and a program that only listens hears of its end.
 //

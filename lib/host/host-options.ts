@@ -10,6 +10,7 @@ import type { Liveness } from '../path/prober-sink.js'
 import type { ProberOptions } from '../path/prober-options.js'
 import type { SavedMappings } from '../service/addresses.js'
 import type { DirectoryOptions } from '../service/directory.js'
+import type { Memory } from '../service/growing-words.js'
 import type { SequenceSource } from '../service/own-records.js'
 import type { JoinResponder, SessionOptions } from '../session/session-table.js'
 import type { DropReason } from '../wire/drop.js'
@@ -35,6 +36,8 @@ export interface HostComponents {
   readonly endpoints: LocalEndpoints
   /** Memory of the flow table: FlowMemory.bytesFor(flowCapacity, peerCapacity) bytes, zeroed unless there is something to {@link HostOptions.restore}. */
   readonly flowMemory: ArrayBufferLike
+  /** Memory of tables that grow. Default: as any other. */
+  readonly tableMemory?: Memory
   /** Seconds since the epoch. */
   readonly wallNow: () => number
   /** Uniform in [0, 1). */

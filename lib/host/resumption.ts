@@ -23,7 +23,7 @@ export class Resumption {
   #begun: boolean
 
   constructor(private readonly components: ResumptionComponents) {
-    this.#rows = new Map(components.flows.restored.rows)
+    this.#rows = components.flows.restored.rows
     this.#begun = this.#rows.size === 0
   }
 

@@ -47,7 +47,7 @@ export interface ServicesComponents {
 }
 
 export class Services {
-  readonly table = new ServiceTable()
+  readonly table: ServiceTable
   readonly catalogue: ServiceCatalogue
   readonly addresses: Addresses
   readonly choice: InstanceChoice
@@ -68,6 +68,7 @@ export class Services {
     const { network } = trust
     const self = hostKey.id
     this.#c = components
+    this.table = new ServiceTable(host.tableMemory)
     const stamps = new Stamps({ primitives, network, authority: trust.authority, revocations: trust.revocations })
     const tagsOf = (id: HostId) => members.member(id)?.tags
     this.catalogue = new ServiceCatalogue(

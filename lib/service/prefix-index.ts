@@ -1,4 +1,4 @@
-import { GrowingWords } from './growing-words.js'
+import { GrowingWords, type Memory } from './growing-words.js'
 
 /** Words of a record; see {@link Field}. */
 export const RECORD_WORDS = 16
@@ -31,16 +31,16 @@ export const PREFIX_WORDS = 8
  * touched.
  */
 const BUCKET_WORDS = 2
-/** Most searches for a prefix that is not there end at an empty bucket, one access to memory. */
-const BUCKETS_PER_PREFIX = 2
+/** Most searches for a prefix that is not there end at an empty bucket, one access to memory; and hardly any bucket has so many records that they would make the slowest lookups. */
+const BUCKETS_PER_PREFIX = 4
 const BUCKETS_MIN = 16
 
-/** The prefixes of one length, by linear hashing: an insertion splits at most two buckets, whatever the size, and a removal none. */
+/** The prefixes of one length, by linear hashing: an insertion splits at most four buckets, whatever the size, and a removal none. */
 export class PrefixIndex {
   readonly #records: GrowingWords
   readonly #whole: number
   readonly #mask: number
-  readonly #buckets = new GrowingWords(BUCKET_WORDS)
+  readonly #buckets: GrowingWords
   /** Buckets 0..#split + #last exist; #last + 1 is a power of two. */
   #last = BUCKETS_MIN - 1
   #split = 0
@@ -50,8 +50,10 @@ export class PrefixIndex {
   constructor(
     records: GrowingWords,
     readonly length: number,
+    memory: Memory,
   ) {
     this.#records = records
+    this.#buckets = new GrowingWords(BUCKET_WORDS, memory)
     this.#whole = length >> 5
     this.#mask = (length & 31) === 0 ? 0 : -1 << (32 - (length & 31))
     this.#buckets.reserve(BUCKETS_MIN)
@@ -100,7 +102,7 @@ export class PrefixIndex {
   add(record: number, hash: number): void {
     this.#link(record, hash)
     this.#size++
-    for (let i = 0; i < 2 && this.#size * BUCKETS_PER_PREFIX > this.#last + 1 + this.#split; i++) this.#grow()
+    for (let i = 0; i < BUCKETS_PER_PREFIX && this.#size * BUCKETS_PER_PREFIX > this.#last + 1 + this.#split; i++) this.#grow()
   }
 
   remove(record: number, hash: number): void {

@@ -6,7 +6,7 @@
 
 import type { HostId, ServiceId } from '../wire/ids.js'
 import { hostId, serviceId } from '../wire/ids.js'
-import { GrowingWords } from './growing-words.js'
+import { GrowingWords, plainMemory, type Memory } from './growing-words.js'
 import { Interned } from './interned.js'
 import { Field, FIRST, PREFIX_WORDS, PrefixIndex, RECORD_WORDS, runningHash } from './prefix-index.js'
 import { SERVICE_ID_BITS, type ServicePrefix } from './service-id.js'
@@ -47,7 +47,8 @@ export interface ServiceEntry {
 }
 
 export class ServiceTable {
-  readonly #records = new GrowingWords(RECORD_WORDS)
+  readonly #memory: Memory
+  readonly #records: GrowingWords
   /** Records that were ever used, and the first free one of them plus 1. */
   #used = 0
   #free = 0
@@ -59,6 +60,12 @@ export class ServiceTable {
   readonly #hosts = new Interned((text) => actionsOf(hostId(text)))
   readonly #id = new Int32Array(PREFIX_WORDS)
   readonly #running = new Int32Array(PREFIX_WORDS + 1)
+
+  /** @param memory the table is read at random: what lies on large pages is found sooner */
+  constructor(memory: Memory = plainMemory) {
+    this.#memory = memory
+    this.#records = new GrowingWords(RECORD_WORDS, memory)
+  }
 
   /** Prefixes in the table. */
   get size(): number {
@@ -231,7 +238,7 @@ export class ServiceTable {
   }
 
   #newIndex(length: number): PrefixIndex {
-    const index = new PrefixIndex(this.#records, length)
+    const index = new PrefixIndex(this.#records, length, this.#memory)
     this.#indexes.set(length, index)
     return index
   }

@@ -12,7 +12,7 @@ export const CANDIDATES_MAX = 8
 
 /**
  * When a first message goes to which candidate address: rounds over all addresses, staggered so that the first one usually answers before the second is asked;
- * rounds start at doubling intervals with ±10 % jitter, until the time is up.
+ * rounds start at intervals with ±10 % jitter that double from the second on, for one or two lost datagrams say nothing of the peer, until the time is up.
  */
 export class Schedule {
   readonly #retryMs: number
@@ -62,7 +62,7 @@ export class Schedule {
       this.#nextAt = now + this.#staggerMs
       return address
     }
-    const interval = this.#retryMs * 2 ** this.#round * (0.9 + 0.2 * this.jitter())
+    const interval = this.#retryMs * 2 ** Math.max(0, this.#round - 1) * (0.9 + 0.2 * this.jitter())
     this.#roundStart = Math.max(now, this.#roundStart + interval)
     this.#nextAt = this.#roundStart
     this.#position = 0

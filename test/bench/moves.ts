@@ -10,13 +10,11 @@ import { moveKinds, type MoveName } from '../net/moves/kinds.js'
 import { measure, type RowReport, type Spread } from './moves-run.js'
 
 const names = Object.keys(moveKinds).filter(isMove)
-/** kill and replace are made when they are asked for. */
-const USUAL: readonly MoveName[] = ['planned', 'vanish', 'silent', 'both', 'nat']
 
 const { values } = parseArgs({
   options: {
     n: { type: 'string', short: 'n', default: '200' },
-    rows: { type: 'string', default: USUAL.join() },
+    rows: { type: 'string', default: names.join() },
     rtt: { type: 'string', default: '0' },
     json: { type: 'string' },
     logs: { type: 'string' },

@@ -302,6 +302,20 @@ test('a client keeps its IPv4 address before a server that was killed, whatever 
   })
 })
 
+test('a daemon is away for longer than sessions last: what is open goes on all the same', (t) => {
+  seeds(t, 4, (seed, any) => {
+    const world = meet(seed, 2, { link: { delay: 5 } })
+    const [server, client] = world.hosts as [WorldHost, WorldHost]
+    server.expose('web', 80, { family: any([4, 6]) })
+    world.runFor(500)
+    const streams = [new Stream(client, 5_000, any([4, 6]))]
+    world.runFor(700)
+    any([server, client]).restart(400_000, true)
+    world.runFor(430_000)
+    return finish(world, streams)
+  })
+})
+
 test('a server with connections from more hosts than it keeps sessions with has them all back within moments', (t) => {
   seeds(t, 1, (seed) => {
     const delay = 10

@@ -34,6 +34,8 @@ export interface MoveKind {
   readonly hosts: number
   readonly networks: number
   readonly nat: boolean
+  /** Datagrams may be lost on links that lose nothing. */
+  readonly mayLose?: boolean
   /** Waits for what the move needs. What is missing; undefined: nothing. */
   readonly prepare?: (stage: Stage) => string | undefined
   readonly make: (stage: Stage) => Made
@@ -44,6 +46,8 @@ const PROVEN_MS = 1_000
 /** The peer may go on using an address that is there, although routes have changed: so long is waited for that it does not, ms. */
 const ROUTED_MS = 60
 const STANDBY_MS = 40_000
+/** So long peers wait for a daemon that is replaced. */
+const PAUSE_MS = 2_000
 
 /** Where the host's frames to the other go. */
 export function inUse(at: WorldHost, to: WorldHost): string {
@@ -136,6 +140,30 @@ function rebind(stage: Stage): Made {
   return { from: world.now, boundMs: rttMs + 20, how: `${mover.name} is behind the NAT` }
 }
 
+function killed(stage: Stage): Made {
+  const { world, mover, rttMs, any } = stage
+  const from = world.now
+  const down = any([0, 5, 50, 200])
+  mover.restart(down, true)
+  world.runFor(down)
+  return { from, boundMs: down + 200 + 4 * rttMs, how: `${mover.name}’s daemon killed, up after ${down} ms` }
+}
+
+function replaced(stage: Stage): Made {
+  const { world, mover, rttMs, any } = stage
+  const from = world.now
+  mover.enter((host) => host.pausePeers(PAUSE_MS, world.now))
+  const paused = world.until(() => mover.host.peering.pauses.pending === 0, PAUSE_MS / 2, 1)
+  // What was on its way has come.
+  world.runFor((world.link.jitter ?? 0) + 1)
+  const down = any([0, 1, 10])
+  mover.restart(down, true)
+  world.runFor(down)
+  const how = `${mover.name}’s daemon replaced, without one for ${down} ms`
+  const fault = paused || stage.lossy ? {} : { fault: 'the peers did not say that they wait' }
+  return { from, boundMs: down + 50 + 4 * rttMs, how, ...fault }
+}
+
 /** By name. */
 export const moveKinds = {
   planned: { hosts: 2, networks: 1, nat: false, make: planned },
@@ -143,6 +171,8 @@ export const moveKinds = {
   silent: { hosts: 2, networks: 2, nat: false, prepare: bothProven, make: silent },
   both: { hosts: 3, networks: 1, nat: false, make: both },
   nat: { hosts: 2, networks: 1, nat: true, make: rebind },
+  kill: { hosts: 2, networks: 1, nat: false, mayLose: true, make: killed },
+  replace: { hosts: 2, networks: 1, nat: false, make: replaced },
 } satisfies Readonly<Record<string, MoveKind>>
 export type MoveName = keyof typeof moveKinds
 export const moveNames = Object.keys(moveKinds).filter((name): name is MoveName => Object.hasOwn(moveKinds, name))

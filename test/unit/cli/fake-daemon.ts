@@ -226,7 +226,7 @@ export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlH
     revoke: async ({ host }) => ({ name: host, id: id('b'), told: 1 }),
     reload: async () => ({ changed: ['log'], restart: ['pool'] }),
     down: async () => ({ pid: process.pid, flows: 1 }),
-    handover: async () => ({ pid: process.pid }),
+    handover: async () => ({ pid: process.pid, counters: { stamps: 1, sequences: 1 } }),
     dump: async (_request, _emit, signal) => untilAborted(signal),
     ...overrides,
   }

@@ -13,6 +13,8 @@ import {
 import type { FlowSnapshot } from '../../../lib/flow/flow-snapshot.js'
 import { SELF } from '../../../lib/path/peers.js'
 import { monotonicNow } from '../../../daemon/packet-loop.js'
+import { MetricsText } from '../../../daemon/metrics-text.js'
+import { pathReasons } from '../../../lib/path/path.js'
 import { RigNetwork } from './rig.js'
 import { row } from './socket-tables.js'
 
@@ -213,4 +215,19 @@ test('what metrics are made of', async (t) => {
   t.match(sample, { services: { local: 1, unhealthy: 1 }, sessions: { up: 0 }, loopDelay: { p99Ms: 2 } })
   t.notOk(Object.keys(sample.counters).some((name) => name.startsWith('directory')))
   t.ok(sample.startedAt < Date.now() / 1000 && sample.startedAt > Date.now() / 1000 - 60)
+  const text = await new MetricsText().write(sample)
+  const commits = pathReasons.map((reason) => `path_commits_${reason.replaceAll('-', '_')}`)
+  const moves = [
+    'moves_sent',
+    'moves_unanswered',
+    'moves_received',
+    'moves_settled',
+    'move_stall_ms',
+    'wire_again_frames',
+    'held',
+    'held_sent',
+  ]
+  const paths = ['probes_sent', 'probes_echoed', 'path_mtu_raised', 'path_mtu_lowered']
+  for (const name of [...commits, ...moves, ...paths])
+    t.match(text, new RegExp(`^# HELP caracal_${name}_total (?!.*since the start$).+$`, 'm'), name)
 })

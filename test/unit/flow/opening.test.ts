@@ -345,6 +345,7 @@ test('what waits is bounded in bytes and age', (t) => {
   client.connect(1)
   client.engine.sessionUp(1, 5_005)
   t.equal(client.takeSent().length, room - 3)
+  t.match(client.engine.counters, { held: room + 2, heldSent: room - 3 }, 'and counted')
   t.end()
 })
 

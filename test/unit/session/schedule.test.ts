@@ -16,9 +16,9 @@ function play(schedule: Schedule, until: number): [number, number][] {
   return asked
 }
 
-test('rounds over all addresses, staggered, at doubling intervals, until the time is up', async (t) => {
+test('rounds over all addresses, staggered, at intervals that double from the second on, until the time is up', async (t) => {
   const schedule = new Schedule(addresses, 0, () => 0.5, options)
-  const rounds = [0, 250, 750, 1750, 3750]
+  const rounds = [0, 250, 500, 1000, 2000, 4000]
   const expected = rounds.flatMap((start) => [0, 1, 2].map((i) => [start + 40 * i, i + 1]))
   t.same(play(schedule, 10_000), expected)
   t.ok(schedule.expired(5000))
