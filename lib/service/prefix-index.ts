@@ -31,11 +31,11 @@ export const PREFIX_WORDS = 8
  * touched.
  */
 const BUCKET_WORDS = 2
-/** Most searches for a prefix that is not there end at an empty bucket, one access to memory. */
-const BUCKETS_PER_PREFIX = 2
+/** Most searches for a prefix that is not there end at an empty bucket, one access to memory; and hardly any bucket has so many records that they would make the slowest lookups. */
+const BUCKETS_PER_PREFIX = 4
 const BUCKETS_MIN = 16
 
-/** The prefixes of one length, by linear hashing: an insertion splits at most two buckets, whatever the size, and a removal none. */
+/** The prefixes of one length, by linear hashing: an insertion splits at most four buckets, whatever the size, and a removal none. */
 export class PrefixIndex {
   readonly #records: GrowingWords
   readonly #whole: number
@@ -102,7 +102,8 @@ export class PrefixIndex {
   add(record: number, hash: number): void {
     this.#link(record, hash)
     this.#size++
-    for (let i = 0; i < 2 && this.#size * BUCKETS_PER_PREFIX > this.#last + 1 + this.#split; i++) this.#grow()
+    for (let i = 0; i < BUCKETS_PER_PREFIX && this.#size * BUCKETS_PER_PREFIX > this.#last + 1 + this.#split; i++)
+      this.#grow()
   }
 
   remove(record: number, hash: number): void {
