@@ -102,7 +102,8 @@ export class PrefixIndex {
   add(record: number, hash: number): void {
     this.#link(record, hash)
     this.#size++
-    for (let i = 0; i < BUCKETS_PER_PREFIX && this.#size * BUCKETS_PER_PREFIX > this.#last + 1 + this.#split; i++) this.#grow()
+    for (let i = 0; i < BUCKETS_PER_PREFIX && this.#size * BUCKETS_PER_PREFIX > this.#last + 1 + this.#split; i++)
+      this.#grow()
   }
 
   remove(record: number, hash: number): void {
