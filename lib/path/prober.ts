@@ -577,9 +577,11 @@ export class PathProber {
   }
 }
 
-/** Whether the path is taken because the one before is silent at either end: a peer that goes a way that had been proven already, and has not given up the old one, hears nothing by that. */
+/** Whether the path is taken because the one before is silent at either end: a peer that goes a way that had been proven before, and has not given up the old one, hears nothing by that. */
 function isForSilence(path: Path, before: Path, reason: PathReason, now: number): boolean {
-  return reason === 'silent' || (reason === 'peer-moved' && before.lasting && path.changedAt < now)
+  return (
+    reason === 'silent' || (reason === 'peer-moved' && before.lasting && (path.samples > 1 || path.changedAt < now))
+  )
 }
 
 /** A peer that has not heard yet that an address is about to go is not followed back to it. */
