@@ -95,8 +95,10 @@ napi_value keeperReceive(const Arguments& args) {
   header.msg_control = control;
   header.msg_controllen = sizeof control;
   ssize_t got;
+  // A keeper that hangs up before it has read everything makes an error of that, which comes before its last word, once.
+  int resets = 0;
   do got = recvmsg(link.fd, &header, MSG_CMSG_CLOEXEC);
-  while (got < 0 && errno == EINTR);
+  while (got < 0 && (errno == EINTR || (errno == ECONNRESET && resets++ == 0)));
   std::vector<std::unique_ptr<Descriptor>> came;
   for (cmsghdr* c = got < 0 ? nullptr : CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
