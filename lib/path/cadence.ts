@@ -4,10 +4,12 @@ import type { PathSet } from './path-set.js'
 import type { PeerTable } from './peers.js'
 import type { ProberOptions } from './prober-options.js'
 import type { Liveness, PathCommit } from './prober-sink.js'
+import type { SourceChoice } from './source-choice.js'
 
 /** What the prober knows of a peer. */
 export interface Watch {
   readonly set: PathSet
+  readonly sourceChoice: SourceChoice
   state: Liveness
   /** Last authenticated frame of the peer, over any path; the last one that was no probe of another path and no echo. */
   heardAt: number
@@ -29,6 +31,8 @@ export interface Watch {
   /** While frames wait for the proof of where the peer sends from: until when at most, else Infinity; and until when that is not done again. */
   courtedUntil: number
   shyUntil: number
+  /** The path that this host has left by itself for the one in use. */
+  left: Path | undefined
   /** A move of which nothing has been heard yet. */
   moving: PathCommit | undefined
 }
@@ -86,7 +90,7 @@ export class Cadence {
   nextLook(peer: number, watch: Watch, now: number): number {
     if (now < watch.restsUntil) return watch.restsUntil
     const { paths, current } = watch.set
-    let next = Math.min(this.probeAt(peer, watch, now), watch.courtedUntil)
+    let next = Math.min(this.probeAt(peer, watch, now), watch.courtedUntil, watch.sourceChoice.dueAt)
     for (const path of paths) next = Math.min(next, this.challengeAt(path), this.besideAt(peer, watch, path, now))
     if (paths.length > 1 && current !== undefined && current.state === 'proven') {
       const at = silentAt(current)

@@ -111,6 +111,11 @@ export class PathSet {
     return path !== undefined && this.#reslot(path, undefined)
   }
 
+  /** Whether the path leads to the same address of the peer as the one in use. */
+  leadsAlike(path: Path): boolean {
+    return this.current !== undefined && this.#keyOf(path) === this.#keyOf(this.current)
+  }
+
   /** Whether it is worth while to leave the path in use for this one, both of which work. */
   isBetter(path: Path): boolean {
     const { current } = this

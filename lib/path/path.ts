@@ -18,6 +18,8 @@ export const pathReasons = [
   'peer-moved',
   /** This host's links or addresses have changed. */
   'links-changed',
+  /** This host's routes prefer another own address now. */
+  'rerouted',
 ] as const
 export type PathReason = (typeof pathReasons)[number]
 
@@ -179,7 +181,7 @@ export class Path {
 
 export type AddressStanding = 'usable' | 'deprecated' | 'gone'
 
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
   return true
 }

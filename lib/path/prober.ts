@@ -11,13 +11,14 @@ import {
   REST_MS,
   type Watch,
 } from './cadence.js'
-import { OwnAddresses } from './candidates.js'
+import { isPinned, OwnAddresses } from './candidates.js'
 import { Holding } from './holding.js'
 import type { AddressStanding, Path, PathReason } from './path.js'
 import { PathSet } from './path-set.js'
 import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
+import { SourceChoice } from './source-choice.js'
 
 /** Bytes that may go to an address before it is proven, for each that came from there. */
 const AMPLIFICATION = 3
@@ -28,8 +29,10 @@ const LOCATOR_BYTES = 8
 const BETTER_FOR = 4
 /** A look that comes so much too late says more about this host than about its peers. */
 const LATE_MS = 50
+/** Round trips that a peer needs to follow, at most: to prove the way, and until its frames come by it. */
+const FOLLOWED_ROUNDS = 2
 /** Reasons for which nothing is lost on the old way. */
-const LOSSLESS: ReadonlySet<PathReason> = new Set<PathReason>(['established', 'better', 'links-changed'])
+const LOSSLESS: ReadonlySet<PathReason> = new Set<PathReason>(['established', 'better', 'links-changed', 'rerouted'])
 
 /**
  * Proves paths, watches peers, and chooses among the paths to each. A path is proven by our own probe and its echo, nothing else; frames go only where the peer has been proven to be,
@@ -39,7 +42,8 @@ const LOSSLESS: ReadonlySet<PathReason> = new Set<PathReason>(['established', 'b
  *
  * Frames of flows wait while the path in use is known not to work and there is no other: an address of it is gone, or the peer does not answer any more.
  *
- * The path in use is left at once when it is silent, an address of it is gone or about to go, or the peer has left it; for a better one only when that is clear and lasts.
+ * The path in use is left at once when it is silent, an address of it is gone or about to go, the peer has left it, or this host's routes have come to prefer another own address; for a
+ * better one only when that is clear and lasts.
  */
 export class PathProber {
   readonly own = new OwnAddresses()
@@ -91,6 +95,7 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
     watch.set.release()
+    watch.sourceChoice.release()
     this.#watches.delete(peer)
     this.#due = undefined
     peers.setPath(peer, -1)
@@ -129,7 +134,7 @@ export class PathProber {
     if (path === undefined) return
     path.heardAt = now
     if (!path.validated) path.credit += AMPLIFICATION * bytes
-    const left = traffic && mayFollow(path, current) && (current?.trafficAt ?? -Infinity) < now - FOLLOW_MS
+    const left = traffic && mayFollow(path, watch, now) && (current?.trafficAt ?? -Infinity) < now - FOLLOW_MS
     if (traffic) {
       path.trafficAt = now
       path.challenges = 0
@@ -182,14 +187,19 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     if (watch === undefined || token.length < PROBE_TOKEN) return
     const path = watch.set.find(records, offset)
+    const askedAt = watch.sourceChoice.answered(token)
+    if (askedAt !== undefined) path?.probed(token, askedAt)
     const sentAt = path?.echoed(token, now)
     if (path === undefined || sentAt === undefined) return
     this.probes.echoed++
     path.localSeen = records.slice(offset + ADDRESS_LOCAL, offset + ADDRESS_RECORD)
+    const record = watch.set.recordOf(path)
+    const rerouted = askedAt !== undefined && watch.sourceChoice.answer(record, path.localSeen)
     if (path.usable) path.set('proven', 'proven', now)
     const { current } = watch.set
     if (current === path) peers.rttMs[peer] = path.rttMs
     else if (current === undefined) this.#use(peer, watch, path, 'proven', now)
+    else if (rerouted && path.lasting && watch.set.leadsAlike(path)) this.#use(peer, watch, path, 'rerouted', now)
     else this.#consider(peer, watch, path, current, sentAt, now)
   }
 
@@ -199,7 +209,7 @@ export class PathProber {
     if (!current.usable) return this.#use(peer, watch, path, 'address-gone', now)
     if (path.lasting && !current.lasting) return this.#use(peer, watch, path, 'deprecated', now)
     if (sentAt >= current.provenAt) {
-      if (path.trafficAt >= sentAt - this.#options.activeIntervalMs && mayFollow(path, current))
+      if (path.trafficAt >= sentAt - this.#options.activeIntervalMs && mayFollow(path, watch, now))
         return this.#use(peer, watch, path, 'peer-moved', now)
       if (isSilent(current, now)) return this.#use(peer, watch, path, 'silent', now)
     }
@@ -306,6 +316,8 @@ export class PathProber {
       const before = watch.set.current
       const slot = before?.slot ?? -1
       const wasUsable = before?.usable ?? true
+      if (before?.localSeen !== undefined && !isPinned(watch.set.recordOf(before)))
+        watch.sourceChoice.learnt(watch.set.recordOf(before), before.localSeen)
       const changed = watch.set.review(now)
       const { current } = watch.set
       if (current !== undefined && changed) {
@@ -316,7 +328,16 @@ export class PathProber {
         this.#commit(peer, watch, slot, current, current, 'address-gone', now)
       }
       this.review(peer, now)
+      this.#askSource(peer, watch, now)
     }
+  }
+
+  /** The host's routes may prefer another own address to the peer now: the kernel is asked, of a peer that matters at once. */
+  #askSource(peer: number, watch: Watch, now: number): void {
+    const { current } = watch.set
+    if (current === undefined || !isPinned(watch.set.recordOf(current))) return
+    watch.sourceChoice.ask(now)
+    this.#schedule(watch, this.#cadence.isActive(peer, now) ? now : watch.nextAt)
   }
 
   /** Leaves the path in use when there is a reason to and a better one is proven; where there is none, frames wait. */
@@ -378,6 +399,7 @@ export class PathProber {
       if (!this.#cadence.isActive(peer, now)) continue
       watch.probedAt = -Infinity
       for (const path of watch.set.paths) path.sentAt = -Infinity
+      this.#askSource(peer, watch, now)
       this.#schedule(watch, now)
     }
   }
@@ -446,6 +468,7 @@ export class PathProber {
     this.#holding.look(peer, watch, now)
     if (now >= this.#cadence.probeAt(peer, watch, now)) this.#probeAll(peer, watch, now)
     const { current, paths } = watch.set
+    if (current !== undefined && now >= watch.sourceChoice.dueAt) this.#probeSource(peer, watch, current, now)
     if (current !== undefined && now >= this.#cadence.doubtAt(peer, watch, now)) this.#probe(peer, current, now)
     for (const path of paths) {
       if (now >= this.#cadence.challengeAt(path)) {
@@ -467,6 +490,15 @@ export class PathProber {
     for (const path of paths) if (path === current || (others && path.usable)) this.#probe(peer, path, now)
     if (watch.unansweredSince === 0) watch.unansweredSince = now
     watch.tries++
+  }
+
+  /** Sends a probe of which the kernel chooses where from. */
+  #probeSource(peer: number, watch: Watch, current: Path, now: number): void {
+    const token = this.components.randomBytes(PROBE_TOKEN)
+    const slot = watch.sourceChoice.probed(watch.set.recordOf(current), token, now, current.patience)
+    if (slot < 0) return
+    this.probes.sent++
+    this.components.sink.sendProbe(peer, slot, token)
   }
 
   /** Sends a probe, unless more has gone there than may before it is proven. `bytes`: of the datagram, where the way is known to carry them. */
@@ -496,6 +528,7 @@ export class PathProber {
     const before = watch.set.current
     const from = peers.pathSlot[peer]!
     watch.set.current = path
+    watch.left = reason === 'peer-moved' ? undefined : before
     watch.shyUntil = -Infinity
     peers.setPath(peer, path.slot)
     if (path.rttMs > 0) peers.rttMs[peer] = path.rttMs
@@ -511,6 +544,7 @@ export class PathProber {
       }
     }
     this.#schedule(watch, now + this.#options.activeIntervalMs)
+    if (!watch.sourceChoice.knows(watch.set.recordOf(path))) this.#askSource(peer, watch, now)
   }
 
   #commit(
@@ -555,6 +589,7 @@ export class PathProber {
     if (watch === undefined) {
       watch = {
         set: new PathSet(this.components.peers, this.own, this.#options.pathsMax),
+        sourceChoice: new SourceChoice(this.components.peers.addresses),
         state: 'alive',
         heardAt: now,
         trafficAt: -Infinity,
@@ -567,6 +602,7 @@ export class PathProber {
         attended: false,
         courtedUntil: Infinity,
         shyUntil: -Infinity,
+        left: undefined,
         moving: undefined,
       }
       this.#cadence.activeUntil[peer] = 0
@@ -584,7 +620,9 @@ function isForSilence(path: Path, before: Path, reason: PathReason, now: number)
   )
 }
 
-/** A peer that has not heard yet that an address is about to go is not followed back to it. */
-function mayFollow(path: Path, current: Path | undefined): boolean {
-  return path.lasting || current?.lasting !== true
+/** A peer that has not heard yet that an address is about to go, or that has not had the time to follow, is not followed back. */
+function mayFollow(path: Path, { set: { current }, left }: Watch, now: number): boolean {
+  if (current === undefined) return true
+  if (path === left && now < current.usedSince + FOLLOWED_ROUNDS * current.patience + FOLLOW_MS) return false
+  return path.lasting || !current.lasting
 }

@@ -1,10 +1,12 @@
 import { test } from 'tap'
 import { PROBE_BYTES } from '../../../lib/path/cadence.js'
+import { isPinned } from '../../../lib/path/candidates.js'
 import { decodeLocator, encodeLocator, formatLocator } from '../../../lib/path/locator.js'
 import { PeerTable } from '../../../lib/path/peers.js'
 import { PathProber } from '../../../lib/path/prober.js'
 import { proberDefaults, type ProberOptions } from '../../../lib/path/prober-options.js'
 import type { PathCommit } from '../../../lib/path/prober-sink.js'
+import { ADDRESS_LOCAL } from '../../../lib/wire/batch.js'
 import { hostId } from '../../../lib/wire/ids.js'
 
 const OLD = '10.0.0.1:7474'
@@ -15,6 +17,8 @@ function record(place: string): Uint8Array {
   const [address, port] = place.split(':')
   return encodeLocator({ address: address!, port: Number(port) })
 }
+
+const own = (address: string) => ({ record: record(`${address}:1`), deprecated: false })
 
 /** A prober with one peer that answers after `delay` from where it is, unless it is silent. */
 class World {
@@ -46,7 +50,7 @@ class World {
         peers: this.peers,
         randomBytes: (length) => Uint8Array.from({ length }, (_, i) => (i === 0 ? ++this.#token : 7)),
         sink: {
-          sendProbe: (_peer, slot, token) => this.#sent(this.place(slot), token.slice()),
+          sendProbe: (_peer, slot, token) => this.sent(slot, token.slice()),
           liveness: (_peer, state, now) => this.events.push(`${state} ${now}`),
           committed: (commit, now) => {
             this.events.push(`moved ${this.place(commit.to)} ${now} ${commit.reason}`)
@@ -103,7 +107,8 @@ class World {
     return spent
   }
 
-  #sent(to: string, token: Uint8Array): void {
+  sent(slot: number, token: Uint8Array): void {
+    const to = this.place(slot)
     this.probes.push({ at: this.now, to, token })
     const several = Object.keys(this.delays).length > 0
     const delay = several ? this.delays[to] : to === this.home ? this.delay : undefined
@@ -735,7 +740,6 @@ test('frames wait from the moment at which the peer has left its address, until 
 
 test('while this host has no address of the family everything waits; the next one is used at once', (t) => {
   const w = new World()
-  const own = (address: string) => ({ record: record(`${address}:1`), deprecated: false })
   w.prober.setOwn([own('192.0.2.77')], false, w.now)
   w.prober.established(w.peer, record(OLD), w.now)
   w.prober.active(w.peer, w.now)
@@ -831,4 +835,89 @@ test('a peer that rests is not looked at, and not taken for dead', (t) => {
   t.equal(w.probes.length, 1, 'but as soon as it is back')
   t.equal(w.prober.liveness(w.peer), 'alive')
   t.end()
+})
+
+/** A host with a peer that answers at once to the own address a probe came from; where it names none, from the one that the routes prefer. */
+class Routed extends World {
+  preferred = '192.0.2.1'
+
+  static at(address: string): Uint8Array {
+    return encodeLocator({ address, port: 7474 }).slice(8, 24)
+  }
+
+  /** What comes from the peer's address to that own one. */
+  static way(local: string): Uint8Array {
+    const way = record(OLD)
+    way.set(Routed.at(local), ADDRESS_LOCAL)
+    return way
+  }
+
+  get from(): string {
+    const own = this.peers.addresses.record(this.peers.pathSlot[this.peer]!).subarray(ADDRESS_LOCAL, ADDRESS_LOCAL + 4)
+    return own.join('.')
+  }
+
+  override sent(slot: number, token: Uint8Array): void {
+    super.sent(slot, token)
+    const way = this.peers.addresses.record(slot)
+    if (!isPinned(way)) way.set(Routed.at(this.preferred), ADDRESS_LOCAL)
+    queueMicrotask(() => this.prober.echoed(this.peer, token, way, 0, this.now))
+  }
+
+  async pass(ms: number): Promise<void> {
+    for (const until = this.now + ms; this.now < until; this.now++) {
+      this.prober.handleTimeout(this.now)
+      await Promise.resolve()
+    }
+  }
+}
+
+async function routed(): Promise<Routed> {
+  const w = new Routed()
+  w.home = undefined
+  w.prober.setOwn([own('192.0.2.1')], false, w.now)
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  await w.pass(500)
+  return w
+}
+
+test('when the routes come to prefer a new own address it is used before the old one goes', async (t) => {
+  const w = await routed()
+  t.equal(w.from, '0.0.0.0', 'the only one is not named')
+  w.preferred = '192.0.2.2'
+  w.prober.setOwn([own('192.0.2.1'), own('192.0.2.2')], false, w.now)
+  await w.pass(20)
+  t.equal(w.from, '192.0.2.2')
+  t.match(w.events.at(-1), /rerouted$/)
+  t.strictSame(w.lossy, [], 'nothing is lost by it')
+  t.strictSame(w.holds, [])
+})
+
+test('a new own address that the routes do not prefer is not used, until they do', async (t) => {
+  const w = await routed()
+  w.prober.setOwn([own('192.0.2.1'), own('192.0.2.2')], false, w.now)
+  await w.pass(300)
+  t.equal(w.from, '192.0.2.1')
+  w.preferred = '192.0.2.2'
+  w.prober.linksChanged(w.now)
+  await w.pass(20)
+  t.equal(w.from, '192.0.2.2')
+})
+
+test('what still comes by a way that was left does not lead back to it, unless the peer stays there', async (t) => {
+  const w = await routed()
+  w.preferred = '192.0.2.2'
+  w.prober.setOwn([own('192.0.2.1'), own('192.0.2.2')], false, w.now)
+  await w.pass(20)
+  const heard = async (local: string, ms: number) => {
+    for (let i = 0; i < ms; i++) {
+      w.prober.heard(w.peer, Routed.way(local), 0, w.now)
+      await w.pass(1)
+    }
+  }
+  await heard('192.0.2.1', 30)
+  t.equal(w.from, '192.0.2.2')
+  await heard('192.0.2.1', 300)
+  t.equal(w.from, '192.0.2.1')
 })
