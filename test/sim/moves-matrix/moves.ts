@@ -1,3 +1,4 @@
+import { proberDefaults } from '../../../lib/path/prober-options.js'
 import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
 import type { HostWorld, WorldHost } from '../host-world.js'
 import { prefixOf } from '../underlay.js'
@@ -49,7 +50,8 @@ export interface MoveKind {
 const PROVEN_MS = 1_000
 /** The peer may go on using an address that is there, although routes have changed: so long is waited for that it does not, ms. */
 const ROUTED_MS = 60
-const STANDBY_MS = 40_000
+/** A standby path of hosts that have nothing to say to each other is probed so seldom, and several probes in a row may be lost. */
+const STANDBY_MS = 8 * proberDefaults.standbyIdleMs
 /** So long peers wait for a daemon that is replaced. */
 const PAUSE_MS = 2_000
 /** What all addresses begin with. */
