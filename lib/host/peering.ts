@@ -396,7 +396,8 @@ export class Peering implements SessionSink, ControlSink {
     this.ways.established(peer, session, now)
     this.neighbours.established(peer, decodeLocator(session.address), now)
     if (!session.rekey) this.#idle.up(peer, now)
-    this.ways.offer(peer)
+    // Later the peer says itself where it is.
+    if (!session.rekey || session.afresh) this.ways.offer(peer)
     if (session.rekey) this.#directory.peerRenewed(host)
     else {
       this.#directory.peerUp(host, now)

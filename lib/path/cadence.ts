@@ -39,8 +39,6 @@ export interface Watch {
 
 /** A probe as a datagram, bytes. */
 export const PROBE_BYTES = CLEAR_HEADER + INNER_HEADER + PROBE_TOKEN + 1 + TAG_LENGTH
-/** Between probes of an address that the peer itself has named, when three times what it was named with has gone there, ms. */
-export const REST_MS = 5_000
 /** An echo that takes longer than two round trips and this is overdue. */
 const OVERDUE_MS = 20
 /**
@@ -148,8 +146,7 @@ export class Cadence {
   besideAt(peer: number, watch: Watch, path: Path, now: number): number {
     if (path === watch.set.current || !path.usable) return Infinity
     const { standbyActiveMs, standbyIdleMs, idleIntervalMs } = this.#options
-    if (!path.validated && path.credit < PROBE_BYTES)
-      return path.announced ? Math.max(path.restsUntil, path.sentAt + REST_MS) : Infinity
+    if (!path.validated && path.credit < PROBE_BYTES) return path.announced ? path.restsUntil : Infinity
     if (!this.isActive(peer, now)) return path.sentAt + (path.validated ? standbyIdleMs : idleIntervalMs)
     if (path.state === 'proven') return path.sentAt + Math.max(standbyActiveMs, 10 * path.rttMs)
     if (path.validated || path.announced)

@@ -19,7 +19,7 @@ export interface PathMtuOptions {
   readonly raiseMinMs: number
   /** CONFIRMATION_TIMER: while frames go by the path, the size in use is probed this often, ms. */
   readonly confirmMs: number
-  /** And at once when there is reason to doubt it, but no sooner than this after the last time, ms. */
+  /** And at once when there is reason to doubt it, but no sooner than this after the last time that there was, ms. */
   readonly hintMs: number
 }
 
@@ -99,7 +99,7 @@ export class PathMtu {
   /** Larger sizes are looked for where there were none: the largest, then the next one. */
   #raising = false
   #confirmAt: number
-  #confirmedAt = -Infinity
+  #hintedAt = -Infinity
   #raiseAt = Infinity
   #raiseIn: number
   /** What is remembered of probes and controls that the path carries. */
@@ -133,12 +133,13 @@ export class PathMtu {
 
   /** Whether a {@link hint} is heeded now. */
   isHintDue(now: number): boolean {
-    return now >= this.#confirmedAt + this.#options.hintMs
+    return now >= this.#hintedAt + this.#options.hintMs
   }
 
   /** Something makes it doubtful that the size in use arrives: it is tried, and nothing concluded. */
   hint(now: number): void {
     if (!this.isHintDue(now)) return
+    this.#hintedAt = now
     this.#confirmAt = Math.min(this.#confirmAt, now)
     if (this.#trial === undefined) this.#start(now)
   }
@@ -177,6 +178,8 @@ export class PathMtu {
       if (!sameToken(pair.small, token)) continue
       trial.heardAt = now
       if (pair.controlAt === 0) pair.controlAt = now
+      // The path carries something again.
+      if (trial.silent > 0 && trial.doubtful) this.#hurry(trial, now)
       trial.reviewAt = Math.min(trial.reviewAt, now + this.#reorder)
       return true
     }
@@ -231,7 +234,6 @@ export class PathMtu {
   }
 
   #confirm(now: number): void {
-    this.#confirmedAt = now
     this.#confirmAt = now + this.#options.confirmMs
     this.#try(this.mtu, now)
   }
@@ -265,6 +267,12 @@ export class PathMtu {
     send(0, pair.small)
   }
 
+  /** The next pair does not wait for the last one. */
+  #hurry(trial: Trial, now: number): void {
+    trial.silent = 0
+    trial.nextAt = Math.min(trial.nextAt, Math.max(now, trial.sentAt + this.#spacing))
+  }
+
   get #spacing(): number {
     return Math.max(SPACING_MS, this.components.rttMs() / 8)
   }
@@ -282,7 +290,7 @@ export class PathMtu {
     if (decided === 0) return false
     if (!trial.doubtful) {
       trial.doubtful = true
-      trial.nextAt = Math.min(trial.nextAt, Math.max(now, trial.sentAt + this.#spacing))
+      this.#hurry(trial, now)
     }
     const controlsLost = trial.pairs.slice(0, decided).filter(({ controlAt }) => controlAt === 0).length
     const share = (this.#lost + controlsLost + 1) / (this.#sent + decided + 2)
@@ -310,7 +318,11 @@ export class PathMtu {
     const confirmed = size === this.mtu
     this.mtu = size
     if (this.#tooLarge <= size) this.#tooLarge = this.#max + 1
-    if (confirmed && this.phase === 'complete') return
+    if (confirmed && this.phase === 'complete') {
+      // What has come back may have been sent before there was reason to doubt.
+      if (now >= this.#confirmAt) this.#confirm(now)
+      return
+    }
     if (!confirmed && size < this.#max) this.#raising = false
     this.phase = 'searching'
     this.#search(now)

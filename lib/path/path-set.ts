@@ -64,7 +64,7 @@ export class PathSet {
     for (const path of this.paths) {
       if (this.#keyOf(path) !== key) continue
       path.remote = standing
-      path.announced = true
+      path.announce(now)
     }
     return standing === 'usable' ? this.#waysTo(record, now) : []
   }

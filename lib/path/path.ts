@@ -38,6 +38,9 @@ const WINDOW = 32
 /** An echo that takes longer than a round trip, four times its usual deviation, or this share of it, and this is overdue. */
 const OVERDUE_SHARE = 0.25
 const OVERDUE_MS = 20
+/** Between probes of an address that the peer itself has named, when three times what it was named with has gone there: the first wait, doubled each time, and the longest, ms. */
+const REST_MS = 5_000
+const REST_MAX_MS = 300_000
 
 /** One way to a peer: from an own address, or as the kernel chooses, to one of the peer's. What is measured of it, and what it is good for. */
 export class Path {
@@ -57,6 +60,8 @@ export class Path {
   usedSince = -Infinity
   /** Until when nothing goes there for want of credit; 0: there was no want yet. */
   restsUntil = 0
+  /** And how long the next time, ms. */
+  #restMs = REST_MS
   /** The peer has said that it is there. */
   announced = false
   /** Probes since it was last proven. */
@@ -165,6 +170,19 @@ export class Path {
       if (sentAt >= since) misses++
     }
     return misses
+  }
+
+  /** Nothing goes there for a while, each time for twice as long. */
+  rest(now: number): void {
+    this.restsUntil = now + this.#restMs
+    this.#restMs = Math.min(2 * this.#restMs, REST_MAX_MS)
+  }
+
+  /** The peer says that it is there. */
+  announce(now: number): void {
+    this.announced = true
+    this.#restMs = REST_MS
+    this.restsUntil = Math.min(this.restsUntil, now + REST_MS)
   }
 
   /** Its pending probes are of no account: the way they went is another one now. */

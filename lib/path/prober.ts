@@ -8,7 +8,6 @@ import {
   isSilent,
   MOVED_PROBE_BYTES,
   PROBE_BYTES,
-  REST_MS,
   type Watch,
 } from './cadence.js'
 import { isPinned, OwnAddresses } from './candidates.js'
@@ -504,15 +503,15 @@ export class PathProber {
   /** Sends a probe, unless more has gone there than may before it is proven. `bytes`: of the datagram, where the way is known to carry them. */
   #probe(peer: number, path: Path, now: number, bytes?: number): void {
     if (!path.validated) {
-      // An address that the peer itself has named is tried now and then for ever.
+      // An address that the peer itself has named is tried for ever, more and more seldom.
       const rested = path.announced && path.restsUntil > 0 && now >= path.restsUntil
       if (path.credit < PROBE_BYTES && !rested) {
         this.components.sink.drop('amplification')
         path.challenges = CHALLENGES_MAX
-        if (path.restsUntil <= now) path.restsUntil = now + REST_MS
+        if (path.restsUntil <= now) path.rest(now)
         return
       }
-      if (rested) path.restsUntil = now + REST_MS
+      if (rested) path.rest(now)
       path.credit = Math.max(0, path.credit - PROBE_BYTES)
     }
     const token = this.components.randomBytes(PROBE_TOKEN)

@@ -1,4 +1,4 @@
-// Every kind of move, over round trips of 0.2 to 300 ms and links that lose up to 5 %, under streams and under attack: nothing is lost, nothing is reset, nothing forged is accepted.
+// Every kind of move, over round trips of 0.2 to 300 ms and links that lose up to 5 %, to ways that carry less, under streams and under attack: nothing is lost, nothing is reset, nothing forged is accepted.
 // MOVES_SEED=n runs one seed. npm run sim:moves runs as many as one likes.
 
 import { test } from 'tap'

@@ -2,6 +2,7 @@
 // drop.
 
 import { Protocol } from '../../lib/wire/constants.js'
+import { Icmp6Type } from '../../lib/wire/icmp.js'
 import { ACK, FIN, portUnreachable, RST, see, SYN, tcpPacket, udpPacket, type Seen } from '../unit/flow/packets.js'
 import { TcpSocket } from './virtual-tcp.js'
 
@@ -31,6 +32,8 @@ export interface Ends {
 export class UdpSocket {
   readonly received: string[] = []
   unreachable = 0
+  /** Times that it was told that smaller datagrams are better. */
+  tooBig = 0
   onData: ((text: string) => void) | undefined
 
   constructor(
@@ -65,6 +68,8 @@ export class VirtualKernel {
   /** Whether a malformed packet is an error, or dropped as real kernels do. */
   strict = true
   malformed = 0
+  /** Payload of a TCP segment of its programs at most, bytes. */
+  segment = 400
   readonly #udp = new Map<string, UdpSocket>()
   readonly #tcpServers = new Map<number, Server>()
   readonly #udpServers = new Map<number, string | ((socket: UdpSocket) => void)>()
@@ -213,8 +218,9 @@ export class VirtualKernel {
   }
 
   #error(packet: Seen): void {
-    const { quote, family } = packet
-    if (quote === undefined) return
+    const { quote, family, icmp } = packet
+    if (quote === undefined || icmp === undefined) return
+    const tooBig = family === 4 ? icmp[0] === 3 && icmp[1] === 4 : icmp[0] === Icmp6Type.tooBig
     const header = family === 4 ? (quote[0]! & 15) * 4 : 40
     const protocol = family === 4 ? quote[9] : quote[6]
     const [at, length] = family === 4 ? [12, 4] : [8, 16]
@@ -225,12 +231,17 @@ export class VirtualKernel {
       localPort: (quote[header]! << 8) | quote[header + 1]!,
       remotePort: (quote[header + 2]! << 8) | quote[header + 3]!,
     }
-    if (protocol === Protocol.tcp)
-      this.sockets.get(keyOf(ends))?.unreachable(new DataView(quote.buffer, quote.byteOffset).getUint32(header + 4))
-    else {
-      const socket = this.#udp.get(keyOf(ends))
-      if (socket !== undefined) socket.unreachable++
+    if (protocol === Protocol.tcp) {
+      const socket = this.sockets.get(keyOf(ends))
+      const sequence = new DataView(quote.buffer, quote.byteOffset).getUint32(header + 4)
+      if (tooBig) socket?.tooBig(sequence, packet.mtu)
+      else socket?.unreachable(sequence)
+      return
     }
+    const socket = this.#udp.get(keyOf(ends))
+    if (socket === undefined) return
+    if (tooBig) socket.tooBig++
+    else socket.unreachable++
   }
 }
 

@@ -1,10 +1,12 @@
 // TCP as far as the programs of a simulated host need it: retransmission at the pace of the measured round trip, reordering, resets taken only at the exact number.
 
+import { IPV4_HEADER, IPV6_HEADER } from '../../lib/wire/ip.js'
+import { TCP_HEADER } from '../../lib/wire/tcp.js'
 import { ACK, FIN, PSH, RST, SYN, tcpPacket, type Seen } from '../unit/flow/packets.js'
 import type { Ends, VirtualKernel } from './virtual-kernel.js'
 
-const SEGMENT = 400
-const WINDOW = 16 * SEGMENT
+/** Segments that may be on their way. */
+const WINDOW = 16
 /** Added to the smoothed round trip at least, as Linux does it, before a segment counts as lost; and the longest that it is waited for, ms. */
 const RTO_MIN = 200
 const RTO_MAX = 3_200
@@ -60,6 +62,8 @@ export class TcpSocket {
   /** When a time-out has come up last. */
   #sentAt = 0
   #duplicates = 0
+  /** Payload of a segment at most: what the kernel sends, and the other end and the way there take. */
+  #segmentMax: number
   readonly #early = new Map<number, Uint8Array>()
   #finAt = -1
   /** Smoothed round trip and its mean deviation, ms (RFC 6298); -1: not measured. */
@@ -77,6 +81,7 @@ export class TcpSocket {
   ) {
     this.state = server ? 'syn-received' : 'syn-sent'
     this.startedAt = kernel.now
+    this.#segmentMax = kernel.segment
   }
 
   /** Both directions have ended and all was acknowledged. */
@@ -132,6 +137,18 @@ export class TcpSocket {
     this.deadline = Math.max(now, this.#sentAt + Math.min(this.#patience * 2 ** this.#tries, RTO_MAX))
   }
 
+  /** An ICMP error says that of a packet of ours only so much is carried, whole packet, bytes: what is on its way goes once more, in smaller segments, as Linux does it. */
+  tooBig(sequence: number, mtu: number): void {
+    const offset = (sequence - this.#at(0)) | 0
+    const segment = mtu - (this.ends.family === 4 ? IPV4_HEADER : IPV6_HEADER) - TCP_HEADER
+    if (this.state !== 'established' || offset < this.#acked || offset >= this.#next) return
+    if (segment >= this.#segmentMax) return
+    this.#segmentMax = segment
+    this.#next = this.#acked
+    this.#timedTo = -1
+    this.#push()
+  }
+
   timeout(): void {
     const { now } = this.kernel
     if (now < this.deadline) return
@@ -151,6 +168,7 @@ export class TcpSocket {
 
   #handshake(packet: Seen): void {
     const synAck = (packet.flags & ACK) !== 0
+    if (packet.mss !== undefined) this.#segmentMax = Math.min(this.#segmentMax, packet.mss)
     if (this.state === 'syn-received' && !synAck) {
       this.#expected = (packet.sequence + 1) >>> 0
       this.#transmit(SYN | ACK, -1, undefined)
@@ -252,7 +270,7 @@ export class TcpSocket {
 
   #push(): void {
     if (this.state !== 'established' || this.finished) return
-    while (this.#next < Math.min(this.sent.length, this.#acked + WINDOW)) this.#segment(this.#next)
+    while (this.#next < Math.min(this.sent.length, this.#acked + this.#window)) this.#segment(this.#next)
     if (this.#closing && this.#next === this.sent.length) {
       this.#transmit(FIN | ACK, this.#next, undefined)
       this.#next++
@@ -263,11 +281,15 @@ export class TcpSocket {
     }
   }
 
+  get #window(): number {
+    return WINDOW * this.#segmentMax
+  }
+
   /** Sends from the position: one segment, or several as a super-packet. */
   #segment(from: number): void {
-    const room = Math.min(this.sent.length, this.#acked + WINDOW) - from
+    const room = Math.min(this.sent.length, this.#acked + this.#window) - from
     const segments = this.kernel.random() < 0.3 ? 4 : 1
-    const payload = this.sent.slice(from, from + Math.min(room, segments * SEGMENT))
+    const payload = this.sent.slice(from, from + Math.min(room, segments * this.#segmentMax))
     this.#transmit(ACK | PSH, from, payload)
     if (this.#timedTo < 0 && from === this.#next && this.#tries === 0 && this.#duplicates < DUPLICATES) {
       this.#timedTo = from + payload.length
@@ -292,7 +314,7 @@ export class TcpSocket {
 
   #transmit(flags: number, offset: number, payload: Uint8Array | undefined): void {
     const { family, local, localPort, remote, remotePort } = this.ends
-    const long = payload !== undefined && payload.length > SEGMENT
+    const long = payload !== undefined && payload.length > this.#segmentMax
     this.kernel.emit(
       tcpPacket({
         family,
@@ -305,7 +327,7 @@ export class TcpSocket {
         partial: this.kernel.random() < 0.5,
         ...((flags & SYN) === 0 ? {} : { mss: 1360 }),
         ...(payload === undefined ? {} : { payload: [...payload] }),
-        ...(long ? { gsoSize: SEGMENT } : {}),
+        ...(long ? { gsoSize: this.#segmentMax } : {}),
       }),
     )
   }

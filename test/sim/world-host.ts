@@ -136,6 +136,16 @@ export class WorldHost implements Site {
     return this.#places[0]?.seen ?? ''
   }
 
+  /** All of them, as others see them. */
+  get addresses(): readonly string[] {
+    return this.#places.map(({ seen }) => seen)
+  }
+
+  /** Where others see the own address of these bytes, as records have it; undefined: it is none. */
+  seenOf(local: Uint8Array): string | undefined {
+    return this.#places.find(({ own }) => this.#bytesOf(own).every((byte, i) => byte === local[i]))?.seen
+  }
+
   /** Whether frames to this address come to it. */
   isAt(address: string): boolean {
     return this.#places.some(({ seen }) => seen === address)
@@ -297,7 +307,11 @@ export class WorldHost implements Site {
 
   /** The daemon notices which addresses the host has, and that these of them are about to go. */
   tell(deprecated: readonly string[] = []): void {
-    this.enter((host) => host.setLocators(this.#locators(deprecated), this.world.now))
+    const { now } = this.world
+    this.enter((host) => {
+      host.setLocators(this.#locators(deprecated), now)
+      host.linksChanged(now)
+    })
   }
 
   #settleAt(places: readonly Place[]): void {
@@ -500,9 +514,7 @@ export class WorldHost implements Site {
   /** Where a frame goes out, as others see it; undefined: the kernel refuses it, for the host has no such address, or none of the family. */
   #sourceOf(records: Uint8Array, at: number, to: string): string | undefined {
     const places = this.#places
-    if (isPinned(records, at))
-      return places.find(({ own }) => this.#bytesOf(own).every((byte, i) => byte === records[at + ADDRESS_LOCAL + i]))
-        ?.seen
+    if (isPinned(records, at)) return this.seenOf(records.subarray(at + ADDRESS_LOCAL, at + ADDRESS_RECORD))
     if (places.length === 1) return places[0]!.seen
     return (places.find(({ own }) => to.startsWith(prefixOf(own))) ?? places[0])?.seen
   }

@@ -1,3 +1,4 @@
+import { proberDefaults } from '../../../lib/path/prober-options.js'
 import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
 import type { HostWorld, WorldHost } from '../host-world.js'
 import { prefixOf } from '../underlay.js'
@@ -11,11 +12,15 @@ export interface Stage {
   readonly rttMs: number
   /** Datagrams are lost. */
   readonly lossy: boolean
+  /** Large packets are sent. */
+  readonly large: boolean
   /** Frames to and from addresses that begin so are lost: those of the mover, those to it, or both. */
   dead: { readonly network: string; readonly way: 'both' | 'there' | 'back' } | undefined
   readonly any: <T>(values: readonly T[]) => T
-  /** A new address on the underlay's network of this number. */
+  /** A new address on the underlay's network of this number, to which the way is as it is after the move. */
   readonly fresh: (network?: number) => string
+  /** From now on the way to and from the addresses that begin so is as it is after the move: it may carry less. */
+  readonly passes: (prefix: string) => void
 }
 
 export interface Made {
@@ -45,9 +50,12 @@ export interface MoveKind {
 const PROVEN_MS = 1_000
 /** The peer may go on using an address that is there, although routes have changed: so long is waited for that it does not, ms. */
 const ROUTED_MS = 60
-const STANDBY_MS = 40_000
+/** A standby path of hosts that have nothing to say to each other is probed so seldom, and several probes in a row may be lost. */
+const STANDBY_MS = 8 * proberDefaults.standbyIdleMs
 /** So long peers wait for a daemon that is replaced. */
 const PAUSE_MS = 2_000
+/** What all addresses begin with. */
+const EVERYWHERE = ''
 
 /** Where the host's frames to the other go. */
 export function inUse(at: WorldHost, to: WorldHost): string {
@@ -113,10 +121,11 @@ function silent(stage: Stage): Made {
   const { world, mover, other, rttMs, any } = stage
   const way = any(['both', 'both', 'there', 'back'] as const)
   stage.dead = { network: prefixOf(inUse(mover, other)), way }
+  for (const address of mover.addresses) if (!address.startsWith(stage.dead.network)) stage.passes(prefixOf(address))
   return { from: world.now, boundMs: 110 + 3 * rttMs, how: `${stage.dead.network} silent ${way}` }
 }
 
-/** All paths work, and each end has proven one on each network since they do. */
+/** All paths work, and each end has proven one on each network since they do: one that begins on another network is silent with that one. */
 function bothProven(stage: Stage): string | undefined {
   const { world, mover, other } = stage
   stage.dead = undefined
@@ -124,9 +133,12 @@ function bothProven(stage: Stage): string | undefined {
   const proven = (at: WorldHost, to: WorldHost) => {
     const { peers, prober } = at.host
     const networks = new Set<string>()
-    for (const { slot, state, provenAt, inUse } of prober.paths(peers.indexOf(to.id)))
-      if (state === 'proven' && (inUse || provenAt > since))
-        networks.add(prefixOf(world.textOf(peers.addresses.records, slot * ADDRESS_RECORD)))
+    for (const { slot, state, provenAt, inUse, localSeen } of prober.paths(peers.indexOf(to.id))) {
+      const remote = world.textOf(peers.addresses.records, slot * ADDRESS_RECORD)
+      const own = localSeen === undefined ? undefined : at.seenOf(localSeen)
+      const within = own !== undefined && prefixOf(own) === prefixOf(remote)
+      if (state === 'proven' && (inUse || (within && provenAt > since))) networks.add(prefixOf(remote))
+    }
     return networks.size > 1
   }
   const all = () => proven(mover, other) && proven(other, mover)
@@ -134,14 +146,19 @@ function bothProven(stage: Stage): string | undefined {
 }
 
 function rebind(stage: Stage): Made {
-  const { world, mover, rttMs } = stage
+  const { world, mover, rttMs, large } = stage
   const [host = ''] = mover.address.split(/:\d+$/)
-  mover.move(`${host}:${stage.any([20_000, 30_000]) + Math.floor(world.random() * 10_000)}`, false)
-  return { from: world.now, boundMs: rttMs + 20, how: `${mover.name} is behind the NAT` }
+  const seen = `${host}:${stage.any([20_000, 30_000]) + Math.floor(world.random() * 10_000)}`
+  stage.passes(seen)
+  mover.move(seen, false)
+  // Before the proof three times what has come from there may go there: what is larger waits for the proof, and so does what is behind it.
+  const boundMs = (large ? 2 : 1) * rttMs + 20
+  return { from: world.now, boundMs, how: `${mover.name} is behind the NAT` }
 }
 
 function killed(stage: Stage): Made {
   const { world, mover, rttMs, any } = stage
+  stage.passes(EVERYWHERE)
   const from = world.now
   const down = any([0, 5, 50, 200])
   mover.restart(down, true)
@@ -151,6 +168,7 @@ function killed(stage: Stage): Made {
 
 function replaced(stage: Stage): Made {
   const { world, mover, rttMs, any } = stage
+  stage.passes(EVERYWHERE)
   const from = world.now
   mover.enter((host) => host.pausePeers(PAUSE_MS, world.now))
   const paused = world.until(() => mover.host.peering.pauses.pending === 0, PAUSE_MS / 2, 1)

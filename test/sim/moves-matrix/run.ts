@@ -1,14 +1,28 @@
 import type { Primitives } from '../../../lib/crypto/primitives.js'
+import { IPV4_HEADER, IPV6_HEADER } from '../../../lib/wire/ip.js'
+import { UDP_HEADER } from '../../../lib/wire/udp.js'
 import { seededRandom } from '../../tools/seeded-random.js'
-import { HostWorld, type LinkOptions } from '../host-world.js'
+import { HostWorld, type LinkOptions, type Passing } from '../host-world.js'
 import { Attacker } from './attacker.js'
 import { moveKinds, moveNames, type Made, type MoveKind, type MoveName, type Stage } from './moves.js'
-import { SERVICE, Streams } from './streams.js'
+import { SERVICE, Streams, type OneWay, type Span } from './streams.js'
 
 const roundTrips = [0.2, 10, 80, 300] as const
 const losses = [0, 0.01, 0.05] as const
 /** Runs with real cryptography, of all. */
 const REAL_SHARE = 0.01
+/** Runs in which ways may carry less after a move, of all; what they carry then, and what ways carry else: IP packets, bytes. */
+const NARROW_SHARE = 0.25
+const NARROW_MTUS = [1_280, 1_400] as const
+const MTU = 1_500
+/** In front of a frame, by the underlay's family, bytes. */
+const OUTER_HEADERS = { 4: IPV4_HEADER + UDP_HEADER, 6: IPV6_HEADER + UDP_HEADER } as const
+/** Probes of which a sender concludes that its way carries less where nothing is lost, and how close they follow each other, ms, or in round trips. */
+const PROBES = 8
+const PROBE_SPACING_MS = 20
+const PROBE_SPACING = 1 / 8
+/** Added to the round trip until TCP sends again, ms. */
+const RTO_MIN_MS = 200
 
 /** Of a run, where it lies in the matrix. */
 export interface Cell {
@@ -73,6 +87,14 @@ class Run {
   readonly #real: boolean
   readonly #family: 4 | 6
   readonly #moves: MoveReport[] = []
+  /** Large packets are sent, and ways carry less after a move. */
+  readonly #narrow: boolean
+  /** What ways carry to and from addresses that begin so; the last that holds. */
+  readonly #ways: { readonly prefix: string; readonly mtu: number }[] = []
+  /** Of the way after the move. */
+  #mtu = MTU
+  /** When large datagrams may be lost: until their sender knows that the way carries less. */
+  readonly #learning: Span[] = []
   #streams: Streams | undefined
 
   constructor(
@@ -92,6 +114,7 @@ class Run {
       duplicate: any([0, 0, 0.02]),
       jitter: any([0, 0, Math.min(rttMs / 4, 10)]),
     }
+    this.#narrow = random() < NARROW_SHARE
     const world = new HostWorld(sodium, seed, { link: this.#link, realCrypto: this.#real, host: { peerCapacity: 16 } })
     this.#world = world
     for (let i = 0; i < this.#kind.hosts; i++) {
@@ -114,11 +137,18 @@ class Run {
     this.#stage = {
       ...{ world, mover, other, rttMs, any },
       lossy: loss > 0,
+      large: this.#narrow,
       dead: undefined,
-      fresh: (network = 0) => world.freshAddress(network, this.#family),
+      fresh: (network = 0) => {
+        const address = world.freshAddress(network, this.#family)
+        this.#passes(address)
+        return address
+      },
+      passes: (prefix) => this.#passes(prefix),
     }
     world.filter = (passing) => {
       this.#attacker.sees(passing)
+      if (this.#narrow && !this.#carries(passing)) return false
       const { dead } = this.#stage
       if (dead === undefined) return true
       const { from, to } = passing
@@ -137,10 +167,13 @@ class Run {
     if (!world.until(() => streams.isWhole, 30_000, 20)) this.problems.push('not all that was sent by TCP has come')
     if (!streams.isTrue) this.problems.push('what came by TCP is not what was sent')
     world.runFor(this.cell.rttMs + 20)
-    const lost = streams.udp.reduce((sum, way) => sum + way.lost, 0)
+    const lost =
+      streams.udp.reduce((sum, way) => sum + way.lost, 0) +
+      streams.largeUdp.reduce((sum, way) => sum + way.lostOutside(this.#learning), 0)
     if (lost > 0 && this.cell.loss === 0 && this.#kind.mayLose !== true)
       this.problems.push(`${lost} datagrams were lost`)
-    for (const { name, twice } of streams.udp) if (twice > 0) this.problems.push(`${name}: ${twice} came twice`)
+    for (const { name, twice } of [...streams.udp, ...streams.largeUdp])
+      if (twice > 0) this.problems.push(`${name}: ${twice} came twice`)
     this.#attacker.finish()
     this.problems.push(...this.#attacker.problems, ...this.#oddDrops())
   }
@@ -158,7 +191,13 @@ class Run {
       resets: this.#streams?.sockets.filter(({ state }) => state === 'reset').length ?? 0,
       refused: this.#attacker.sent,
       problems: this.problems,
-      world: JSON.stringify({ ...this.#link, family: this.#family, real: this.#real, mover: this.#stage.mover.name }),
+      world: JSON.stringify({
+        ...this.#link,
+        family: this.#family,
+        real: this.#real,
+        mover: this.#stage.mover.name,
+        mtu: this.#mtu,
+      }),
     }
   }
 
@@ -174,7 +213,13 @@ class Run {
     const client = this.any([mover, other])
     const server = client === mover ? other : mover
     const pace = Math.max(5, this.cell.rttMs / 12)
-    const streams = new Streams(client, server, { client: this.any([4, 6]), server: this.any([4, 6]) }, pace)
+    const streams = new Streams(
+      client,
+      server,
+      { client: this.any([4, 6]), server: this.any([4, 6]) },
+      pace,
+      this.#narrow,
+    )
     this.#streams = streams
     const known = () => client.host.catalogue.byName(SERVICE)?.instances.length === 1
     if (!world.until(known, 60_000, 20)) {
@@ -208,28 +253,69 @@ class Run {
     world.runFor(6 * streams.pace + rttMs)
     const usual = streams.all.map((way) => way.longestGap(quiet, world.now))
     this.#attacker.attack(12, 2 * rttMs + 300)
+    if (this.#narrow) this.#mtu = this.any([MTU, ...NARROW_MTUS])
+    const { jitter = 0 } = this.#link
+    const unsure = world.now - rttMs - jitter
     const made: Made = this.#kind.make(this.#stage)
     if (made.fault !== undefined) this.problems.push(`${made.how}: ${made.fault}`)
     const moved = world.now
-    const limit = this.#limit(loss)
-    const recovered = world.until(() => streams.all.every((way) => way.hasPassed(moved)), limit, 5)
+    const limit = this.#limit(loss) + this.#learnMs(streams.tcp[0], moved - made.from)
+    // What is sent at first may go the way before, and be sent again by the new one.
+    const since = this.#isNarrow ? Math.max(moved, made.from + made.boundMs + 3 * jitter) : moved
+    const recovered = world.until(() => streams.all.every((way) => way.hasPassed(since)), limit, 5)
+    if (this.#isNarrow) this.#learning.push({ from: unsure, to: world.now })
     if (recovered) world.runFor(2 * streams.pace)
     streams.stop()
     const over = streams.all.map((way, i) => Math.max(0, way.longestGap(made.from, world.now) - usual[i]!))
     const [tcpThere = 0, tcpBack = 0, udpThere = 0, udpBack = 0] = over
     this.#moves.push({ tcpMs: Math.max(tcpThere, tcpBack), udpMs: Math.max(udpThere, udpBack), how: made.how })
-    const { jitter = 0 } = this.#link
     for (const [i, way] of streams.all.entries()) {
       // The round trips of the bound take longer, and a segment that was sent again does not come before the others.
-      const bound = made.boundMs + 3 * jitter + streams.pace + (i < streams.tcp.length ? rttMs : 0)
+      const bound =
+        made.boundMs +
+        3 * jitter +
+        streams.pace +
+        this.#learnMs(way, moved - made.from) +
+        (i < streams.tcp.length ? rttMs : 0)
       if (loss === 0 && over[i]! > bound)
         this.problems.push(`${made.how}: ${way.name} stood still for ${over[i]!.toFixed(1)} ms, over ${bound} ms`)
     }
     for (const { state } of streams.sockets) if (state === 'reset') this.problems.push('the connection was reset')
     if (!recovered) {
-      const still = streams.all.filter((way) => !way.hasPassed(moved)).map(({ name }) => name)
+      const still = streams.all.filter((way) => !way.hasPassed(since)).map(({ name }) => name)
       this.problems.push(`${made.how}: ${still.join(', ')} did not come back within ${limit} ms`)
     }
+  }
+
+  /** A way carries less than others, or has done so. */
+  get #isNarrow(): boolean {
+    return this.#ways.some(({ mtu }) => mtu < MTU)
+  }
+
+  #passes(prefix: string): void {
+    if (this.#narrow) this.#ways.push({ prefix, mtu: this.#mtu })
+  }
+
+  /** What is too large for its way is lost without a word. */
+  #carries({ from, to, bytes }: Passing): boolean {
+    const mtuOf = (address: string) => this.#ways.findLast(({ prefix }) => address.startsWith(prefix))?.mtu ?? MTU
+    return bytes.length + OUTER_HEADERS[this.#family] <= Math.min(mtuOf(from), mtuOf(to))
+  }
+
+  /**
+   * How much longer large packets stand still, ms: they are sent seldom; and where a way carries less, until that is known, and TCP sends again, which waits twice as long each time. `moving`: how long the move took,
+   * ms; with its last step it may be tried anew.
+   */
+  #learnMs(way: OneWay, moving: number): number {
+    const streams = this.#streams
+    if (streams?.large !== true || streams.udp.includes(way)) return 0
+    if (!this.#isNarrow) return streams.largePace
+    const { rttMs } = this.cell
+    const rtt = rttMs + 2 * (this.#link.jitter ?? 0)
+    const again = rtt + RTO_MIN_MS
+    const known =
+      streams.largePace + moving + again + 3 * rtt + PROBES * Math.max(PROBE_SPACING_MS, PROBE_SPACING * rtt)
+    return streams.largeUdp.includes(way) ? known : 2 * known + again
   }
 
   /** Within which streams must flow again, ms: on links that lose, control messages and segments are sent several times. */

@@ -140,6 +140,8 @@ export interface Seen {
   readonly mss: number | undefined
   /** ICMP error: its type and code, and the packet it quotes (without virtio_net_hdr). */
   readonly icmp: readonly [number, number] | undefined
+  /** Of an ICMP error that says what fits: whole packet, bytes. */
+  readonly mtu: number
   readonly quote: Uint8Array | undefined
 }
 
@@ -169,6 +171,7 @@ export function see(bytes: Uint8Array): Seen {
     acknowledgement: tcp ? view.getUint32(at + 8) : 0,
     mss: tcp && packet.payloadOffset > at + 20 && bytes[at + 20] === 2 ? view.getUint16(at + 22) : undefined,
     icmp: error ? [bytes[at]!, bytes[at + 1]!] : undefined,
+    mtu: error ? (packet.family === 4 ? view.getUint16(at + 6) : view.getUint32(at + 4)) : 0,
     quote: error ? bytes.slice(at + 8, packet.end) : undefined,
   }
 }

@@ -163,6 +163,38 @@ test('a path that becomes narrower is found by a hint at once, else within secon
   t.end()
 })
 
+test('a hint is heeded also when the size has just been confirmed, or is being confirmed', (t) => {
+  for (const oneWayMs of [5, 150]) {
+    const line = new Line({ oneWayMs })
+    line.until(1500)
+    const probes = line.sent.length
+    while (line.sent.length === probes) line.run(5)
+    line.run(oneWayMs)
+    // The probe has passed, and its echo is on the way.
+    line.mtu = 1400
+    line.path.hint(line.now)
+    line.run(450 + 8 * oneWayMs)
+    t.ok(line.path.mtu < 1500, `${oneWayMs} ms`)
+  }
+  t.end()
+})
+
+test('a path that is silent in the middle of a trial does not slow down what follows', (t) => {
+  const line = new Line({ oneWayMs: 150 })
+  line.until(1500)
+  line.mtu = 1400
+  line.path.hint(line.now)
+  // The first probe counts as lost, and what follows it is.
+  line.run(370)
+  line.loss = 1
+  line.run(400)
+  line.loss = 0
+  const since = line.now
+  while (line.path.mtu === 1500 && line.now < since + 60_000) line.run(5)
+  t.ok(line.now - since < 1_500, `${line.now - since} ms`)
+  t.end()
+})
+
 test('a path that becomes wider is found by the raise timer, sooner when links change', (t) => {
   const line = new Line({ mtu: 1400 })
   line.until(1400)

@@ -246,8 +246,8 @@ test('no answer to a probe: others follow once it is overdue, fewer later, and o
   t.equal(w.prober.liveness(w.peer), 'dead')
   t.ok(times(OLD).length <= 10 + 5_000 / activeIntervalMs, `${times(OLD).length} probes`)
   w.home = NEW
-  w.runFor(5_000 + w.delay)
-  t.equal(w.current, NEW)
+  w.runFor(10_000 + w.delay)
+  t.equal(w.current, NEW, 'what the peer has named is tried for the second time')
   t.end()
 })
 
@@ -681,6 +681,29 @@ test('attack: where a forged source points, no more than three times the bytes g
   const sent = w.probes.filter(({ to }) => to === NEW).length * PROBE_BYTES
   t.ok(sent > 0 && sent <= 3 * BYTES, `${sent} bytes for ${BYTES}`)
   t.equal(w.current, OLD)
+  t.end()
+})
+
+test('an address that the peer has named and nobody answers at is tried more and more seldom, until the peer names it again', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.candidate(w.peer, record(NEW), w.now)
+  const triedAt = (ms: number) => {
+    const from = w.probes.length
+    for (const end = w.now + ms; w.now < end;) {
+      w.prober.active(w.peer, w.now)
+      w.runFor(1_000)
+    }
+    return w.probes.slice(from).flatMap(({ at, to }) => (to === NEW ? [at] : []))
+  }
+  const between = (times: readonly number[]) => times.slice(1).map((at, i) => Math.round((at - times[i]!) / 1_000))
+  const doubled = [10, 20, 40, 80, 160, 300, 300]
+  t.strictSame(between(triedAt(1_100_000).slice(-8)), doubled)
+  const named = w.now
+  w.prober.announced(w.peer, [record(NEW)], w.now)
+  const again = triedAt(700_000)
+  t.ok(again[0]! <= named + 5_000)
+  t.strictSame(between(again), [5, 10, 20, 40, 80, 160, 300])
   t.end()
 })
 
