@@ -60,7 +60,7 @@ loop:
   express: true
 
 limits:
-  # Flows at the same time, of this host's programs and to its services. Each takes about 200 bytes of memory once it has been there, so ${Math.round((FLOWS * 200) / 1e6)} MB when all are in use.
+  # Flows at the same time, of this host's programs and to its services. Each takes about 200 bytes of memory, so ${Math.round((FLOWS * 200) / 1e6)} MB for all, which a daemon with a keeper takes when it starts.
   # A new flow beyond them is refused; those that live are never cut for one. One other host may have half of them.
   flows: ${FLOWS}
 

@@ -142,7 +142,7 @@ export interface Native {
   adviseHugePages(bytes: Uint8Array): void
   /**
    * Memory that is the content of a file of this user's alone, on a tmpfs: whoever maps it next finds what was written, also after a kill -9. Zeroed, but where `keep` is set and the file is there with
-   * that size (`kept`).
+   * that size (`kept`). All of its room is taken at once, or ENOSPC thrown.
    */
   mapFile(path: string, bytes: number, keep: boolean): { readonly memory: ArrayBuffer; readonly kept: boolean }
 }

@@ -112,6 +112,7 @@ export function statusView(daemon: Viewed): StatusResponse {
     keeper: daemon.keeping?.summary ?? { on: false, pid: null, descriptors: 0, takeovers: 0 },
     express: express.on,
     locators: daemon.locators.map(formatLocator),
+    seenAt: host.seenAt.map(formatLocator),
     dns: { mode: config.dns.kind, detail: daemon.resolver?.description ?? '' },
     sessions: { up: peersUp(daemon).length, known: host.directory.hosts().length - 1 },
     services: { local: [...instances.all()].length, known: host.catalogue.services().length },

@@ -45,6 +45,7 @@ export function addStatus(program: Command, finish: Finish): void {
         ['express', status.express ? 'on' : 'off'],
         ['keeper', keeperText(status.keeper)],
         ['locators', status.locators.join('  ') || '-'],
+        ['seen at', status.seenAt.join('  ') || '-'],
         ['sessions', `${status.sessions.up} up of ${status.sessions.known} hosts`],
         ['services', `${status.services.local} here, ${status.services.known} known`],
         ['flows', `${flows.open} of ${flows.capacity}: ${flows.tcp} TCP, ${flows.udp} UDP, ${flows.icmp} ICMP`],

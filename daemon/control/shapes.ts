@@ -42,6 +42,8 @@ export const statusShape = z.object({
   express: z.boolean(),
   /** Underlay addresses that others are told. */
   locators: z.array(z.string()),
+  /** Where several other hosts see this one, and its own addresses are not: outside a NAT. Others are told these, too. */
+  seenAt: z.array(z.string()),
   dns: z.object({ mode: z.string(), detail: z.string() }),
   sessions: z.object({ up: count, known: count }),
   services: z.object({ local: count, known: count }),

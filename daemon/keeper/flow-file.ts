@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { statSync, unlinkSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { messageOf, systemCode } from '../errors.js'
-import { native } from '../native.js'
+import { native, nativeReason } from '../native.js'
 
 /** Where a tmpfs is that a daemon may write to: the first that has room. */
 function folders(): string[] {
@@ -11,8 +11,8 @@ function folders(): string[] {
 }
 
 /**
- * Memory of the flow table that outlives the process: a file on a tmpfs, mapped. What the daemon writes is there for the next one, whatever ends it; nothing is written twice, and nothing to a disk. No key
- * is ever in it.
+ * Memory of the flow table that outlives the process: a file on a tmpfs, mapped. What the daemon writes is there for the next one, whatever ends it; nothing is written twice, and nothing to a disk. Its room
+ * is taken at once, so that none is missing later. No key is ever in it.
  */
 export class FlowFile {
   private constructor(
@@ -25,7 +25,7 @@ export class FlowFile {
   /**
    * @param owner whose flows they are: network and host
    * @param keep what is there already with this size is taken as it is
-   * @param failed a folder could not be used, and why
+   * @param failed a folder could not be used, why, and what helps
    * @returns undefined: there is no tmpfs for it
    */
   static open(owner: string, bytes: number, keep: boolean, failed: (why: string) => void): FlowFile | undefined {
@@ -39,7 +39,7 @@ export class FlowFile {
         native().adviseHugePages(new Uint8Array(memory))
         return new FlowFile(path, memory, kept)
       } catch (error) {
-        failed(messageOf(error))
+        failed(messageOf(error) + remedyOf(error, path, bytes))
         remove(path)
       }
     }
@@ -59,6 +59,12 @@ export class FlowFile {
 
 function nameOf(owner: string): string {
   return `caracal-flows-${createHash('sha256').update(owner).digest('hex').slice(0, 32)}`
+}
+
+/** What helps; empty: nothing is known. */
+function remedyOf(error: unknown, path: string, bytes: number): string {
+  if (nativeReason(error) !== 'ENOSPC') return ''
+  return `: make ${Math.ceil(bytes / 2 ** 20)} MiB free in ${dirname(path)}, or set limits.flows lower, and start the daemon again`
 }
 
 function remove(path: string): void {

@@ -38,11 +38,25 @@ constexpr int64_t kMapMax = int64_t{1} << 32;
 /** TMPFS_MAGIC: its pages are memory, and nothing of them is ever written to a disk but as swap. */
 constexpr int64_t kTmpfs = 0x01021994;
 
+/** Takes the room for all of the file that has none yet; an errno, 0: it is there. */
+int reserve(int fd, int64_t bytes) {
+  constexpr int64_t kBlock = 512;
+  struct stat status = {};
+  if (fstat(fd, &status) != 0) return errno;
+  // Asking for what is there takes as long as taking it.
+  if (status.st_blocks * kBlock >= bytes) return 0;
+  for (;;) {
+    const int error = posix_fallocate(fd, 0, bytes);
+    if (error != EINTR) return error;
+  }
+}
+
 void unmap(napi_env, void* data, void* bytes) { munmap(data, reinterpret_cast<uintptr_t>(bytes)); }
 
 /**
  * mapFile(path, bytes, keep) → { memory (ArrayBuffer), kept }: memory that is the file's content, of this process and of whoever maps it next. It is zeroed, but where the file is there already with that
- * size and `keep` is set. The file must be this user's alone, and lie in a tmpfs with room for it; its pages are taken as they are touched.
+ * size and `keep` is set. The file must be this user's alone, and lie in a tmpfs with room for it, which is taken at once: a page for which there
+ * is no room when it is touched ends the process (SIGBUS).
  */
 napi_value mapFile(const Arguments& args) {
   const std::string path = args.string(0, "path", 4096);
@@ -70,6 +84,10 @@ napi_value mapFile(const Arguments& args) {
     const auto room = static_cast<int64_t>(system.f_bavail) * system.f_bsize;
     check(kept || system.f_blocks == 0 || room > bytes, "fstatfs", ENOSPC);
     check(failed != nullptr || kept || (ftruncate(fd, 0) == 0 && ftruncate(fd, bytes) == 0), "ftruncate", errno);
+  }
+  if (failed == nullptr) {
+    const int missing = reserve(fd, bytes);
+    check(missing == 0, "fallocate", missing);
   }
   if (failed == nullptr) {
     data = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

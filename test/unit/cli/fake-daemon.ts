@@ -44,6 +44,7 @@ export const sampleStatus: StatusResponse = {
   keeper: { on: true, pid: 77, descriptors: 3, takeovers: 1 },
   express: true,
   locators: ['10.0.0.1:7474'],
+  seenAt: ['203.0.113.9:40001'],
   dns: { mode: 'none', detail: '' },
   sessions: { up: 1, known: 1 },
   services: { local: 1, known: 2 },

@@ -52,6 +52,7 @@ test('reading commands print tables, and JSON with --json', async (t) => {
   t.match(rules[2], /^corp and below +96 +delay +- +65535 +1 +0 +- +settings$/)
   t.match((await caracal(['status'], env)).out, /^drops +no-instance 2$/m)
   t.match((await caracal(['status'], env)).out, /^sealing +aes-256-gcm by libipsec-mb 1\.3\.0$/m)
+  t.match((await caracal(['status'], env)).out, /^seen at +203\.0\.113\.9:40001$/m)
 })
 
 test('changing commands say what they did', async (t) => {

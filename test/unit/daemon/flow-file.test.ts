@@ -1,5 +1,8 @@
+import { execFile } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { test } from 'tap'
 import { FlowFile } from '../../../daemon/keeper/flow-file.js'
 import { native } from '../../../daemon/native.js'
@@ -48,4 +51,20 @@ test('a file that others may have made or read is not mapped', (t) => {
   t.throws(() => map(join(folder, 'none', 'x')), { code: 'CARACAL_E_MEMORY', message: /ENOENT/ })
   t.throws(() => map('/proc/self/status'), { code: 'CARACAL_E_MEMORY' })
   t.end()
+})
+
+test('room in the tmpfs that is gone later is not missed; where there is none, it is said what helps', async (t) => {
+  // All that a daemon may use is one tmpfs of 2 MiB, in a mount namespace of its own.
+  const mounts = ['/dev/shm', '/run'].map((folder) => `mount -t tmpfs -o size=2m tmpfs ${folder}`).join(' && ')
+  const user = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']
+  const probe = fileURLToPath(new URL('full-folder.js', import.meta.url))
+  const script = `${mounts} && head -c 1500k /dev/zero > /run/rest && exec "$0" "$@"`
+  const { stdout } = await promisify(execFile)(
+    'unshare',
+    [...user, '--mount', '--propagation', 'private', 'sh', '-c', script, process.execPath, probe],
+    { env: { ...process.env, XDG_RUNTIME_DIR: '' } },
+  )
+  const seen: unknown = JSON.parse(stdout)
+  t.match(seen, { first: /^\/dev\/shm\//, full: /ENOSPC/, second: undefined, again: true })
+  t.match(seen, { failed: [/ENOSPC.*1 MiB free in \/dev\/shm, or set limits\.flows lower/, /1 MiB free in \/run/] })
 })

@@ -11,6 +11,7 @@ import {
   statusView,
 } from '../../../daemon/views.js'
 import type { FlowSnapshot } from '../../../lib/flow/flow-snapshot.js'
+import { encodeLocator } from '../../../lib/path/locator.js'
 import { SELF } from '../../../lib/path/peers.js'
 import { monotonicNow } from '../../../daemon/packet-loop.js'
 import { MetricsText } from '../../../daemon/metrics-text.js'
@@ -71,6 +72,7 @@ test('the status of a lone host', async (t) => {
     tun: { name: 'caracal0', mtu: 1420, up: true },
     listen: ['192.0.2.1:7474'],
     locators: ['192.0.2.1:7474'],
+    seenAt: [],
     dns: { mode: 'none', detail: 'names are not wired in' },
     sessions: { up: 0, known: 0 },
     services: { local: 0, known: 0 },
@@ -81,6 +83,17 @@ test('the status of a lone host', async (t) => {
   t.strictSame(responseShapes.status.parse(status), status, 'as the control socket promises it')
   const before = { ...h1.viewed, linkReport: undefined, resolver: undefined, state: 'starting' as const }
   t.match(statusView(before), { state: 'starting', tun: { up: false }, dns: { detail: '' } })
+})
+
+test('the status says where other hosts see this one', async (t) => {
+  const { host, viewed } = await new RigNetwork(t).create()
+  const now = monotonicNow()
+  const outside = encodeLocator({ address: '203.0.113.9', port: 40_001 })
+  for (const peer of [1, 2]) host.peering.ways.reflexive.seen(peer, outside, now)
+  host.handleTimeout(now + 10_000)
+  const status = statusView(viewed)
+  t.match(status, { locators: ['192.0.2.1:7474'], seenAt: ['203.0.113.9:40001'] })
+  t.strictSame(responseShapes.status.parse(status), status)
 })
 
 test('hosts: itself first, then by name, with their sessions', async (t) => {
