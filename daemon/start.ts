@@ -41,7 +41,7 @@ export async function startDaemon(
   let keep = false
   let daemon: Daemon | undefined
   try {
-    const prepared = await prepare(options.config, primitives, options.replace)
+    const prepared = await prepare(options, log, primitives)
     const before = options.replace ? await askToHandOver(options.config) : undefined
     const built = await buildDaemon(options, log, primitives, servers, prepared, before, undo, () => (keep = true))
     daemon = built.daemon
