@@ -89,7 +89,8 @@ export class PacketLoop {
     const { host, tun, underlay } = this.components
     tun.onReadable(() => this.#readTun())
     underlay.onReadable(host.dataPath.wireIn, () => this.#readWire(), ROUNDS)
-    this.wake()
+    // At once: what the host begins by is work for others.
+    this.#expire()
   }
 
   #readTun(): void {
