@@ -19,6 +19,10 @@ export class CommandError extends Error {
   }
 }
 
+/** How a program has ended, as plain data. */
+export type CommandOutcome =
+  { readonly output: string } | { readonly failure: Pick<CommandError, 'program' | 'status' | 'complaint' | 'missing'> }
+
 /** Runs a program with `input` on its stdin; resolves with its stdout, rejects with a CommandError. */
 export type CommandRunner = (program: string, args: readonly string[], input?: string) => Promise<string>
 
@@ -46,3 +50,21 @@ export const runCommand: CommandRunner = (program, args, input) =>
     child.stdin?.on('error', () => undefined)
     child.stdin?.end(input ?? '')
   })
+
+/** {@link runCommand} for another thread, which has the error as such by {@link outputOf}. */
+export async function commandOutcome(...command: Parameters<CommandRunner>): Promise<CommandOutcome> {
+  try {
+    return { output: await runCommand(...command) }
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error
+    const { program, status, complaint, missing } = error
+    return { failure: { program, status, complaint, missing } }
+  }
+}
+
+/** Throws CommandErrors. */
+export function outputOf(outcome: CommandOutcome): string {
+  if ('output' in outcome) return outcome.output
+  const { program, status, complaint, missing } = outcome.failure
+  throw new CommandError(program, status, complaint, missing)
+}

@@ -375,8 +375,8 @@ export class Daemon implements RunningDaemon {
     if (!keep) this.loop.stop()
     if (this.state !== 'starting') {
       this.state = 'closing'
-      void this.writes.trust()
-      await this.knownHosts.write()
+      // What goes to disk does so while packets are still moved.
+      await Promise.all([this.writes.trust().catch(() => undefined), this.knownHosts.write()])
     }
     await this.undo.run(keep, (error) => this.log.error({ error }, 'something could not be undone'))
   }

@@ -28,19 +28,18 @@ export const monotonicNow = (): number => BEGAN_AT + performance.now()
 
 /** The devices as the host writes to them. */
 export class DeviceIo implements HostIo {
+  underlay: Underlay | undefined
   tun: TunDevice | undefined
   /** The sockets of the lanes above the first. */
   lanes: Pick<Lanes, 'sendFrames'> | undefined
   tunWriteFailed = 0
-
-  constructor(private readonly underlay: Underlay) {}
 
   writeTun(batch: PacketBatch): void {
     const written = this.tun?.writeBatch(batch) ?? 0
     this.tunWriteFailed += batch.count - written
   }
   sendFrames(runs: FrameRuns, addresses: Uint8Array, lane: number): void {
-    if (lane === 0) this.underlay.send(runs, addresses)
+    if (lane === 0) this.underlay?.send(runs, addresses)
     else this.lanes?.sendFrames(runs, addresses, lane)
   }
 }
@@ -90,7 +89,8 @@ export class PacketLoop {
     const { host, tun, underlay } = this.components
     tun.onReadable(() => this.#readTun())
     underlay.onReadable(host.dataPath.wireIn, () => this.#readWire(), ROUNDS)
-    this.wake()
+    // At once: what the host begins by is work for others.
+    this.#expire()
   }
 
   #readTun(): void {

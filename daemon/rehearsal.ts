@@ -60,7 +60,8 @@ class Player {
   ) {
     this.now = now
     const underlay = new Underlay([network.open(locator)])
-    const io = new DeviceIo(underlay)
+    const io = new DeviceIo()
+    io.underlay = underlay
     io.tun = this.tun
     let stamp = BigInt(Date.now())
     let sequence = 0

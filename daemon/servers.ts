@@ -1,7 +1,8 @@
-// What of a daemon faces programs and people rather than packets: names, the control socket, metrics, multicast DNS.
+// What of a daemon faces programs and people rather than packets: names, the control socket, metrics, multicast DNS, and the system's own programs.
 
 import type { Locator } from '../lib/path/locator.js'
 import type { HostId, NetworkId } from '../lib/wire/ids.js'
+import { runCommand, type CommandRunner } from './command.js'
 import type { Requests } from './control/requests.js'
 import { ControlServer, type ControlServerOptions } from './control/server.js'
 import { Discovery } from './discovery.js'
@@ -32,10 +33,14 @@ export interface Servers {
   metrics(listen: Locator, read: () => Promise<MetricsSample>): Promise<Close>
   /** `found`: where a host of the network may be, as anybody on the link says. */
   discovery(place: DiscoveryPlace, found: (host: HostId, locator: Locator) => void): Promise<Close>
+  /** Runs the system's programs: to start one stops a thread for some milliseconds. */
+  readonly run: CommandRunner
 }
 
 /** Servers in the thread that opens them. */
 export class OwnServers implements Servers {
+  readonly run = runCommand
+
   constructor(private readonly log: Log) {}
 
   async names(addresses: readonly string[], resolve: DnsResolver): Promise<Close> {

@@ -41,7 +41,7 @@ export async function startDaemon(
   let keep = false
   let daemon: Daemon | undefined
   try {
-    const prepared = await prepare(options.config, primitives, options.replace)
+    const prepared = await prepare(options, log, primitives)
     const before = options.replace ? await askToHandOver(options.config) : undefined
     const built = await buildDaemon(options, log, primitives, servers, prepared, before, undo, () => (keep = true))
     daemon = built.daemon
@@ -71,11 +71,15 @@ async function open({ daemon, kept, flowFile }: Built, before: HandedOver | unde
     // Programs wait: first the packets, then what is as it should be already.
     await moveBegins(daemon)
     await sessionsReturn(daemon)
+    watchNetwork(daemon)
     daemon.linkReport = await link.adopt()
   }
   for (const warning of daemon.linkReport.warnings) log.warn({ device: config.tun.name }, warning)
   await openNames(daemon)
-  if (kept === undefined) await moveBegins(daemon)
+  if (kept === undefined) {
+    await moveBegins(daemon)
+    watchNetwork(daemon)
+  }
   const look = setInterval(() => daemon.rules.look(), LOOK_MS)
   undo.add(() => clearInterval(look))
   const restored = await instances.restored()
@@ -137,15 +141,14 @@ async function moveBegins(daemon: Daemon): Promise<void> {
   await restorePeers(daemon)
   loop.start()
   lanes.start(host, loop, log)
-  watchNetwork(daemon)
 }
 
 /** Open flows wait for sessions with the hosts that they are with; nothing else is done meanwhile, but for those that do not come it is not waited. */
 async function sessionsReturn({ host }: Daemon): Promise<void> {
   const wanted = [...host.flows.restored.rows.keys()].filter((peer) => peer !== SELF)
   const deadline = monotonicNow() + SESSIONS_MS
-  while (wanted.some((peer) => host.peers.sealSlot[peer]! < 0) && monotonicNow() < deadline)
-    await new Promise((resolve) => setTimeout(resolve, 2))
+  const isBack = (peer: number) => host.sessions.info(peer, monotonicNow()).confirmed
+  while (!wanted.every(isBack) && monotonicNow() < deadline) await new Promise((resolve) => setTimeout(resolve, 2))
 }
 
 async function openNames(daemon: Daemon): Promise<void> {

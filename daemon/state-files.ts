@@ -44,25 +44,24 @@ interface RunningWrite {
  * the new content. One process at a time has the directory. All errors are CaracalErrors that name the file and never its content.
  */
 export class StateDirectory {
-  /** undefined: it is another process's, and only looked at. */
-  readonly #lock: StateLock | undefined
+  /** undefined: it may be another process's, and is only looked at. */
+  #lock: StateLock | undefined
   /** Writes that have not begun; a later one for the same file takes its place. */
   readonly #waiting = new Map<string, WaitingWrite>()
   /** The last write of each file; never rejects. */
   readonly #running = new Map<string, Promise<void>>()
   readonly #current = new Map<string, RunningWrite>()
+  /** What was read before {@link take}: digests by name, undefined where there was no file. */
+  readonly #looked = new Map<string, string | undefined>()
   /** What is to be written by {@link release}; undefined: writes go to disk. */
   #held: Map<string, Uint8Array> | undefined
-  #closed = false
+  #closed = true
 
   private constructor(
     readonly path: string,
-    lock: StateLock | undefined,
     /** The directory was not there before. */
     private readonly made: boolean,
-  ) {
-    this.#lock = lock
-  }
+  ) {}
 
   /**
    * Makes the directory where it is missing and takes it for this process.
@@ -71,32 +70,47 @@ export class StateDirectory {
   static async open(path: string): Promise<StateDirectory> {
     try {
       const made = makeDirectory(path)
-      const real = realpathSync(path)
-      const { mode } = statSync(real)
+      const state = new StateDirectory(realpathSync(path), made)
+      await state.take()
+      return state
+    } catch (error) {
+      throw error instanceof CaracalError ? error : unusable(path, error)
+    }
+  }
+
+  /** A directory that another process may have: what it reads may be old before long, and nothing can be written before it is this process's by {@link take}. Throws what the file system says. */
+  static peek(path: string): StateDirectory {
+    return new StateDirectory(realpathSync(path), false)
+  }
+
+  /** Takes the directory for this process, once. Errors as {@link open}. */
+  async take(): Promise<void> {
+    const { path } = this
+    try {
+      const { mode } = statSync(path)
       if ((mode & OTHERS_WRITE) !== 0)
         throw new CaracalError(
           'CARACAL_E_STATE',
           `others may write to the state directory ${path}`,
           `chmod 700 ${path}`,
         )
-      const lock = await StateLock.acquire(real)
+      const lock = await StateLock.acquire(path)
       try {
-        removeTemporary(real)
+        removeTemporary(path)
       } catch (error) {
         await lock.release()
         throw error
       }
-      return new StateDirectory(real, lock, made)
+      this.#lock = lock
+      this.#closed = false
     } catch (error) {
       throw error instanceof CaracalError ? error : unusable(path, error)
     }
   }
 
-  /** A directory that another process may have: what it reads may be old before long, and nothing can be written. Throws what the file system says. */
-  static peek(path: string): StateDirectory {
-    const state = new StateDirectory(realpathSync(path), undefined, false)
-    state.#closed = true
-    return state
+  /** Files that were read before {@link take} and are not any more as they were then. */
+  get changed(): string[] {
+    return [...this.#looked].flatMap(([name, digest]) => (digestOf(this.#file(name)) === digest ? [] : [name]))
   }
 
   /**
@@ -119,9 +133,11 @@ export class StateDirectory {
         closeSync(file)
       }
     } catch (error) {
-      if (systemCode(error) === 'ENOENT') return undefined
-      throw error instanceof CaracalError ? error : unusable(path, error)
+      if (systemCode(error) !== 'ENOENT') throw error instanceof CaracalError ? error : unusable(path, error)
+      if (this.#lock === undefined) this.#looked.set(name, undefined)
+      return undefined
     }
+    if (this.#lock === undefined) this.#looked.set(name, digestIn(bytes))
     const content = unwrap(bytes)
     const value = content && decode(content)
     if (value === undefined) throw damaged(path)
@@ -274,6 +290,20 @@ function unwrap(bytes: Buffer): Uint8Array | undefined {
   if (bytes.length < HEADER || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) return undefined
   const content = bytes.subarray(HEADER)
   return digest(content).equals(bytes.subarray(MAGIC.length, HEADER)) ? new Uint8Array(content) : undefined
+}
+
+/** Of a file, as its own header has it. */
+function digestIn(bytes: Buffer): string {
+  return bytes.toString('hex', MAGIC.length, HEADER)
+}
+
+/** undefined: it cannot be read. */
+function digestOf(path: string): string | undefined {
+  try {
+    return digestIn(readFileSync(path))
+  } catch {
+    return undefined
+  }
 }
 
 function digest(content: Uint8Array): Buffer {

@@ -15,12 +15,29 @@ function folders(): string[] {
  * is taken at once, so that none is missing later. No key is ever in it.
  */
 export class FlowFile {
+  readonly #inode: number
+
   private constructor(
     readonly path: string,
     readonly memory: ArrayBuffer,
     /** It is what another process has left; else it is zeroed. */
     readonly kept: boolean,
-  ) {}
+  ) {
+    this.#inode = statSync(path).ino
+  }
+
+  /** What another process has there with this size, and may still write to: the memory is only to be looked at until that has ended. undefined: there is none. */
+  static peek(owner: string, bytes: number): FlowFile | undefined {
+    const path = pathsOf(owner).find((path) => statSync(path, { throwIfNoEntry: false })?.size === bytes)
+    return path === undefined ? undefined : FlowFile.#map(path, bytes, true)
+  }
+
+  static #map(path: string, bytes: number, keep: boolean): FlowFile {
+    const { memory, kept } = native().mapFile(path, bytes, keep)
+    // Large pages, where the system gives them to a tmpfs.
+    native().adviseHugePages(new Uint8Array(memory))
+    return new FlowFile(path, memory, kept)
+  }
 
   /**
    * @param owner whose flows they are: network and host
@@ -29,15 +46,12 @@ export class FlowFile {
    * @returns undefined: there is no tmpfs for it
    */
   static open(owner: string, bytes: number, keep: boolean, failed: (why: string) => void): FlowFile | undefined {
-    const paths = folders().map((folder) => join(folder, nameOf(owner)))
+    const paths = pathsOf(owner)
     // One that is there goes before one that could be made.
     const there = paths.filter((path) => statSync(path, { throwIfNoEntry: false }) !== undefined)
     for (const path of new Set([...there, ...paths])) {
       try {
-        const { memory, kept } = native().mapFile(path, bytes, keep)
-        // Large pages, where the system gives them to a tmpfs.
-        native().adviseHugePages(new Uint8Array(memory))
-        return new FlowFile(path, memory, kept)
+        return FlowFile.#map(path, bytes, keep)
       } catch (error) {
         failed(messageOf(error) + remedyOf(error, path, bytes))
         remove(path)
@@ -48,13 +62,23 @@ export class FlowFile {
 
   /** Removes what a daemon with other settings has left. */
   static forget(owner: string): void {
-    for (const folder of folders()) remove(join(folder, nameOf(owner)))
+    for (const path of pathsOf(owner)) remove(path)
+  }
+
+  /** Whether the memory is still that of the file. */
+  get isThere(): boolean {
+    return statSync(this.path, { throwIfNoEntry: false })?.ino === this.#inode
   }
 
   /** The memory stays until this process ends. */
   remove(): void {
     remove(this.path)
   }
+}
+
+/** Where the flows of that owner may be. */
+function pathsOf(owner: string): string[] {
+  return folders().map((folder) => join(folder, nameOf(owner)))
 }
 
 function nameOf(owner: string): string {

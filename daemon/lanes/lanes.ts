@@ -45,14 +45,10 @@ export interface LanesHost {
 interface LanesPlan {
   /** Lanes above the first. */
   readonly count: number
-  /** Where the host's own sockets listen. */
-  readonly listen: readonly Locator[]
   readonly sockets: SocketSettings
   readonly aead: AeadSetting
   /** Bytes of the address records. */
   readonly recordBytes: number
-  /** A keeper has held what a former process had of them, lane by lane. */
-  readonly held?: readonly HeldLane[] | undefined
 }
 
 /** What of a lane can be held. */
@@ -66,41 +62,43 @@ export interface HeldLane {
  * here, by one thread for all lanes, which alone writes flows, sessions and paths. While lanes rest, all of it is done here, and frames go out by the first lane.
  */
 export class Lanes {
-  /** What the host is to know of them. */
-  readonly host: HostLanes
+  readonly ports: number[] = []
+  readonly #codecs: readonly NativeCodec[]
+  readonly #records: Uint8Array
+  readonly #underlays: Underlay[] = []
   readonly #lanes: Lane[] = []
+  #held: readonly HeldLane[] | undefined
   #isShut = false
 
-  private constructor(
-    private readonly codecs: readonly NativeCodec[],
-    private readonly underlays: readonly Underlay[],
-    private readonly records: Uint8Array,
-    private readonly taken: readonly HeldLane[] | undefined,
-  ) {
-    this.host = { codecs, ports: underlays.map((underlay) => underlay.locals[0]!.port), records }
+  constructor(private readonly plan: LanesPlan) {
+    this.#codecs = Array.from({ length: plan.count }, () => new NativeCodec(codecAddon(), plan.aead))
+    this.#records = new Uint8Array(new SharedArrayBuffer(plan.recordBytes))
   }
 
-  /** Opens the lanes' sockets. Throws CARACAL_E_LISTEN. */
-  static open(plan: LanesPlan): Lanes {
-    const underlays: Underlay[] = []
-    try {
-      for (let lane = 1; lane <= plan.count; lane++) {
-        const held = plan.held?.[lane - 1]
-        underlays.push(held === undefined ? openUnderlay(lane, plan) : Underlay.take(held.sockets, plan.sockets))
-      }
-    } catch (error) {
-      for (const underlay of underlays) underlay.close()
-      throw error
+  /**
+   * Opens the lanes' sockets. Throws CARACAL_E_LISTEN.
+   *
+   * @param listen where the host's own sockets listen
+   * @param held a keeper has held what a former process had of them, lane by lane
+   */
+  open(listen: readonly Locator[], held: readonly HeldLane[] | undefined): void {
+    const { count, sockets } = this.plan
+    this.#held = held
+    for (let lane = 1; lane <= count; lane++) {
+      const one = held?.[lane - 1]
+      const underlay = one === undefined ? openUnderlay(lane, listen, this.plan) : Underlay.take(one.sockets, sockets)
+      this.#underlays.push(underlay)
+      this.ports.push(underlay.locals[0]!.port)
     }
-    const codecs = underlays.map(() => new NativeCodec(codecAddon(), plan.aead))
-    return new Lanes(codecs, underlays, new Uint8Array(new SharedArrayBuffer(plan.recordBytes)), plan.held)
+  }
+
+  /** What the host is to know of them; the ports are there once they are open. */
+  get host(): HostLanes {
+    return { codecs: this.#codecs, ports: this.ports, records: this.#records }
   }
 
   get count(): number {
-    return this.underlays.length
-  }
-  get ports(): readonly number[] {
-    return this.host.ports
+    return this.plan.count
   }
   get framesOut(): number {
     return this.#sum((lane) => lane.memory.framesOut)
@@ -110,7 +108,7 @@ export class Lanes {
   }
   get framesFailed(): number {
     return (
-      this.#sum((lane) => lane.memory.framesFailed) + this.underlays.reduce((sum, one) => sum + one.framesFailed, 0)
+      this.#sum((lane) => lane.memory.framesFailed) + this.#underlays.reduce((sum, one) => sum + one.framesFailed, 0)
     )
   }
   get packetsNotWritten(): number {
@@ -124,9 +122,9 @@ export class Lanes {
       return false
     }
     for (let lane = 1; lane <= this.count; lane++) {
-      const held = this.taken?.[lane - 1]
+      const held = this.#held?.[lane - 1]
       const queue = new NativeTun(held === undefined ? tun : { ...tun, held: held.queue })
-      this.#lanes.push(new Lane(lane, this.codecs[lane - 1]!, queue, this.underlays[lane - 1]!, this.records))
+      this.#lanes.push(new Lane(lane, this.#codecs[lane - 1]!, queue, this.#underlays[lane - 1]!, this.#records))
     }
     return true
   }
@@ -149,7 +147,7 @@ export class Lanes {
 
   /** Sends from this lane's socket what was sealed here. */
   sendFrames(runs: FrameRuns, records: Uint8Array, lane: number): void {
-    if (!this.#isShut) this.underlays[lane - 1]?.send(runs, records)
+    if (!this.#isShut) this.#underlays[lane - 1]?.send(runs, records)
   }
 
   async close(): Promise<void> {
@@ -159,7 +157,7 @@ export class Lanes {
 
   #shut(): void {
     this.#isShut = true
-    for (const underlay of this.underlays) underlay.close()
+    for (const underlay of this.#underlays) underlay.close()
   }
 
   #sum(of: (lane: Lane) => number): number {
@@ -297,7 +295,7 @@ class Lane {
 }
 
 /** Sockets at the addresses of the host's own, with one port for all of them: the next one that is free. */
-function openUnderlay(lane: number, { count, listen, sockets }: LanesPlan): Underlay {
+function openUnderlay(lane: number, listen: readonly Locator[], { count, sockets }: LanesPlan): Underlay {
   const addresses = [...new Set(listen.map(({ address }) => address))]
   const first = (listen[0]?.port ?? 0) + lane
   let failure: unknown

@@ -2,6 +2,7 @@
 
 import { parentPort, workerData } from 'node:worker_threads'
 import { loadSodium } from '../../lib/crypto/sodium.js'
+import { outputOf } from '../command.js'
 import { loadConfig, type Config, type UpRequest } from '../config.js'
 import type { Requests } from '../control/requests.js'
 import type { Daemon } from '../daemon.js'
@@ -94,4 +95,5 @@ const servers: Servers = {
     await main.call('discovery', place)
     return closing('discovery')
   },
+  run: async (...command) => outputOf(await main.call('run', command)),
 }

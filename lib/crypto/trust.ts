@@ -79,17 +79,33 @@ export class TrustStore {
   }
 
   encode(): Uint8Array {
+    return this.#encode(this.#floor, this.#newestIssued)
+  }
+
+  /** Whether another process of this host has only become older since this store was read, and has written `bytes`: then the store is as old from now on. Else it is to be read anew. */
+  followed(bytes: Uint8Array): boolean {
+    const value = unpack(bytes, TRUST_MAX, Body)
+    if (value === undefined) return false
+    const [floor, newestIssued] = [value[3], value[8] ?? undefined]
+    const same = this.#encode(floor, newestIssued)
+    if (same.length !== bytes.length || same.some((byte, i) => byte !== bytes[i])) return false
+    if (newestIssued !== undefined) this.#newestIssued = Math.max(this.#newestIssued ?? 0, newestIssued)
+    this.observe(floor)
+    return true
+  }
+
+  #encode(floor: number, newestIssued: number | undefined): Uint8Array {
     const { name, ipv4Pool, zone } = this.profile
     return pack([
       VERSION,
       this.authority,
       [name, ipv4Pool, zone],
-      this.#floor,
+      floor,
       this.#membership ?? null,
       this.#issuerCertificate ?? null,
       this.revocations.entries(),
       this.nameRules.entries(),
-      this.#newestIssued ?? null,
+      newestIssued ?? null,
     ])
   }
 

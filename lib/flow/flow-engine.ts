@@ -21,11 +21,11 @@ import { Opening } from './opening.js'
 import { Outbound } from './outbound.js'
 import { OwnKernel } from './own-kernel.js'
 import { Reunion } from './reunion.js'
-import { restoreFlows, type RestoredFlows } from './restored-flows.js'
+import { RestoredFlows, restoreFlows } from './restored-flows.js'
 import { WaitingKind } from './waiting-ring.js'
 
 export interface FlowComponents {
-  /** With what a former process has left, or new. */
+  /** With what a former process has left, or new; not opened yet. */
   readonly memory: FlowMemory
   readonly env: FlowEnvironment
 }
@@ -36,8 +36,7 @@ export interface FlowComponents {
  */
 export class FlowEngine {
   readonly table: FlowTable
-  /** What has become of the flows of a former process. */
-  readonly restored: RestoredFlows
+  #restored = new RestoredFlows(undefined)
   readonly #core: FlowCore
   readonly #sender: FrameSender
   readonly #kernel: OwnKernel
@@ -67,7 +66,17 @@ export class FlowEngine {
     this.#reunion = reunion
     this.#outbound = new Outbound(core, sender, kernel, opening, accepting, closing)
     this.#inbound = new Inbound(core, sender, kernel, opening, accepting, closing, confirmation)
-    this.restored = restoreFlows(core)
+  }
+
+  /** The memory is this engine's from now on. Once, before anything else. `restore`: what a former process has left there is taken up, see {@link restored}; else it must be zeroed. */
+  open(restore: boolean): void {
+    this.#core.memory.open(restore)
+    this.#restored = restoreFlows(this.#core)
+  }
+
+  /** What has become of the flows of a former process. */
+  get restored(): RestoredFlows {
+    return this.#restored
   }
 
   get counters(): FlowCounters {

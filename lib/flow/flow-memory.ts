@@ -30,8 +30,9 @@ export class FlowMemory {
   readonly table: FlowTable
   readonly peers: SavedNames
   readonly services: SavedNames
-  /** Whether there are rows of a former process, or why not; undefined: the memory was said to be new. */
-  readonly found: 'rows' | string | undefined
+  readonly #buffer: ArrayBufferLike
+  readonly #shape: FlowMemoryShape
+  #found: 'rows' | string | undefined
 
   /** Bytes that a table of so many flows, with so many peers, takes. */
   static bytesFor(flows: number, peers: number): number {
@@ -39,21 +40,32 @@ export class FlowMemory {
   }
 
   /**
-   * Takes over `buffer`, of at least `bytesFor` bytes; throws RangeError when it has not so many. `restore`: it is what a former process has left, if it fits; else it must be zeroed.
+   * Lies in `buffer`, of at least `bytesFor` bytes; throws RangeError when it has not so many. It may be another process's still: nothing in it is read or written before {@link open}.
    */
-  constructor(buffer: ArrayBufferLike, shape: FlowMemoryShape, generations: Generations, restore: boolean) {
+  constructor(buffer: ArrayBufferLike, shape: FlowMemoryShape, generations: Generations) {
     const { flows, peers } = shape
+    this.#buffer = buffer
+    this.#shape = shape
     this.table = new FlowTable(buffer, flows, generations, 4 * HEADER_WORDS)
     if (buffer.byteLength < FlowMemory.bytesFor(flows, peers)) throw new RangeError('flow memory too small')
-    const header = new Int32Array(buffer, 0, HEADER_WORDS)
-    const wanted = headerOf(shape)
-    const misfit = restore ? misfitOf(header, wanted) : undefined
-    this.found = restore ? (misfit ?? 'rows') : undefined
-    if (misfit !== undefined) new Uint8Array(buffer).fill(0)
     const at = namesAt(flows)
     this.peers = new SavedNames(buffer, at, peers)
     this.services = new SavedNames(buffer, at + SavedNames.bytesFor(peers), servicesFor(flows))
-    if (this.found === 'rows') return
+  }
+
+  /** Whether there are rows of a former process, or why not; undefined: the memory was said to be new. */
+  get found(): 'rows' | string | undefined {
+    return this.#found
+  }
+
+  /** The memory is this process's from now on. Once, before anything else. `restore`: it is what a former process has left, if it fits; else it must be zeroed. */
+  open(restore: boolean): void {
+    const header = new Int32Array(this.#buffer, 0, HEADER_WORDS)
+    const wanted = headerOf(this.#shape)
+    const misfit = restore ? misfitOf(header, wanted) : undefined
+    this.#found = restore ? (misfit ?? 'rows') : undefined
+    if (misfit !== undefined) new Uint8Array(this.#buffer).fill(0)
+    if (this.#found === 'rows') return
     if (misfit !== undefined) this.table.rebuild(() => false)
     // The magic number last: what is not whole is no header.
     header.set(wanted.subarray(1), 1)

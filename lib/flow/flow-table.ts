@@ -95,7 +95,7 @@ export const FlowFlag = {
 } as const
 
 const HEADER_WORDS = 16
-const Header = { capacity: 0, count: 1, free: 2, highWater: 3, seed: 4 } as const
+const Header = { count: 1, free: 2, highWater: 3 } as const
 
 function headsFor(capacity: number): number {
   let n = 16
@@ -129,7 +129,7 @@ export class FlowTable {
   }
 
   /**
-   * Takes over `bytesFor(capacity)` bytes of `buffer` from `at` on, a multiple of 8. They must be zeroed, or be rebuilt before anything else; throws RangeError when there are
+   * Lies in `bytesFor(capacity)` bytes of `buffer` from `at` on, a multiple of 8, and does not touch them yet. They must be zeroed, or be rebuilt before anything else; throws RangeError when there are
    * not so many.
    */
   constructor(buffer: ArrayBufferLike, capacity: number, generations: Generations, at = 0) {
@@ -148,9 +148,18 @@ export class FlowTable {
     this.#rowMask = 2 ** (32 - Math.clz32(capacity)) - 1
     this.#generations = generations
     this.#seed = generations.next()
-    const header = this.#header
-    this.words[header + Header.capacity] = capacity
-    this.words[header + Header.seed] = this.#seed
+  }
+
+  /** Looks at what {@link rebuild} is going to look at, and changes nothing: pages, and the code, are there by then. */
+  preview(): void {
+    for (let at = this.#tuples; at >= 0;) at = this.#used(at + 1)
+  }
+
+  /** First word from `at` on, behind the rows, that is not 0; -1: there is none. */
+  #used(at: number): number {
+    const { words } = this
+    for (; at < words.length; at++) if (words[at] !== 0) return at
+    return -1
   }
 
   get #header(): number {
@@ -206,9 +215,8 @@ export class FlowTable {
     const header = this.#header
     const left = words[header + Header.highWater]!
     const rows = left >= 0 && left <= capacity ? left : capacity
-    words.fill(0, this.#tuples, header + HEADER_WORDS)
-    words[header + Header.capacity] = capacity
-    words[header + Header.seed] = this.#seed
+    // Most of it is empty, and memory that is only read costs less than memory that is written.
+    for (let at = this.#used(this.#tuples); at >= 0; at = this.#used(at + 1)) words[at] = 0
     words[header + Header.highWater] = rows
     for (let row = rows - 1; row >= 0; row--) {
       const base = row * ROW_WORDS

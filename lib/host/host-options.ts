@@ -65,9 +65,9 @@ export interface HostOptions {
   readonly flowCapacity: number
   /**
    * The flow memory is as a former process of this host has left it, in good order or not: its flows go on. What does not fit is thrown away, see `flows.restored`. Time must
-   * have gone on meanwhile: both processes tell it by the same clock.
+   * have gone on meanwhile: both processes tell it by the same clock. `later`: it is that process's still, and is not touched before {@link Host.takeFlows}.
    */
-  readonly restore?: boolean
+  readonly restore?: boolean | 'later'
   /** What this host has is still being restored, at most until then, ms; {@link Host.loaded} ends it before. Default: it is not. */
   readonly loadingUntil?: number
   /** Default: {@link PEER_CAPACITY}. */

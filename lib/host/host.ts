@@ -155,7 +155,7 @@ export class Host implements DataPathDecisions {
     })
     const generations = new Generations((length) => primitives.randomBytes(length))
     const shape = { flows: options.flowCapacity, peers: capacity, host: this.id }
-    const memory = new FlowMemory(components.flowMemory, shape, generations, options.restore === true)
+    const memory = new FlowMemory(components.flowMemory, shape, generations)
     this.flows = new FlowEngine({ memory, env: this.environment }, options.flow)
     this.#resumption = new Resumption({
       ...{ flows: this.flows, peers },
@@ -171,6 +171,12 @@ export class Host implements DataPathDecisions {
       passed: (peer, sentAt, heardAt) => peering.passed(peer, sentAt, heardAt),
       attend: (peer, on, now) => peering.prober.attend(peer, on, now),
     })
+    if (options.restore !== 'later') this.takeFlows(options.restore === true)
+  }
+
+  /** The flow memory is this host's from now on, where that was to be later: before anything else. `restore`: it is as a former process has left it; else it is zeroed. */
+  takeFlows(restore: boolean): void {
+    this.flows.open(restore)
   }
 
   // ---- What comes in ----

@@ -18,23 +18,23 @@ export interface ResumptionComponents {
  * policy, none does. Whom they are with is not known before its session says so.
  */
 export class Resumption {
-  /** Rows that nothing was asked about yet, by peer. */
-  readonly #rows: Map<number, readonly number[]>
-  #begun: boolean
+  #begun = false
 
-  constructor(private readonly components: ResumptionComponents) {
-    this.#rows = components.flows.restored.rows
-    this.#begun = this.#rows.size === 0
+  constructor(private readonly components: ResumptionComponents) {}
+
+  /** Rows that nothing was asked about yet, by peer. */
+  get #rows(): Map<number, readonly number[]> {
+    return this.components.flows.restored.rows
   }
 
   /** Infinity: {@link begin} has nothing to do. */
   nextTimeout(): number {
-    return this.#begun ? Infinity : -Infinity
+    return this.#begun || this.#rows.size === 0 ? Infinity : -Infinity
   }
 
   /** Once the policy is in force and the devices are there. */
   begin(now: number): void {
-    if (this.#begun) return
+    if (this.#begun || this.#rows.size === 0) return
     this.#begun = true
     const { flows, peers, isRevoked, connect } = this.components
     flows.resume(now)

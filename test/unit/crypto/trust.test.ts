@@ -53,6 +53,23 @@ test('the floor goes no further ahead of what has been signed than a membership 
   t.end()
 })
 
+test('a store follows its file as long as only time goes on there', (t) => {
+  const { network, key, store } = setUp()
+  store.adoptMembership(key.id, network.member(key), NOW)
+  const ahead = TrustStore.decode(primitives, store.encode())!
+  ahead.observe(NOW + DAY)
+  store.verify(network.member(HostKey.generate(primitives), { serial: 9 }), NOW)
+  store.observe(NOW + 2 * DAY)
+  t.ok(ahead.followed(store.encode()))
+  t.same(ahead.encode(), store.encode())
+  t.notOk(ahead.followed(store.encode().subarray(0, -1)))
+  store.revocations.add(revokeAsAuthority(network.authority, { host: key.id, serial: 10, time: NOW }))
+  store.observe(NOW + 3 * DAY)
+  t.notOk(ahead.followed(store.encode()))
+  t.equal(ahead.floor, NOW + 2 * DAY, 'it is as it was')
+  t.end()
+})
+
 test('an expired member is taken for the grace where it is asked for', (t) => {
   const { network, key, store } = setUp()
   const end = NOW + 30 * DAY

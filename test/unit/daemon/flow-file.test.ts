@@ -38,6 +38,23 @@ test('what is written is there for who maps it next, and nobody else may read it
   t.strictSame(failed, [])
 })
 
+test('what another process has is looked at where it is, and nothing is made for that', (t) => {
+  const owner = `test ${process.pid} c`
+  t.equal(FlowFile.peek(owner, BYTES), undefined)
+  const first = open(owner)
+  t.teardown(() => first.remove())
+  t.equal(FlowFile.peek(owner, 2 * BYTES), undefined, 'of another size')
+  const seen = FlowFile.peek(owner, BYTES)
+  t.match(seen, { kept: true, path: first.path, isThere: true })
+  new Int32Array(first.memory)[1_000] = 42
+  t.equal(seen && new Int32Array(seen.memory)[1_000], 42)
+  first.remove()
+  t.equal(seen?.isThere, false)
+  t.equal(open(owner).kept, false)
+  t.equal(seen?.isThere, false, 'it is another one')
+  t.end()
+})
+
 test('a file that others may have made or read is not mapped', (t) => {
   const folder = mkdtempSync('/dev/shm/caracal-test-')
   t.teardown(() => rmSync(folder, { recursive: true }))

@@ -251,7 +251,8 @@ test('a stopped loop does nothing more', async (t) => {
 test('the devices as the host writes to them', async (t) => {
   const network = new FakeNetwork()
   const underlay = new Underlay([network.open(A)])
-  const io = new DeviceIo(underlay)
+  const io = new DeviceIo()
+  io.underlay = underlay
   const batch = packetBatch(1024, 4)
   const add = (length: number) => {
     batch.desc[batch.count * PACKET_WORDS] = batch.used

@@ -136,7 +136,8 @@ export class Rig {
     this.locators = [locator]
     this.sockets = folder(t)
     this.underlay = new Underlay([network.wire.open(locator)])
-    const io = (this.io = new DeviceIo(this.underlay))
+    const io = (this.io = new DeviceIo())
+    io.underlay = this.underlay
     io.tun = this.tun
     let stamp = BigInt(Date.now()) * 1000n
     let sequence = 0

@@ -125,8 +125,9 @@ export class FlowHost implements FlowEnvironment {
     }
     const shape = { flows: capacity, peers: PEERS, host: host(number) }
     this.buffer = left ?? new ArrayBuffer(FlowMemory.bytesFor(capacity, PEERS))
-    const memory = new FlowMemory(this.buffer, shape, generations, left !== undefined)
+    const memory = new FlowMemory(this.buffer, shape, generations)
     this.engine = new FlowEngine({ memory, env: this }, options)
+    this.engine.open(left !== undefined)
   }
 
   /** Makes the other host known, with a session and a path unless told otherwise. Returns its peer index. */

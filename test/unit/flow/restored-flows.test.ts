@@ -397,7 +397,11 @@ test('memory of another size, host or version is not read: the table is empty, a
     change(new Int32Array(buffer, 0, 16))
     return buffer
   }
-  const open = (buffer: ArrayBuffer, other = {}) => new FlowMemory(buffer, { ...shape, ...other }, generations, true)
+  const open = (buffer: ArrayBuffer, other = {}) => {
+    const memory = new FlowMemory(buffer, { ...shape, ...other }, generations)
+    memory.open(true)
+    return memory
+  }
   const cases: [string, FlowMemory][] = [
     ['there is no flow table', open(new ArrayBuffer(FlowMemory.bytesFor(CAPACITY, 16)))],
     ['there is no flow table', open(left((header) => (header[0] = 1)))],
@@ -435,5 +439,17 @@ test('memory of another size, host or version is not read: the table is empty, a
   open(again)
   t.equal(open(again).found, 'rows', 'what was begun anew is good for the next time')
   t.throws(() => open(new ArrayBuffer(100)), RangeError)
+  t.end()
+})
+
+test('memory that is another process’s still is not touched before it is opened', (t) => {
+  const { client } = several()
+  const before = new Uint8Array(client.buffer.slice(0))
+  const generations = new Generations((length) => new Uint8Array(length).fill(1))
+  const memory = new FlowMemory(client.buffer, { flows: CAPACITY, peers: 16, host: host(1) }, generations)
+  memory.table.preview()
+  t.same(new Uint8Array(client.buffer), before)
+  memory.open(true)
+  t.equal(memory.found, 'rows')
   t.end()
 })
