@@ -23,7 +23,7 @@ import { wallNow } from './wall-clock.js'
 import { CaracalError } from './errors.js'
 import { doctorChecks } from './doctor-inputs.js'
 import { giveName, namesView, ruledName } from './name-rules.js'
-import { collectFlows, visitFlows } from './flow-pages.js'
+import { collectFlows, collectTraffic, visitFlows } from './flow-pages.js'
 import { monotonicNow } from './packet-loop.js'
 import {
   dialledPair,
@@ -144,12 +144,13 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
   }
 
   async hosts(): Promise<ResponseOf<'hosts'>> {
-    return { hosts: hostsView(this.daemon) }
+    const traffic = await collectTraffic(this.daemon.host.flows, otherWork)
+    return { hosts: hostsView(this.daemon, traffic) }
   }
 
   async flows(request: FlowsRequest): Promise<ResponseOf<'flows'>> {
     return collectFlows(async (from, left = request.limit) => {
-      if (from > 0) await new Promise((resolve) => setImmediate(resolve))
+      if (from > 0) await otherWork()
       return this.flowPage({ ...request, limit: left }, from)
     })
   }
@@ -358,4 +359,9 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     const findable = isService || 'problem' in parsed ? undefined : daemon.names.findable(parsed)
     return { kind: 'service', service: findable ?? this.#known(name).service }
   }
+}
+
+/** Whatever else is to be done gets its turn. */
+function otherWork(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }

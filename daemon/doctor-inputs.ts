@@ -52,7 +52,8 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
       revoked: host.revocation,
     },
     directory: { synced: directory.synced, counters: { ...directory.counters } },
-    hosts: hostsView(daemon),
+    // What passes with them is not looked at.
+    hosts: hostsView(daemon, host.flows.endedTraffic),
     lanePorts: daemon.lanes.ports,
     nameConflicts: catalogue.conflicts().map((one) => `${one.name} on ${names.showHost(one.host)}: ${one.detail}`),
     unsettledClaims: services.filter((service) => !service.movable).map((service) => service.name),

@@ -1,6 +1,7 @@
 // The daemon's state as the control socket tells it: pure readings, no actions.
 
 import type { AeadName } from '../lib/crypto/codec.js'
+import type { PeerTraffic } from '../lib/flow/peer-traffic.js'
 import type { FlowSnapshot } from '../lib/flow/flow-snapshot.js'
 import type { Host } from '../lib/host/host.js'
 import { decodeLocal, decodeLocator, formatLocator, type Locator } from '../lib/path/locator.js'
@@ -226,7 +227,8 @@ export function pathEnds(daemon: Pick<Viewed, 'host' | 'underlay'>, path: PathVi
   return { local: local === undefined ? '' : formatLocator(local), remote: remoteOf(daemon, path) }
 }
 
-export function hostView(daemon: Viewed, id: HostId): HostInfo {
+/** `traffic`: of flows with each peer. */
+export function hostView(daemon: Viewed, id: HostId, traffic: PeerTraffic): HostInfo {
   const { host, identity, names } = daemon
   const self = id === host.id
   const member = host.members.member(id)
@@ -266,8 +268,8 @@ export function hostView(daemon: Viewed, id: HostId): HostInfo {
             lanes: info.lanes ?? 1,
             lanesWorking: 1 + host.lanePaths.working(peer),
             ...(path === undefined ? { local: null, remote: null } : pathEnds(daemon, path)),
-            bytesIn: 0,
-            bytesOut: 0,
+            bytesIn: traffic.bytesIn[peer]!,
+            bytesOut: traffic.bytesOut[peer]!,
             lastHeardMs: heard === undefined ? 0 : Math.max(0, now - heard),
           }
         : null,
@@ -276,12 +278,12 @@ export function hostView(daemon: Viewed, id: HostId): HostInfo {
   }
 }
 
-export function hostsView(daemon: Viewed): HostInfo[] {
+export function hostsView(daemon: Viewed, traffic: PeerTraffic): HostInfo[] {
   const { host, identity } = daemon
   const ids = new Set<HostId>([...host.directory.hosts(), ...host.members.members().map((member) => member.host)])
   for (const peer of peersUp(daemon)) ids.add(host.peers.hostId(peer))
   for (const revocation of identity.trust.revocations.list()) ids.add(revocation.host)
-  const views = [...ids].map((id) => hostView(daemon, id))
+  const views = [...ids].map((id) => hostView(daemon, id, traffic))
   return views.sort((a, b) => Number(b.self) - Number(a.self) || (a.name < b.name ? -1 : 1))
 }
 

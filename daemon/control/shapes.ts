@@ -66,6 +66,7 @@ export const sessionShape = z.object({
   /** The path in use. */
   local: z.string().nullable(),
   remote: z.string().nullable(),
+  /** Of packets of flows with the host: those that are there, and those that have ended since the daemon started. */
   bytesIn: count,
   bytesOut: count,
   lastHeardMs: count,

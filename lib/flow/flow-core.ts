@@ -5,6 +5,7 @@ import type { ServiceId } from '../wire/ids.js'
 import type { FlowEnvironment } from './environment.js'
 import { FlowCounters } from './flow-counters.js'
 import { FlowCounts } from './flow-counts.js'
+import { PeerTraffic } from './peer-traffic.js'
 import { FlowFlag, FlowState, ROW_WORDS, Row, type FlowTable } from './flow-table.js'
 import type { FlowOptions } from './flow-options.js'
 import type { FlowMemory } from './flow-memory.js'
@@ -33,6 +34,8 @@ export class FlowCore {
   #searched = 0
   #nextReclaimed = 0
   #reclaimAt = -Infinity
+  /** Of flows that are forgotten. */
+  readonly traffic: PeerTraffic
   readonly #halfOpen: Int32Array
   readonly #accepted: Int32Array
 
@@ -45,6 +48,7 @@ export class FlowCore {
     this.services = new ServiceRefs(memory.services)
     this.answers = new AnswerLimit(options.answersPerSecond, options.answersBurst)
     this.peers = env.peers
+    this.traffic = new PeerTraffic(env.peers.capacity)
     this.#halfOpen = new Int32Array(env.peers.capacity)
     this.#accepted = new Int32Array(env.peers.capacity)
   }
@@ -147,6 +151,7 @@ export class FlowCore {
       this.#accepted[this.table.get(row, Row.peer)]!--
     }
     if (state === FlowState.established) this.ended(row)
+    this.traffic.add(this.table, row)
     if (state !== FlowState.free) {
       this.#countInstance(row, -1)
       this.counts.add(this.table.protocol(row), -1)

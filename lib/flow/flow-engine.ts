@@ -10,6 +10,7 @@ import { Expiry } from './expiry.js'
 import { FlowCore, seconds } from './flow-core.js'
 import type { FlowCounters } from './flow-counters.js'
 import type { FlowCounts } from './flow-counts.js'
+import type { PeerTraffic } from './peer-traffic.js'
 import { formatFlowId } from './flow-id.js'
 import type { FlowMemory } from './flow-memory.js'
 import { defaultFlowOptions, type FlowOptions } from './flow-options.js'
@@ -86,6 +87,11 @@ export class FlowEngine {
   /** Flows there are. */
   get counts(): Readonly<Pick<FlowCounts, 'open' | 'tcp' | 'udp' | 'icmp'>> {
     return this.#core.counts
+  }
+
+  /** What had passed in flows with each peer that this process has forgotten. A copy, to which those that are there may be added. */
+  get endedTraffic(): PeerTraffic {
+    return this.#core.traffic.copy()
   }
 
   /** Packets and frames that wait for a way to their peer, and the bytes that they take. */

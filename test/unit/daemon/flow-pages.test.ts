@@ -1,6 +1,9 @@
 import { test } from 'tap'
 import type { FlowPage } from '../../../daemon/control/protocol.js'
-import { collectFlows, visitFlows, type FlowRows } from '../../../daemon/flow-pages.js'
+import { collectFlows, collectTraffic, visitFlows, type FlowRows } from '../../../daemon/flow-pages.js'
+import { Generations } from '../../../lib/flow/flow-id.js'
+import { Count, FlowState, FlowTable, Row, ROW_WORDS } from '../../../lib/flow/flow-table.js'
+import { PeerTraffic } from '../../../lib/flow/peer-traffic.js'
 import type { FlowSnapshot } from '../../../lib/flow/flow-snapshot.js'
 import { sampleFlow } from '../cli/fake-daemon.js'
 
@@ -109,4 +112,24 @@ test('no more are listed than asked for; where the number is known nobody walks 
     Array.from({ length: 1_000 }, (_, i) => String(i)),
   )
   t.equal(rows.visited, 10_000)
+})
+
+test('what has passed with each peer is added up a piece at a time', async (t) => {
+  const rows = 20_000
+  const table = new FlowTable(
+    new ArrayBuffer(FlowTable.bytesFor(rows)),
+    rows,
+    new Generations((length) => new Uint8Array(length).fill(1)),
+  )
+  for (let i = 0; i < rows; i++) {
+    const row = table.allocate(i % 2 === 0 ? FlowState.established : FlowState.opening)
+    table.set(row, Row.peer, 1 + (i % 4))
+    table.doubles[(row * ROW_WORDS) / 2 + Count.bytesIn] = 3
+  }
+  const ended = new PeerTraffic(5, Float64Array.of(0, 100, 0, 0, 0))
+  let pauses = 0
+  const { bytesIn, bytesOut } = await collectTraffic({ table, endedTraffic: ended }, async () => pauses++)
+  t.same([...bytesIn], [0, 100 + 15_000, 0, 15_000, 0])
+  t.same([...bytesOut], [0, 0, 0, 0, 0])
+  t.equal(pauses, 2)
 })

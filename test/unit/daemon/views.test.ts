@@ -11,6 +11,7 @@ import {
   statusView,
 } from '../../../daemon/views.js'
 import type { FlowSnapshot } from '../../../lib/flow/flow-snapshot.js'
+import { PeerTraffic } from '../../../lib/flow/peer-traffic.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
 import { SELF } from '../../../lib/path/peers.js'
 import { monotonicNow } from '../../../daemon/packet-loop.js'
@@ -99,12 +100,12 @@ test('the status says where other hosts see this one', async (t) => {
 test('hosts: itself first, then by name, with their sessions', async (t) => {
   const { network, h1, h2 } = await pair(t, ['web'])
   t.match(
-    hostsView(h1.viewed).find(({ id }) => id === h2.host.id),
+    hostsView(h1.viewed, h1.host.flows.endedTraffic).find(({ id }) => id === h2.host.id),
     { name: 'h2', state: /down|connecting/, session: null },
   )
   await network.connect()
   await network.until(() => h1.host.peers.rttMs[1]! > 0)
-  const hosts = hostsView(h1.viewed)
+  const hosts = hostsView(h1.viewed, h1.host.flows.endedTraffic)
   t.match(hosts, [
     { name: 'h1', self: true, state: 'self', locators: ['192.0.2.1:7474'], session: null, rttMs: null },
     {
@@ -116,6 +117,8 @@ test('hosts: itself first, then by name, with their sessions', async (t) => {
       session: { aead: 'chacha20-poly1305', lanes: 1, local: '192.0.2.1:7474', remote: '192.0.2.2:7474' },
     },
   ])
+  const traffic = new PeerTraffic(2, Float64Array.of(0, 1_200), Float64Array.of(0, 34))
+  t.match(hostView(h1.viewed, h2.host.id, traffic).session, { bytesIn: 1_200, bytesOut: 34 })
   t.ok(hosts[1]!.rttMs! > 0)
   t.ok(hosts[1]!.membershipExpiresAt! > Date.now() / 1000)
   t.strictSame(responseShapes.hosts.parse({ hosts }), { hosts })
@@ -149,7 +152,7 @@ test('hosts: itself first, then by name, with their sessions', async (t) => {
   h2.host.leave(monotonicNow())
   h2.loop.wake()
   await network.until(() => peersUp(h1.viewed).length === 0)
-  t.match(hostView(h1.viewed, h2.host.id), { state: 'down', session: null })
+  t.match(hostView(h1.viewed, h2.host.id, h1.host.flows.endedTraffic), { state: 'down', session: null })
   t.strictSame(pathsView(h1.viewed), [])
 })
 

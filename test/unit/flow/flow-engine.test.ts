@@ -716,6 +716,38 @@ test('flows age by their kind; TCP lives while the other end confirms it', (t) =
   t.end()
 })
 
+test('what has passed in flows with a peer is counted while they are there, and when they are gone', (t) => {
+  const ends = { clientFamily: 4, serverFamily: 4 } as const
+  const { client, server, hosts, peer } = pair()
+  const of = ({ engine }: FlowHost) => {
+    const traffic = engine.endedTraffic
+    for (let row = 0; row < engine.table.highWater; row++) traffic.add(engine.table, row)
+    const { bytesIn, bytesOut } = traffic
+    return [bytesIn[1], bytesOut[1]]
+  }
+  t.equal(peer, 1)
+  t.same(of(client), [0, 0])
+  connect(client, server, ends)
+  const payload = new Array<number>(500).fill(1)
+  client.tun(1, fromClient(ends, { sequence: ISN + 1, acknowledgement: SERVER_ISN + 1, payload }))
+  exchange(hosts, 1)
+  const [flow] = [...client.engine.flows()]
+  const seen = [flow!.bytesIn, flow!.bytesOut]
+  t.ok(flow!.bytesIn >= 40 && flow!.bytesOut >= 580)
+  t.same(of(client), seen)
+  t.ok(of(server)[0]! >= 580)
+  client.engine.cut(() => true, 2)
+  exchange(hosts, 2)
+  const ended = of(client)
+  for (let now = 1_000; now < 300_000; now += 1_000)
+    if (client.engine.nextTimeout() <= now) client.engine.handleTimeout(now)
+  t.equal([...client.engine.flows()].length, 0)
+  t.same(of(client), ended)
+  connect(client, server, ends, 300_000)
+  t.ok(of(client)[1]! > ended[1]!, 'and of the next ones')
+  t.end()
+})
+
 test('frames that are not ours to decide, and nonsense', (t) => {
   const { client, server } = pair()
   connect(client, server, { clientFamily: 4, serverFamily: 4 })
