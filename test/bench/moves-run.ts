@@ -33,6 +33,15 @@ export interface SlowMove {
   readonly there: Gaps
   readonly back: Gaps
 }
+/** Windows without a move. */
+export interface Baseline {
+  /** Median of their longest gaps, ms. */
+  readonly tcp: number
+  readonly udp: number
+  /** Of TCP or UDP the longer, over the median: what would be found of a move that does nothing. */
+  readonly over: Spread
+  readonly windows: number
+}
 export interface RowReport {
   readonly row: MoveName
   readonly title: string
@@ -46,8 +55,7 @@ export interface RowReport {
   /** Over the baseline; of the two directions the longer. */
   readonly tcp: Spread
   readonly udp: Spread
-  /** Median of the longest gaps of windows without a move. */
-  readonly baseline: { readonly tcp: number; readonly udp: number; readonly windows: number }
+  readonly baseline: Baseline
   /** Longest pause of the streams' own processes in each move's window. */
   readonly own: Spread
   readonly datagrams: {
@@ -241,17 +249,7 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
     if (resets.length > 0) errors.push(`the connection was cut: ${resets.join(', ')}`)
     const hashesAgree = client.hashSent === server.hashReceived && server.hashSent === client.hashReceived
     if (!hashesAgree) errors.push('what came by TCP is not what was sent')
-    const baseline = {
-      tcp: quantile(
-        quiet.map(({ tcp }) => tcp),
-        0.5,
-      ),
-      udp: quantile(
-        quiet.map(({ udp }) => udp),
-        0.5,
-      ),
-      windows: quiet.length,
-    }
+    const baseline = baselineOf(quiet)
     const over = (of: 'tcp' | 'udp') => spread(moved.map((move) => Math.max(0, larger(move)[of] - baseline[of])))
     const longest = (move: SlowMove) => Math.max(larger(move).tcp, larger(move).udp)
     const sum = (of: (end: StreamState) => number) => of(client) + of(server)
@@ -295,6 +293,17 @@ async function throughCrowd(net: MoveNet, kind: MoveKind, moves: number) {
   } finally {
     await crowd.close()
   }
+}
+
+function baselineOf(windows: readonly { readonly tcp: number; readonly udp: number }[]): Baseline {
+  const median = (of: 'tcp' | 'udp') =>
+    quantile(
+      windows.map((window) => window[of]),
+      0.5,
+    )
+  const [tcp, udp] = [median('tcp'), median('udp')]
+  const over = spread(windows.map((window) => Math.max(0, window.tcp - tcp, window.udp - udp)))
+  return { tcp, udp, over, windows: windows.length }
 }
 
 function larger({ there, back }: { there: Gaps; back: Gaps }): { tcp: number; udp: number } {

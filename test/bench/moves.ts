@@ -44,7 +44,7 @@ for (const rttMs of rtts) {
 
 const load = loadavg().map((average) => Number(average.toFixed(2)))
 table([
-  ['move', 'RTT', 'target', 'TCP p50/p99/max', 'UDP p50/p99/max', 'baseline', 'lost', 'resets', 'crowd', ''],
+  ['move', 'RTT', 'target', 'TCP p50/p99/max', 'UDP p50/p99/max', 'baseline', 'no move', 'lost', 'resets', 'crowd', ''],
   ...reports.map((report) => [
     report.row,
     report.rttMs.toFixed(1),
@@ -52,13 +52,16 @@ table([
     shown(report.tcp),
     shown(report.udp),
     `${report.baseline.tcp.toFixed(1)} / ${report.baseline.udp.toFixed(1)}`,
+    shown(report.baseline.over),
     `${report.datagrams.lost} of ${report.datagrams.sent}`,
     String(report.resets),
     `${report.crowd.moves} × ${report.crowd.connections}, ${report.crowd.slowestMs.toFixed(0)}`,
     verdict(report),
   ]),
 ])
-console.log(`ms over the baseline; the load was ${load.join(', ')}`)
+console.log(
+  `ms over the baseline, ‘no move’ of windows without one likewise, p50/p99/max; the load was ${load.join(', ')}`,
+)
 for (const { row, errors } of reports) for (const error of errors) console.log(`${row}: ${error}`)
 const result = JSON.stringify({ date: new Date().toISOString(), load, reports })
 if (values.json !== undefined) writeFileSync(values.json, `${result}\n`)
