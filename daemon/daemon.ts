@@ -293,11 +293,13 @@ export class Daemon implements RunningDaemon {
   }
 
   peerEvent(id: HostId, what: string, detail: string, move?: HostMove): void {
-    const level = what === 'failed' || what === 'doubtful' ? 'debug' : 'info'
-    this.log[level]({ host: this.names.showHost(id), detail, ...move }, `host ${what}`)
-    // A host calls this from inside its own work.
-    if (what === 'up') setImmediate(() => this.rules.look())
     this.loop.wake()
+    const level = what === 'failed' || what === 'doubtful' ? 'debug' : 'info'
+    // A host calls this from inside its own work, for which packets wait.
+    setImmediate(() => {
+      this.log[level]({ host: this.names.showHost(id), detail, ...move }, `host ${what}`)
+      if (what === 'up') this.rules.look()
+    })
   }
 
   /** The peers are told where this host is when that has changed, and paths are looked at again. */
@@ -309,8 +311,12 @@ export class Daemon implements RunningDaemon {
       this.#locators = locators
       this.host.setLocators(locators, monotonicNow())
     }
-    this.host.linksChanged(monotonicNow())
     this.loop.wake()
+    // Packets come first.
+    setImmediate(() => {
+      this.host.linksChanged(monotonicNow())
+      this.loop.wake()
+    })
   }
 
   /** Ends flows, tells the peers, takes everything back. Returns the number of flows that were open. `keep`: flows go on, nothing is said, and everything waits for the next daemon. */

@@ -43,6 +43,8 @@ import { Turns } from './turns.js'
 import type { Whereabouts } from './whereabouts.js'
 
 const NO_BYTES = new Uint8Array(0)
+/** The record of where this host is now is made so much later than its peers are told, ms. */
+const PUBLISH_LATER_MS = 20
 
 export class Host implements DataPathDecisions {
   readonly id: HostId
@@ -80,6 +82,8 @@ export class Host implements DataPathDecisions {
   /** Where this host is, by its own addresses and as others see it. */
   #locators: readonly Locator[] = []
   #seenAt: readonly Locator[] = []
+  /** When the record of where this host is follows what its peers were told; Infinity: it has. */
+  #publishDue = Infinity
 
   constructor(components: HostComponents, options: HostOptions) {
     const { primitives, codec, hostKey, trust, random, wallNow } = components
@@ -209,7 +213,13 @@ export class Host implements DataPathDecisions {
 
   nextTimeout(): number {
     const { peering, services, flows } = this
-    return Math.min(this.#resumption.nextTimeout(), peering.nextTimeout(), services.nextTimeout(), flows.nextTimeout())
+    return Math.min(
+      this.#resumption.nextTimeout(),
+      peering.nextTimeout(),
+      services.nextTimeout(),
+      flows.nextTimeout(),
+      this.#publishDue,
+    )
   }
 
   handleTimeout(now: number): void {
@@ -219,6 +229,7 @@ export class Host implements DataPathDecisions {
     this.peering.handleTimeout(now)
     this.services.handleTimeout(now)
     this.#turns.inside(() => this.flows.handleTimeout(now))
+    if (now >= this.#publishDue) this.#publishLocators(now)
     this.peering.review(now)
     this.services.settleClaims(now)
     this.services.release(now)
@@ -278,8 +289,11 @@ export class Host implements DataPathDecisions {
   setLocators(locators: readonly (Locator & { readonly deprecated?: boolean })[], now: number): void {
     this.#enter(now)
     if (this.peering.ways.setLocators(locators, now)) this.#seenAt = []
+    const first = this.#locators.length === 0
     this.#locators = locators.filter(({ deprecated }) => deprecated !== true)
-    this.#publishLocators(now)
+    // The peers are told already, and packets wait for this turn to end.
+    if (first) this.#publishLocators(now)
+    else this.#publishDue = Math.min(this.#publishDue, now + PUBLISH_LATER_MS)
     this.dataPath.flush(now)
   }
 
@@ -289,6 +303,7 @@ export class Host implements DataPathDecisions {
   }
 
   #publishLocators(now: number): void {
+    this.#publishDue = Infinity
     const own = this.#locators.map(({ address, port }) => ({ address, port }))
     const seen = this.#seenAt.map(({ address, port }) => ({ address, port, reflexive: true }))
     const locators = [...own.slice(0, LOCATORS_MAX - seen.length), ...seen]
