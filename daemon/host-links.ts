@@ -40,11 +40,17 @@ export class HostLinks {
         const { family, table, metric, link, gateway } = message
         if (!message.unicast || this.#nameOf(link) === except) return false
         if (message.destination !== '') return true
+        if (message.replaces) this.#replaced(message)
         return keep(this.#defaultRoutes, [family, table, metric, link, gateway].join(), message)
       }
       default:
         return false
     }
+  }
+
+  #replaced({ family, table, metric }: RouteMessage): void {
+    for (const [key, route] of this.#defaultRoutes)
+      if (route.family === family && route.table === table && route.metric === metric) this.#defaultRoutes.delete(key)
   }
 
   /** The kernel does not tell of each IPv4 route that goes with its link. */

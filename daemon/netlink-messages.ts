@@ -35,6 +35,8 @@ export interface AddressMessage {
 export interface RouteMessage {
   readonly kind: 'route'
   readonly gone: boolean
+  /** It stands in for the one that was there to the same destination, with the same metric, of which nothing else is told. */
+  readonly replaces: boolean
   readonly family: 4 | 6
   readonly table: number
   /** Unicast: packets go somewhere. */
@@ -59,6 +61,7 @@ export type NetlinkMessage =
 const HEADER = 16
 const Type = { error: 2, done: 3, overrun: 4, link: 16, address: 20, route: 24 } as const
 const DUMP_INTERRUPTED = 0x10
+const REPLACE = 0x100
 const LINK_HEADER = 16
 const ADDRESS_HEADER = 8
 const ROUTE_HEADER = 12
@@ -105,7 +108,7 @@ function parseMessage(bytes: Uint8Array, little: boolean): NetlinkMessage | unde
       return parseAddress(body, type !== Type.address, little)
     case Type.route:
     case Type.route + 1:
-      return parseRoute(body, type !== Type.route, little)
+      return parseRoute(body, type !== Type.route, (flags & REPLACE) !== 0, little)
     default:
       return undefined
   }
@@ -186,7 +189,7 @@ function parseAddress(body: Uint8Array, gone: boolean, little: boolean): Address
   }
 }
 
-function parseRoute(body: Uint8Array, gone: boolean, little: boolean): RouteMessage | undefined {
+function parseRoute(body: Uint8Array, gone: boolean, replaces: boolean, little: boolean): RouteMessage | undefined {
   const family = familyOf(body[0] ?? 0)
   if (body.length < ROUTE_HEADER || family === undefined) return undefined
   const view = new DataView(body.buffer, body.byteOffset, body.byteLength)
@@ -199,6 +202,7 @@ function parseRoute(body: Uint8Array, gone: boolean, little: boolean): RouteMess
   return {
     kind: 'route',
     gone,
+    replaces,
     family,
     table: word(found.get(15), little) ?? body[4]!,
     unicast: body[7] === UNICAST,

@@ -2,10 +2,11 @@ import { test } from 'tap'
 import { HostLinks } from '../../../daemon/host-links.js'
 import { parseNetlink } from '../../../daemon/netlink-messages.js'
 import { ownLocators } from '../../../daemon/own-locators.js'
-import { addressBytes, attribute, linkBytes, message, routeBytes, u32 } from '../../tools/netlink-bytes.js'
+import { addressBytes, attribute, linkBytes, message, routeBytes, u16, u32 } from '../../tools/netlink-bytes.js'
 
 const [UP, LOOPBACK, RUNNING] = [0x1, 0x8, 0x40]
 const GONE = 1
+const REPLACE = 0x100
 const WELL = UP | RUNNING
 const v4 = (...numbers: number[]) => Buffer.from(numbers)
 const v6 = (hex: string) => Buffer.from(hex.padEnd(32, '0'), 'hex')
@@ -41,11 +42,11 @@ test('what the kernel tells of links, addresses and routes', async (t) => {
         ...{ tentative: true, deprecated: true, temporary: true },
       },
       {
-        ...{ kind: 'route', gone: false, family: 4, table: 254, unicast: true, prefixLength: 0 },
+        ...{ kind: 'route', gone: false, replaces: false, family: 4, table: 254, unicast: true, prefixLength: 0 },
         ...{ destination: '', gateway: '0a0000fe', link: 2, metric: 100 },
       },
       {
-        ...{ kind: 'route', gone: true, family: 6, table: 254, unicast: true, prefixLength: 128 },
+        ...{ kind: 'route', gone: true, replaces: false, family: 6, table: 254, unicast: true, prefixLength: 128 },
         ...{ destination: 'fd00'.padEnd(32, '0'), gateway: 'fe80'.padEnd(32, '0'), link: 2, metric: 100 },
       },
       { kind: 'done', sequence: 7, error: 0, interrupted: false },
@@ -93,6 +94,18 @@ test('only what changes anything counts', async (t) => {
   t.strictSame(apply(links, addressBytes(2, v4(10, 0, 0, 9), 0x80, 20 + GONE)), [false], 'one that was not there')
   t.strictSame(apply(links, linkBytes(2, 'eth0', 0, 1500, 16 + GONE)), [true])
   t.strictSame([...links.addresses], [], 'its addresses are gone with it')
+})
+
+test('a default route that replaces another one counts each time', async (t) => {
+  const links = new HostLinks()
+  const by = (gateway: number) => {
+    const bytes = routeBytes(2, v4(10, 0, 0, gateway))
+    u16(REPLACE).copy(bytes, 6)
+    return bytes
+  }
+  t.match(parseNetlink(by(1)), [{ replaces: true }])
+  t.strictSame(apply(links, linkBytes(2, 'eth0', WELL), by(1), by(2), by(1)), [true, true, true, true])
+  t.equal([...links.defaultRoutes].length, 1)
 })
 
 test('the own TUN does not count', async (t) => {
