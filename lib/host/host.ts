@@ -289,11 +289,12 @@ export class Host implements DataPathDecisions {
   setLocators(locators: readonly (Locator & { readonly deprecated?: boolean })[], now: number): void {
     this.#enter(now)
     if (this.peering.ways.setLocators(locators, now)) this.#seenAt = []
-    const first = this.#locators.length === 0
+    const stays = ({ address, port }: Locator) => locators.some((one) => one.address === address && one.port === port)
+    const isMore = this.#locators.length > 0 && this.#locators.every(stays)
     this.#locators = locators.filter(({ deprecated }) => deprecated !== true)
-    // The peers are told already, and packets wait for this turn to end.
-    if (first) this.#publishLocators(now)
-    else this.#publishDue = Math.min(this.#publishDue, now + PUBLISH_LATER_MS)
+    // The peers are told already, and packets wait for this turn to end; but who has moved too looks for where this host is.
+    if (isMore) this.#publishDue = Math.min(this.#publishDue, now + PUBLISH_LATER_MS)
+    else this.#publishLocators(now)
     this.dataPath.flush(now)
   }
 
