@@ -1,41 +1,8 @@
 import { CLEAR_HEADER, INNER_HEADER, PROBE_TOKEN, TAG_LENGTH } from '../wire/constants.js'
 import type { Path } from './path.js'
-import type { PathSet } from './path-set.js'
 import type { PeerTable } from './peers.js'
 import type { ProberOptions } from './prober-options.js'
-import type { Liveness, PathCommit } from './prober-sink.js'
-import type { SourceChoice } from './source-choice.js'
-
-/** What the prober knows of a peer. */
-export interface Watch {
-  readonly set: PathSet
-  readonly sourceChoice: SourceChoice
-  state: Liveness
-  /** Last authenticated frame of the peer, over any path; the last one that was no probe of another path and no echo. */
-  heardAt: number
-  trafficAt: number
-  /** Not later than the next look at the peer. */
-  nextAt: number
-  /** When the peer was probed last. */
-  probedAt: number
-  /** From then to the next one while the peer is idle, ms. */
-  idleFor: number
-  /** First probe sent since the peer was last heard; 0: none outstanding. */
-  unansweredSince: number
-  /** Probes sent since then. */
-  tries: number
-  /** Until when the peer answers nothing, as it has said: it is left alone. */
-  restsUntil: number
-  /** Somebody else looks after it, and says so when it falls silent. */
-  attended: boolean
-  /** While frames wait for the proof of where the peer sends from: until when at most, else Infinity; and until when that is not done again. */
-  courtedUntil: number
-  shyUntil: number
-  /** The path that this host has left by itself for the one in use. */
-  left: Path | undefined
-  /** A move of which nothing has been heard yet. */
-  moving: PathCommit | undefined
-}
+import type { Watch } from './watch.js'
 
 /** A probe as a datagram, bytes. */
 export const PROBE_BYTES = CLEAR_HEADER + INNER_HEADER + PROBE_TOKEN + 1 + TAG_LENGTH

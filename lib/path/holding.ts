@@ -1,7 +1,8 @@
-import { CHALLENGE_MS, FOLLOW_MS, PROBE_BYTES, type Watch } from './cadence.js'
+import { CHALLENGE_MS, FOLLOW_MS, PROBE_BYTES } from './cadence.js'
 import type { Path } from './path.js'
 import { Hold, type PeerTable } from './peers.js'
 import type { ProberSink } from './prober-sink.js'
+import type { Watch } from './watch.js'
 
 /** A peer that sends from elsewhere without proof makes frames wait no oftener than this, ms: whoever hears its frames could do that. */
 const SHY_MS = 1_000

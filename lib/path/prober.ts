@@ -8,7 +8,6 @@ import {
   isSilent,
   MOVED_PROBE_BYTES,
   PROBE_BYTES,
-  type Watch,
 } from './cadence.js'
 import { isPinned, OwnAddresses } from './candidates.js'
 import { Holding } from './holding.js'
@@ -18,6 +17,7 @@ import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 import { SourceChoice } from './source-choice.js'
+import { isForSilence, mayFollow, newWatch, type Watch } from './watch.js'
 
 /** Bytes that may go to an address before it is proven, for each that came from there. */
 const AMPLIFICATION = 3
@@ -28,8 +28,6 @@ const LOCATOR_BYTES = 8
 const BETTER_FOR = 4
 /** A look that comes so much too late says more about this host than about its peers. */
 const LATE_MS = 50
-/** Round trips that a peer needs to follow, at most: to prove the way, and until its frames come by it. */
-const FOLLOWED_ROUNDS = 2
 /** Reasons for which nothing is lost on the old way. */
 const LOSSLESS: ReadonlySet<PathReason> = new Set<PathReason>(['established', 'better', 'links-changed', 'rerouted'])
 
@@ -586,42 +584,12 @@ export class PathProber {
   #watch(peer: number, now: number): Watch {
     let watch = this.#watches.get(peer)
     if (watch === undefined) {
-      watch = {
-        set: new PathSet(this.components.peers, this.own, this.#options.pathsMax),
-        sourceChoice: new SourceChoice(this.components.peers.addresses),
-        state: 'alive',
-        heardAt: now,
-        trafficAt: -Infinity,
-        nextAt: now,
-        probedAt: -Infinity,
-        idleFor: this.#options.idleIntervalMs,
-        unansweredSince: 0,
-        tries: 0,
-        restsUntil: 0,
-        attended: false,
-        courtedUntil: Infinity,
-        shyUntil: -Infinity,
-        left: undefined,
-        moving: undefined,
-      }
+      const set = new PathSet(this.components.peers, this.own, this.#options.pathsMax)
+      watch = newWatch(set, new SourceChoice(this.components.peers.addresses), this.#options.idleIntervalMs, now)
       this.#cadence.activeUntil[peer] = 0
       this.#watches.set(peer, watch)
       this.#due = undefined
     }
     return watch
   }
-}
-
-/** Whether the path is taken because the one before is silent at either end: a peer that goes a way that had been proven before, and has not given up the old one, hears nothing by that. */
-function isForSilence(path: Path, before: Path, reason: PathReason, now: number): boolean {
-  return (
-    reason === 'silent' || (reason === 'peer-moved' && before.lasting && (path.samples > 1 || path.changedAt < now))
-  )
-}
-
-/** A peer that has not heard yet that an address is about to go, or that has not had the time to follow, is not followed back. */
-function mayFollow(path: Path, { set: { current }, left }: Watch, now: number): boolean {
-  if (current === undefined) return true
-  if (path === left && now < current.usedSince + FOLLOWED_ROUNDS * current.patience + FOLLOW_MS) return false
-  return path.lasting || !current.lasting
 }

@@ -1,0 +1,75 @@
+import { FOLLOW_MS } from './cadence.js'
+import type { Path, PathReason } from './path.js'
+import type { PathSet } from './path-set.js'
+import type { Liveness, PathCommit } from './prober-sink.js'
+import type { SourceChoice } from './source-choice.js'
+
+/** Round trips that a peer needs to follow, at most: to prove the way, and until its frames come by it. */
+const FOLLOWED_ROUNDS = 2
+
+/** What the prober knows of a peer. */
+export interface Watch {
+  readonly set: PathSet
+  readonly sourceChoice: SourceChoice
+  state: Liveness
+  /** Last authenticated frame of the peer, over any path; the last one that was no probe of another path and no echo. */
+  heardAt: number
+  trafficAt: number
+  /** Not later than the next look at the peer. */
+  nextAt: number
+  /** When the peer was probed last. */
+  probedAt: number
+  /** From then to the next one while the peer is idle, ms. */
+  idleFor: number
+  /** First probe sent since the peer was last heard; 0: none outstanding. */
+  unansweredSince: number
+  /** Probes sent since then. */
+  tries: number
+  /** Until when the peer answers nothing, as it has said: it is left alone. */
+  restsUntil: number
+  /** Somebody else looks after it, and says so when it falls silent. */
+  attended: boolean
+  /** While frames wait for the proof of where the peer sends from: until when at most, else Infinity; and until when that is not done again. */
+  courtedUntil: number
+  shyUntil: number
+  /** The path that this host has left by itself for the one in use. */
+  left: Path | undefined
+  /** A move of which nothing has been heard yet. */
+  moving: PathCommit | undefined
+}
+
+/** Of a peer that was heard just now. */
+export function newWatch(set: PathSet, sourceChoice: SourceChoice, idleFor: number, now: number): Watch {
+  return {
+    set,
+    sourceChoice,
+    state: 'alive',
+    heardAt: now,
+    trafficAt: -Infinity,
+    nextAt: now,
+    probedAt: -Infinity,
+    idleFor,
+    unansweredSince: 0,
+    tries: 0,
+    restsUntil: 0,
+    attended: false,
+    courtedUntil: Infinity,
+    shyUntil: -Infinity,
+    left: undefined,
+    moving: undefined,
+  }
+}
+
+/** Whether the path is taken because the one before is silent at either end: a peer that goes a way that had been proven before, and has not given up the old one, hears nothing by that. */
+export function isForSilence(path: Path, before: Path, reason: PathReason, now: number): boolean {
+  return (
+    reason === 'silent' || (reason === 'peer-moved' && before.lasting && (path.samples > 1 || path.changedAt < now))
+  )
+}
+
+/** A peer that has not heard yet that an address is about to go, or that has not had the time to follow, is not followed back. */
+export function mayFollow(path: Path, { set: { current }, left }: Watch, now: number): boolean {
+  if (current === undefined) return true
+  if (path === left && now < current.usedSince + FOLLOWED_ROUNDS * current.patience + FOLLOW_MS) return false
+  return path.lasting || !current.lasting
+}
