@@ -16,7 +16,7 @@ export default tseslint.config(
   },
   { files: ['eslint.config.js'], rules: { 'no-restricted-exports': 'off' } },
   {
-    files: ['test/tools/*.mjs', 'daemon/thread/bundle.mjs'],
+    files: ['test/tools/*.mjs', 'daemon/bundle/make.mjs'],
     languageOptions: { globals: { console: 'readonly', URL: 'readonly', process: 'readonly' } },
   },
   {

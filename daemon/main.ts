@@ -1,5 +1,6 @@
 import type { UpRequest } from './config.js'
-import { createLog, type Log } from './log.js'
+import { createLog } from './json-log.js'
+import type { Log } from './log.js'
 import { checkPrivilege } from './privilege.js'
 import type { RunningDaemon } from './running.js'
 import { native } from './native.js'

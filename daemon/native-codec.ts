@@ -2,7 +2,8 @@ import type { AeadName, FrameCodec } from '../lib/crypto/codec.js'
 import type { DatagramBatch, FrameRuns, OpenBatch, SealBatch } from '../lib/wire/batch.js'
 import { dropNumber, type DropReason } from '../lib/wire/drop.js'
 import { CaracalError } from './errors.js'
-import { loadAddon, projectRoot } from './native.js'
+import { loadAddon } from './native.js'
+import { projectRoot } from './our-files.js'
 
 /** What does AES-256-GCM: Node's own OpenSSL, or libipsec-mb, which is faster, where it is installed. All else is OpenSSL's. */
 export type AeadLibrary = 'openssl' | 'ipsec-mb'

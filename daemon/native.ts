@@ -3,12 +3,11 @@
 // device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP, CARACAL_E_POLL,
 // CARACAL_E_SOCKETS, CARACAL_E_NETLINK, CARACAL_E_KEEPER, CARACAL_E_MEMORY or CARACAL_E_NOTIFY (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
 
-import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import type { ExpressMemory } from '../lib/host/express.js'
 import { CaracalError, messageOf } from './errors.js'
+import { projectRoot } from './our-files.js'
 
 /** Names an open queue or socket of this environment. */
 export type NativeHandle = number
@@ -187,17 +186,6 @@ const functions = [
 ] as const satisfies readonly (keyof Native)[]
 
 const require = createRequire(import.meta.url)
-
-/** The folder of our package.json: the sources and the compiled files lie at different depths below it. */
-export function projectRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url))
-  while (!existsSync(join(folder, 'package.json'))) {
-    const parent = dirname(folder)
-    if (parent === folder) throw new CaracalError('CARACAL_E_NATIVE', 'the folder of caracal has no package.json')
-    folder = parent
-  }
-  return folder
-}
 
 let loaded: unknown
 

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { projectRoot } from './native.js'
+import { projectRoot } from './our-files.js'
 
 const { version: number }: { version?: unknown } = JSON.parse(readFileSync(join(projectRoot(), 'package.json'), 'utf8'))
 

@@ -2,10 +2,10 @@ import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { pathsShape } from '../../daemon/control/shapes.js'
 import { CaracalError } from '../../daemon/errors.js'
+import { builtFile } from '../../daemon/our-files.js'
 import { demoBody } from './demo-body.js'
 import { collect, Lab } from './lab.js'
 
@@ -26,8 +26,8 @@ const resultShape = z.object({
 type Result = z.infer<typeof resultShape>
 
 const STREAM_MS = 3_000
-const serverFile = fileURLToPath(new URL('./demo-server.js', import.meta.url))
-const clientFile = fileURLToPath(new URL('./demo-client.js', import.meta.url))
+const serverFile = builtFile('cli/lab/demo-server.js')
+const clientFile = builtFile('cli/lab/demo-client.js')
 
 /**
  * Three hosts on this machine: two serve `web`, the third calls it by name with an ordinary program, keeps a stream open while its own address is taken away and replaced,

@@ -11,9 +11,9 @@ import {
   constants,
 } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { CaracalError } from '../../daemon/errors.js'
+import { builtFile } from '../../daemon/our-files.js'
 import { withDaemon } from '../daemon.js'
 import { enter, holds, labEnvironment, runInside, startHolder, startTime, stopHolder, type Holder } from './holder.js'
 
@@ -59,7 +59,7 @@ export function labDirectory(environment: NodeJS.ProcessEnv = process.env, uid =
   return runtime && runtime !== '/tmp' ? join(runtime, 'caracal-lab') : `/tmp/caracal-lab-${uid}`
 }
 
-const cliMain = fileURLToPath(new URL('../main.js', import.meta.url))
+const cliMain = builtFile('cli/main.js')
 
 /**
  * N hosts on one machine: each a network and mount namespace with its own daemon, state folder, socket and resolv.conf, joined by a virtual switch. Works as root, and without in a user

@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process'
 import { open, readFile, readlink, realpath, rename, rm, stat, unlink } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { messageOf } from '../errors.js'
+import { builtFile } from '../our-files.js'
 
 const run = promisify(execFile)
 
@@ -123,7 +123,7 @@ async function applyFile(asked: string, { servers }: ResolverTarget): Promise<Re
   return {
     description: `${asked} names ${servers[0]} first`,
     active: true,
-    withdrawal: [process.execPath, fileURLToPath(new URL('../dns/withdraw.js', import.meta.url)), path],
+    withdrawal: [process.execPath, builtFile('daemon/dns/withdraw.js'), path],
     restore: () => restoreFile(path),
   }
 }

@@ -7,6 +7,7 @@ import { CaracalError } from '../errors.js'
 import { NativeEvent } from '../event.js'
 import type { Log } from '../log.js'
 import type { NativeHandle } from '../native.js'
+import { builtFile } from '../our-files.js'
 import { codecAddon, NativeCodec, type AeadSetting } from '../native-codec.js'
 import { monotonicNow, type PacketLoop } from '../packet-loop.js'
 import { NativeTun, type TunOptions } from '../tun.js'
@@ -201,7 +202,7 @@ class Lane {
       awake: this.#awake.share(),
       decider: this.#decider.share(),
     }
-    this.#worker = new Worker(new URL('../lanes/lane-main.js', import.meta.url), {
+    this.#worker = new Worker(builtFile('daemon/lanes/lane.js'), {
       name: `lane ${this.number}`,
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },

@@ -5,7 +5,7 @@ import type { TapEvent } from '../../lib/host/tap.js'
 import type { Locator } from '../../lib/path/locator.js'
 import type { HostId } from '../../lib/wire/ids.js'
 import type { CommandOutcome, CommandRunner } from '../command.js'
-import type { Config } from '../config.js'
+import type { Config, UpRequest } from '../config.js'
 import type { FlowPage, WatchRequest } from '../control/protocol.js'
 import type { ControlServerOptions } from '../control/server.js'
 import type { DnsAnswer } from '../dns/dns-message.js'
@@ -18,7 +18,7 @@ type Does<Argument, Result = void> = { readonly argument: Argument; readonly res
 
 export type PacketMethods = {
   /** Reads the configuration; what the main thread has to know of it. */
-  readonly configure: Does<undefined, Pick<Config, 'loop' | 'log'>>
+  readonly configure: Does<UpRequest, Pick<Config, 'loop' | 'log'>>
   readonly start: Does<undefined, DaemonSummary>
   readonly requestStop: Does<StopRequest>
   readonly stop: Does<boolean, { readonly flows: number; readonly failed: boolean }>

@@ -1,9 +1,9 @@
 // Entry of the packet thread: the host, its devices and its files. Everything that programs and people talk to is in the main thread.
 
-import { parentPort, workerData } from 'node:worker_threads'
+import { parentPort } from 'node:worker_threads'
 import { loadSodium } from '../../lib/crypto/sodium.js'
 import { outputOf } from '../command.js'
-import { loadConfig, type Config, type UpRequest } from '../config.js'
+import { loadConfig, type DaemonOptions } from '../config.js'
 import type { Requests } from '../control/requests.js'
 import type { Daemon } from '../daemon.js'
 import type { DnsResolver } from '../dns/dns-message.js'
@@ -17,8 +17,7 @@ import type { MainMethods, PacketMethods, ServedPart } from './methods.js'
 import { threadLog } from './thread-log.js'
 
 if (parentPort === null) throw new Error('this is the entry of a thread')
-const request: UpRequest = workerData
-let config: Config | undefined
+let options: DaemonOptions | undefined
 let daemon: Daemon | undefined
 let requests: Requests | undefined
 let resolver: DnsResolver | undefined
@@ -32,14 +31,14 @@ function there<T>(part: T | undefined): T {
 }
 
 const own: Implementation<PacketMethods> = {
-  configure: () => {
-    config = loadConfig(request.sources)
+  configure: (request) => {
+    const config = loadConfig(request.sources)
+    options = { ...request, config }
     log.setLevel(config.log)
     return { loop: config.loop, log: config.log }
   },
   start: async () => {
-    const options = { ...request, config: there(config) }
-    daemon = await startDaemon(options, log, withNodeCrypto(await loadSodium()), servers)
+    daemon = await startDaemon(there(options), log, withNodeCrypto(await loadSodium()), servers)
     for (const { host, locator } of foundEarly.splice(0)) daemon.hint(host, locator)
     void daemon.stopRequested.then((request) => main.tell('stopRequested', request))
     return daemon.summary

@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
 import type { TapEvent } from '../../lib/host/tap.js'
 import { commandOutcome } from '../command.js'
 import type { Config, UpRequest } from '../config.js'
@@ -11,9 +11,7 @@ import type { DaemonSummary, RunningDaemon, StopRequest } from '../running.js'
 import { OwnServers, type Close } from '../servers.js'
 import { ThreadCalls, type Implementation } from './calls.js'
 import type { MainMethods, PacketMethods, ServedPart } from './methods.js'
-
-/** Newly made objects of the packet thread, MB: it makes none for a packet, and a large space for them is memory without use. */
-const YOUNG_GENERATION_MB = 3
+import { packetWorker } from './packet-worker.js'
 
 interface DumpReader {
   readonly emit: (event: TapEvent) => void
@@ -33,16 +31,9 @@ export class PacketThread implements RunningDaemon {
   #summary: DaemonSummary | undefined
   #stopping = false
 
-  private constructor(
-    request: UpRequest,
-    private readonly log: Log,
-  ) {
+  private constructor(private readonly log: Log) {
     this.stopRequested = new Promise((resolve) => (this.#requested = resolve))
-    this.#worker = new Worker(new URL('./packets.js', import.meta.url), {
-      name: 'packets',
-      workerData: request,
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
-    })
+    this.#worker = packetWorker()
     this.#calls = new ThreadCalls(this.#worker, this.#own(), (error) =>
       log.error({ error }, 'a thread was told in vain'),
     )
@@ -52,9 +43,9 @@ export class PacketThread implements RunningDaemon {
 
   /** A thread that has read the configuration; rejects with CARACAL_E_CONFIG. To be started or ended. */
   static async configure(request: UpRequest, log: Log): Promise<{ thread: PacketThread } & Pick<Config, 'loop'>> {
-    const thread = new PacketThread(request, log)
+    const thread = new PacketThread(log)
     try {
-      const { loop } = await thread.#calls.call('configure', undefined)
+      const { loop } = await thread.#calls.call('configure', request)
       return { thread, loop }
     } catch (error) {
       await thread.end()

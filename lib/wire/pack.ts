@@ -2,7 +2,7 @@
 // null, booleans, numbers, strings, byte arrays, arrays and maps with string keys; the schema then says what is wanted. Readers ignore array
 // elements and map keys they do not know, which is how later versions add optional fields.
 
-import { Packr } from 'msgpackr'
+import { Packr } from 'msgpackr/pack'
 import { z } from 'zod'
 
 export type Packable =

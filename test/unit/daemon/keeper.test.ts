@@ -16,7 +16,8 @@ import {
   stateRequest,
   takeRequest,
 } from '../../../daemon/keeper/keeper-wire.js'
-import { native, projectRoot } from '../../../daemon/native.js'
+import { native } from '../../../daemon/native.js'
+import { projectRoot } from '../../../daemon/our-files.js'
 import { NativeUdp } from '../../../daemon/udp.js'
 import { datagramBatch } from '../../../lib/wire/batch.js'
 import { runs } from '../../tools/processes.js'

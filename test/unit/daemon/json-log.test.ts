@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'tap'
 import { CaracalError } from '../../../daemon/errors.js'
-import { createLog } from '../../../daemon/log.js'
+import { createLog } from '../../../daemon/json-log.js'
 
 test('one JSON line an event, at the level that is set now', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'caracal-log-'))
