@@ -97,17 +97,14 @@ export async function buildDaemon(
   lanes.open(underlay.locals, kept?.lanes)
   host.takeFlows(flowFile?.kept === true)
   const { plan } = host.addresses
-  const link = new LinkSetup(
-    {
-      tun: config.tun.name,
-      mtu: config.tun.mtu,
-      self: [formatAddress(host.addresses.self(4)), formatAddress(host.addresses.self(6))],
-      local: [formatAddress(dnsAddress(plan, 4)), formatAddress(dnsAddress(plan, 6))],
-      routes: [plan.pool, plan.v6],
-      pools: [plan.pool, plan.v6],
-    },
-    servers.run,
-  )
+  const link = new LinkSetup({
+    tun: config.tun.name,
+    mtu: config.tun.mtu,
+    self: [formatAddress(host.addresses.self(4)), formatAddress(host.addresses.self(6))],
+    local: [formatAddress(dnsAddress(plan, 4)), formatAddress(dnsAddress(plan, 6))],
+    routes: [plan.pool, plan.v6],
+    pools: [plan.pool, plan.v6],
+  })
   if (kept === undefined) await clearWay(link)
   const device = {
     ...config.tun,

@@ -1,6 +1,9 @@
 // Programs of the system that the daemon runs to their end: `ip`, `nft`. Never a shell.
 
-import { execFile } from 'node:child_process'
+import { access, constants } from 'node:fs/promises'
+import { isAbsolute, join } from 'node:path'
+import { messageOf } from './errors.js'
+import { native } from './native.js'
 
 /** A program that could not be started, or ended with another status than 0. */
 export class CommandError extends Error {
@@ -19,52 +22,52 @@ export class CommandError extends Error {
   }
 }
 
-/** How a program has ended, as plain data. */
-export type CommandOutcome =
-  { readonly output: string } | { readonly failure: Pick<CommandError, 'program' | 'status' | 'complaint' | 'missing'> }
-
 /** Runs a program with `input` on its stdin; resolves with its stdout, rejects with a CommandError. */
 export type CommandRunner = (program: string, args: readonly string[], input?: string) => Promise<string>
 
 const LIMIT_MS = 20_000
 const OUTPUT_MAX = 64 << 20
+const more = ['/usr/sbin', '/sbin', '/usr/local/sbin']
 
 /** Finds system programs also where an ordinary user's PATH does not look; messages are not translated. */
 export function systemEnvironment(): NodeJS.ProcessEnv {
-  return { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? '/usr/bin:/bin'}:/usr/sbin:/sbin:/usr/local/sbin` }
+  return { ...process.env, LC_ALL: 'C', PATH: [process.env.PATH ?? '/usr/bin:/bin', ...more].join(':') }
 }
 
-export const runCommand: CommandRunner = (program, args, input) =>
-  new Promise((resolve, reject) => {
-    const options = { env: systemEnvironment(), timeout: LIMIT_MS, maxBuffer: OUTPUT_MAX, encoding: 'utf8' } as const
-    const child = execFile(program, args, options, (error, stdout, stderr) => {
-      if (error === null) {
-        resolve(stdout)
-        return
-      }
-      const status = typeof error.code === 'number' ? error.code : undefined
-      const complaint = stderr.trim().replace(/\s*\n\s*/g, '; ') || error.message
-      reject(new CommandError(program, status, complaint, error.code === 'ENOENT'))
-    })
-    // A program that ends without reading its input is judged by its status.
-    child.stdin?.on('error', () => undefined)
-    child.stdin?.end(input ?? '')
+/** Runs it for at most `limitMs`. This process is not forked for it, which would hold up packets. */
+export async function runWithin(
+  limitMs: number,
+  program: string,
+  args: readonly string[],
+  input = '',
+): Promise<string> {
+  const environment = systemEnvironment()
+  const path = await found(program, environment.PATH ?? '')
+  if (path === undefined) throw new CommandError(program, undefined, 'it is not installed', true)
+  const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`)
+  const run = native().runProgram([path, ...args], variables, Buffer.from(input), limitMs, OUTPUT_MAX)
+  const { status, signal, late, tooMuch, output, complaint } = await run.catch((error: unknown) => {
+    throw new CommandError(program, undefined, messageOf(error), false)
   })
-
-/** {@link runCommand} for another thread, which has the error as such by {@link outputOf}. */
-export async function commandOutcome(...command: Parameters<CommandRunner>): Promise<CommandOutcome> {
-  try {
-    return { output: await runCommand(...command) }
-  } catch (error) {
-    if (!(error instanceof CommandError)) throw error
-    const { program, status, complaint, missing } = error
-    return { failure: { program, status, complaint, missing } }
-  }
+  if (status === 0 && !late && !tooMuch) return output
+  const ended = late ? `it did not end within ${limitMs / 1000} s` : tooMuch ? 'it said too much' : undefined
+  const why =
+    ended ??
+    (complaint.trim().replace(/\s*\n\s*/g, '; ') || `it ended with ${status < 0 ? `signal ${signal}` : status}`)
+  throw new CommandError(program, status < 0 || ended !== undefined ? undefined : status, why, false)
 }
 
-/** Throws CommandErrors. */
-export function outputOf(outcome: CommandOutcome): string {
-  if ('output' in outcome) return outcome.output
-  const { program, status, complaint, missing } = outcome.failure
-  throw new CommandError(program, status, complaint, missing)
+export const runCommand: CommandRunner = (program, args, input) => runWithin(LIMIT_MS, program, args, input)
+
+async function found(program: string, path: string): Promise<string | undefined> {
+  for (const folder of path.split(':')) {
+    const file = join(folder, program)
+    if (!isAbsolute(file)) continue
+    const isThere = await access(file, constants.X_OK).then(
+      () => true,
+      () => false,
+    )
+    if (isThere) return file
+  }
+  return undefined
 }

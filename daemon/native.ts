@@ -1,7 +1,7 @@
 // The addon, typed. It is built by daemon/native/build.sh and loaded once. Its functions check every argument and throw an Error whose `code` is
 // CARACAL_E_ARGUMENT (wrong type), CARACAL_E_RANGE (outside what is allowed or there), CARACAL_E_CLOSED (handle not open), CARACAL_E_GONE (the
 // device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP, CARACAL_E_POLL,
-// CARACAL_E_SOCKETS, CARACAL_E_NETLINK, CARACAL_E_KEEPER, CARACAL_E_MEMORY or CARACAL_E_NOTIFY (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
+// CARACAL_E_SOCKETS, CARACAL_E_NETLINK, CARACAL_E_KEEPER, CARACAL_E_MEMORY, CARACAL_E_NOTIFY or CARACAL_E_SPAWN (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
 
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
@@ -144,6 +144,26 @@ export interface Native {
    * that size (`kept`). All of its room is taken at once, or ENOSPC thrown.
    */
   mapFile(path: string, bytes: number, keep: boolean): { readonly memory: ArrayBuffer; readonly kept: boolean }
+  /** Runs the program of the path words[0] without forking this process; resolves when it has ended. Rejects with CARACAL_E_SPAWN. */
+  runProgram(
+    words: readonly string[],
+    environment: readonly string[],
+    input: Uint8Array,
+    limitMs: number,
+    outputMax: number,
+  ): Promise<EndedProgram>
+}
+
+export interface EndedProgram {
+  /** -1: `signal` has ended it. */
+  readonly status: number
+  readonly signal: number
+  /** It was ended: it took longer than the limit, or wrote more. */
+  readonly late: boolean
+  readonly tooMuch: boolean
+  /** What it wrote to stdout and stderr. */
+  readonly output: string
+  readonly complaint: string
 }
 
 const functions = [
@@ -183,6 +203,7 @@ const functions = [
   'adviseHugePages',
   'mapFile',
   'listeningSockets',
+  'runProgram',
 ] as const satisfies readonly (keyof Native)[]
 
 const require = createRequire(import.meta.url)

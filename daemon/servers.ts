@@ -2,7 +2,6 @@
 
 import type { Locator } from '../lib/path/locator.js'
 import type { HostId, NetworkId } from '../lib/wire/ids.js'
-import { runCommand, type CommandRunner } from './command.js'
 import type { Requests } from './control/requests.js'
 import { ControlServer, type ControlServerOptions } from './control/server.js'
 import { Discovery } from './discovery.js'
@@ -33,14 +32,10 @@ export interface Servers {
   metrics(listen: Locator, read: () => Promise<MetricsSample>): Promise<Close>
   /** `found`: where a host of the network may be, as anybody on the link says. */
   discovery(place: DiscoveryPlace, found: (host: HostId, locator: Locator) => void): Promise<Close>
-  /** Runs the system's programs: to start one stops a thread for some milliseconds. */
-  readonly run: CommandRunner
 }
 
 /** Servers in the thread that opens them. */
 export class OwnServers implements Servers {
-  readonly run = runCommand
-
   constructor(private readonly log: Log) {}
 
   async names(addresses: readonly string[], resolve: DnsResolver): Promise<Close> {

@@ -26,7 +26,13 @@ export function loadBundled(name: string): unknown {
   loaded.set(name, module)
   const file = join(folder, name)
   const body: Body = compiled(file).runInThisContext()
-  body(module.exports, (wanted) => (wanted.startsWith('./') ? loadBundled(wanted.slice(2)) : others(wanted)), module, file, folder)
+  body(
+    module.exports,
+    (wanted) => (wanted.startsWith('./') ? loadBundled(wanted.slice(2)) : others(wanted)),
+    module,
+    file,
+    folder,
+  )
   return module.exports
 }
 

@@ -23,7 +23,11 @@ const packages = /^(node-gyp-build)$/
 const short = {
   name: 'short',
   renderChunk: async (text) => {
-    const { code } = await minify(text, { compress: false, mangle: false, format: { ascii_only: true, comments: false, max_line_len: 160 } })
+    const { code } = await minify(text, {
+      compress: false,
+      mangle: false,
+      format: { ascii_only: true, comments: false, max_line_len: 160 },
+    })
     return { code, map: null }
   },
 }
@@ -33,7 +37,12 @@ async function write(name, file) {
   const bundle = await rollup({
     input: { [name]: dist + file },
     external: (id) => id.startsWith('node:') || packages.test(id),
-    plugins: [json, nodeResolve({ exportConditions: ['node'], preferBuiltins: true }), commonjs({ ignoreDynamicRequires: true }), short],
+    plugins: [
+      json,
+      nodeResolve({ exportConditions: ['node'], preferBuiltins: true }),
+      commonjs({ ignoreDynamicRequires: true }),
+      short,
+    ],
     treeshake: { moduleSideEffects: 'no-external' },
     onLog: (level, { code, message }) => {
       if (code === 'UNRESOLVED_IMPORT' || code === 'MISSING_EXPORT') throw new Error(message)

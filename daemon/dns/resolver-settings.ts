@@ -1,11 +1,8 @@
-import { execFile } from 'node:child_process'
 import { open, readFile, readlink, realpath, rename, rm, stat, unlink } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
-import { promisify } from 'node:util'
+import { CommandError, runWithin } from '../command.js'
 import { messageOf } from '../errors.js'
 import { builtFile } from '../our-files.js'
-
-const run = promisify(execFile)
 
 /** How this host's programs are told of our name server. */
 export type DnsMode =
@@ -69,7 +66,7 @@ function inactive(description: string): ResolverSettings {
 }
 
 function resolvectl(...words: string[]): Promise<unknown> {
-  return run('resolvectl', words, { timeout: RESOLVECTL_MS })
+  return runWithin(RESOLVECTL_MS, 'resolvectl', words)
 }
 
 async function resolvedRuns(): Promise<boolean> {
@@ -92,8 +89,7 @@ async function applyResolved({ tun, zone, servers }: ResolverTarget): Promise<Re
     await resolvectl('default-route', tun, 'no')
   } catch (error) {
     await restore()
-    // Its last line is what the program itself says.
-    const why = error instanceof Error ? error.message.trim().split('\n').at(-1) : String(error)
+    const why = error instanceof CommandError && !error.missing ? error.complaint : messageOf(error)
     throw new Error(
       `systemd-resolved did not take the settings for ${tun} (${why}): is it running? Otherwise use --dns file:PATH or --dns none`,
     )

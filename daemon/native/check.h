@@ -65,6 +65,18 @@ inline void set(napi_env env, napi_value target, const char* name, napi_value va
   must(napi_set_named_property(env, target, name, value), name);
 }
 
+/** A string of at most `max` bytes in UTF-8, without NUL. */
+inline std::string stringOf(napi_env env, napi_value from, const char* name, size_t max) {
+  size_t length = 0;
+  if (napi_get_value_string_utf8(env, from, nullptr, 0, &length) != napi_ok) badArgument(std::string(name) + " must be a string");
+  if (length > max) outOfRange(std::string(name) + " must have at most " + std::to_string(max) + " bytes");
+  std::string value(length + 1, '\0');
+  must(napi_get_value_string_utf8(env, from, value.data(), length + 1, &length), name);
+  value.resize(length);
+  if (value.find('\0') != std::string::npos) badArgument(std::string(name) + " must not contain NUL");
+  return value;
+}
+
 /** Elements of a typed array, valid until JavaScript runs again. */
 template <typename T>
 struct Span {
@@ -122,17 +134,10 @@ class Arguments {
     return value;
   }
 
-  /** A string of at most `max` bytes in UTF-8, without NUL. */
+  /** As stringOf does. */
   std::string string(size_t i, const char* name, size_t max) const {
-    size_t length = 0;
-    if (i >= count_ || napi_get_value_string_utf8(env_, values_[i], nullptr, 0, &length) != napi_ok)
-      badArgument(std::string(name) + " must be a string");
-    if (length > max) outOfRange(std::string(name) + " must have at most " + std::to_string(max) + " bytes");
-    std::string value(length + 1, '\0');
-    must(napi_get_value_string_utf8(env_, values_[i], value.data(), length + 1, &length), name);
-    value.resize(length);
-    if (value.find('\0') != std::string::npos) badArgument(std::string(name) + " must not contain NUL");
-    return value;
+    if (i >= count_) badArgument(std::string(name) + " must be a string");
+    return stringOf(env_, values_[i], name, max);
   }
 
   napi_value function(size_t i, const char* name) const {

@@ -1,10 +1,9 @@
 // What the two threads of a daemon do for each other. The packet thread has the host and its devices, and blocks for nobody; the main thread has everything that
-// talks to programs and people: signals, the log, the control socket, DNS, metrics, multicast DNS, the system's own programs.
+// talks to programs and people: signals, the log, the control socket, DNS, metrics, multicast DNS.
 
 import type { TapEvent } from '../../lib/host/tap.js'
 import type { Locator } from '../../lib/path/locator.js'
 import type { HostId } from '../../lib/wire/ids.js'
-import type { CommandOutcome, CommandRunner } from '../command.js'
 import type { Config, UpRequest } from '../config.js'
 import type { FlowPage, WatchRequest } from '../control/protocol.js'
 import type { ControlServerOptions } from '../control/server.js'
@@ -53,7 +52,5 @@ export type MainMethods = {
   readonly metrics: Does<Locator>
   readonly discovery: Does<DiscoveryPlace>
   readonly close: Does<ServedPart>
-  /** Runs a program of the system. */
-  readonly run: Does<Parameters<CommandRunner>, CommandOutcome>
   readonly dumpEvents: Does<{ readonly stream: number; readonly events: readonly TapEvent[]; readonly lost: number }>
 }

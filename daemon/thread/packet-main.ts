@@ -2,7 +2,6 @@
 
 import { parentPort } from 'node:worker_threads'
 import { loadSodium } from '../../lib/crypto/sodium.js'
-import { outputOf } from '../command.js'
 import { loadConfig, type DaemonOptions } from '../config.js'
 import type { Requests } from '../control/requests.js'
 import type { Daemon } from '../daemon.js'
@@ -94,5 +93,4 @@ const servers: Servers = {
     await main.call('discovery', place)
     return closing('discovery')
   },
-  run: async (...command) => outputOf(await main.call('run', command)),
 }

@@ -1,6 +1,5 @@
 import type { Worker } from 'node:worker_threads'
 import type { TapEvent } from '../../lib/host/tap.js'
-import { commandOutcome } from '../command.js'
 import type { Config, UpRequest } from '../config.js'
 import { FLOWS_MAX } from '../control/line.js'
 import type { Requests } from '../control/requests.js'
@@ -138,7 +137,6 @@ export class PacketThread implements RunningDaemon {
         this.#open.delete(part)
         await close?.()
       },
-      run: (command) => commandOutcome(...command),
       dumpEvents: ({ stream, events, lost }) => {
         const reader = this.#dumps.get(stream)
         if (reader === undefined) return
