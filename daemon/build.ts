@@ -64,10 +64,16 @@ export async function buildDaemon(
 ): Promise<Built> {
   const { config } = options
   const files = ahead?.files ?? (await StateDirectory.open(config.state))
-  await ahead?.files.take()
   undo.add(() => files.close())
   const laneCount = lanesFor(config.loop.lanes, availableParallelism())
-  const kept = await findKept(files.path, config, laneCount, log)
+  const [taken, looked] = await Promise.allSettled([ahead?.files.take(), findKept(files.path, config, laneCount, log)])
+  const kept = looked.status === 'fulfilled' ? looked.value : undefined
+  if (taken.status === 'rejected') {
+    kept?.release()
+    kept?.link.close()
+    throw taken.reason
+  }
+  if (looked.status === 'rejected') throw looked.reason
   if (kept !== undefined) {
     found()
     undo.add(() => kept.link.close())

@@ -287,6 +287,12 @@ export class DataPath {
     return true
   }
 
+  /** Sends what {@link frameTo} has queued; else it goes when all of the host's input is dealt with. */
+  sendFrames(): void {
+    this.#sealDecided()
+    this.#flushFrames()
+  }
+
   /** Seals and sends a batch whose bytes are its owner's, after all that was decided before. */
   sendBatch(seal: SealBatch): void {
     this.#sealDecided()

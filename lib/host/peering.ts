@@ -391,9 +391,14 @@ export class Peering implements SessionSink, ControlSink {
     const { events } = this.#c.host
     const host = this.peers.hostId(peer)
     this.#learnSlots(peer)
-    this.#c.members.learn(session.membership.bytes, host)
     if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
     this.ways.established(peer, session, now)
+    if (session.initiator) {
+      // The peer waits for it with all that is to come here.
+      this.proveAlive(peer)
+      this.#dataPath.sendFrames()
+    }
+    this.#c.members.learn(session.membership.bytes, host)
     this.neighbours.established(peer, decodeLocator(session.address), now)
     if (!session.rekey) this.#idle.up(peer, now)
     // Later the peer says itself where it is.

@@ -27,7 +27,7 @@ export type FailReason = DropReason | 'no-answer' | 'no-address'
 export interface SessionSink {
   /** One clear datagram. The bytes are only valid during the call. */
   sendDatagram(bytes: Uint8Array, address: Uint8Array): void
-  /** Frames may be sent to the peer from now on; PeerTable.sealSlot is written. */
+  /** Frames may be sent to the peer from now on; PeerTable.sealSlot is written. A session that we initiated the peer only uses when it has a frame of it: one is to be sent at once, as by {@link proveAlive}. */
   established(peer: number, session: Established, now: number): void
   /** The peer has the current session too; once a session, after `established`. */
   confirmed(peer: number, now: number): void

@@ -332,7 +332,6 @@ export class SessionTable {
     state.proofInterval = PROOF_FIRST_MS
     state.proofAt = now + PROOF_FIRST_MS
     this.#becomeCurrent(state, session, succeeds, now - attempt.sentAt, now)
-    if (state.current === session) this.#c.sink.proveAlive(state.peer, now)
     this.#advance(state, now)
     return undefined
   }

@@ -139,6 +139,10 @@ export class FarEnds {
     const codec = new KeyNote(this.#codec, end)
     const toHost = (bytes: Uint8Array) => this.#host.incoming.add(bytes, 0, bytes.length, bytes.length, from)
     let done = false
+    const prove = () => {
+      this.#plaintext(end, 0, (view, at) => writeInnerHeader(view, at, 0, 0, Kind.empty, 0, 0, 0))
+      this.#sendAll()
+    }
     const sessions = new SessionTable({
       primitives: world.primitives,
       codec,
@@ -151,14 +155,14 @@ export class FarEnds {
       nextStamp: () => 1n,
       sink: {
         sendDatagram: toHost,
-        established: () => (done = true),
+        established: () => {
+          done = true
+          prove()
+        },
         confirmed: () => undefined,
         lost: () => undefined,
         failed: () => undefined,
-        proveAlive: () => {
-          this.#plaintext(end, 0, (view, at) => writeInnerHeader(view, at, 0, 0, Kind.empty, 0, 0, 0))
-          this.#sendAll()
-        },
+        proveAlive: prove,
       },
     })
     this.#host.strayed = (_record, data, offset, length) => {

@@ -237,6 +237,7 @@ export class SessionHost {
             this.#note('established', peer)
             const slot = this.peers.addresses.acquire(session.address)
             this.peers.setPath(peer, slot)
+            if (session.initiator) this.#sendFrame(peer, Kind.empty, '')
           },
           confirmed: (peer) => this.#note('confirmed', peer),
           lost: (peer, reason) => this.#note('lost', peer, reason),
