@@ -125,14 +125,17 @@ export class Path {
     this.changes++
   }
 
-  probed(token: Uint8Array, now: number): void {
+  /** `sentAt` may be past, where the way that the probe took shows only now. */
+  probed(token: Uint8Array, sentAt: number): void {
     this.tries++
-    this.pending.push({ token, sentAt: now })
+    let at = this.pending.length
+    while (at > 0 && this.pending[at - 1]!.sentAt > sentAt) at--
+    this.pending.splice(at, 0, { token, sentAt })
     if (this.pending.length > PENDING_MAX) {
       this.pending.shift()
       this.#count(true)
     }
-    this.sentAt = now
+    this.sentAt = Math.max(this.sentAt, sentAt)
   }
 
   /** The probe with this token has come back: when it was sent; undefined: there is none. Those before it count as lost. */

@@ -3,8 +3,8 @@ import type { AddressTable } from './address-table.js'
 import { remoteKey } from './candidates.js'
 import { sameBytes } from './path.js'
 
-/** Probes of one question: any may be lost. */
-const TRIES = 3
+/** Probes of one question, each given twice the time of the one before: any may be lost, and on a busy host an echo takes long. */
+const TRIES = 6
 
 /**
  * From which of this host's addresses its kernel sends to a peer, while paths name their own: its routes say so. A probe that names none asks, and the address to which its echo comes is the
@@ -15,8 +15,9 @@ export class SourceChoice {
   dueAt = Infinity
   /** The last answer, and of which address of the peer. */
   #known: { readonly remote: string; readonly local: Uint8Array } | undefined
-  #question: { readonly slot: number; readonly token: Uint8Array; readonly sentAt: number } | undefined
-  #tries = 0
+  /** Where its probes go; -1: nothing is asked. */
+  #slot = -1
+  readonly #asked: { readonly token: Uint8Array; readonly sentAt: number }[] = []
 
   constructor(private readonly addresses: AddressTable) {}
 
@@ -32,29 +33,31 @@ export class SourceChoice {
 
   /** Its answer may be another one from now on. */
   ask(now: number): void {
+    this.#close()
     this.dueAt = now
-    this.#tries = 0
   }
 
   /** A probe that asks goes to where the record says. Returns the address slot for it; -1: there is none, or it was asked often enough. */
   probed(record: Uint8Array, token: Uint8Array, now: number, patience: number): number {
-    this.#close()
-    const free = record.slice().fill(0, ADDRESS_LOCAL)
-    const slot = this.#tries < TRIES ? this.addresses.acquire(free) : -1
-    if (slot >= 0) {
-      this.#tries++
-      this.#question = { slot, token, sentAt: now }
-      this.dueAt = now + patience
+    this.dueAt = Infinity
+    // What was asked of another address of the peer tells nothing of this one.
+    if (this.#slot >= 0 && remoteKey(this.addresses.record(this.#slot)) !== remoteKey(record)) this.#close()
+    if (this.#asked.length >= TRIES) {
+      this.#close()
+      return -1
     }
-    return slot
+    if (this.#slot < 0) this.#slot = this.addresses.acquire(record.slice().fill(0, ADDRESS_LOCAL))
+    if (this.#slot < 0) return -1
+    this.dueAt = now + patience * 2 ** this.#asked.length
+    this.#asked.push({ token, sentAt: now })
+    return this.#slot
   }
 
-  /** When the probe with this token was sent, if it was the question; undefined: it was not. */
+  /** When the probe with this token was sent, if it is one of the question; undefined: it is not. */
   answered(token: Uint8Array): number | undefined {
-    const { token: asked, sentAt } = this.#question ?? {}
-    if (asked === undefined || !sameBytes(asked, token)) return undefined
-    this.#close()
-    return sentAt
+    const probe = this.#asked.find((asked) => sameBytes(asked.token, token))
+    if (probe !== undefined) this.#close()
+    return probe?.sentAt
   }
 
   /** The answer. Returns whether it was another one before. */
@@ -71,8 +74,9 @@ export class SourceChoice {
   }
 
   #close(): void {
-    if (this.#question !== undefined) this.addresses.release(this.#question.slot)
-    this.#question = undefined
+    if (this.#slot >= 0) this.addresses.release(this.#slot)
+    this.#slot = -1
+    this.#asked.length = 0
     this.dueAt = Infinity
   }
 }

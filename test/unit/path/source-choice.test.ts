@@ -32,6 +32,28 @@ test('a question goes from no own address, is answered once, and leaves no addre
   t.equal(addresses.acquire(remote('10.9.9.8')), slot, 'the slot is free')
 })
 
+test('what was asked first may be answered last, but not once it is asked anew', async (t) => {
+  const choice = new SourceChoice(new AddressTable(2))
+  const from = pinned('10.9.9.9', 1)
+  choice.ask(0)
+  const slot = choice.probed(from, token(1), 0, 30)
+  t.equal(choice.dueAt, 30)
+  t.equal(choice.probed(from, token(2), 30, 30), slot)
+  t.equal(choice.dueAt, 90, 'each probe has twice the time of the one before')
+  t.equal(choice.answered(token(1)), 0)
+  t.equal(choice.dueAt, Infinity)
+  t.equal(choice.answered(token(2)), undefined, 'it is known already')
+  choice.ask(100)
+  choice.probed(from, token(3), 100, 30)
+  choice.ask(110)
+  t.equal(choice.dueAt, 110)
+  t.equal(choice.answered(token(3)), undefined, 'the routes may have changed since')
+  choice.probed(from, token(4), 110, 30)
+  choice.probed(pinned('10.9.9.8', 1), token(5), 140, 30)
+  t.equal(choice.answered(token(4)), undefined, 'it was asked of another address')
+  t.equal(choice.answered(token(5)), 140)
+})
+
 test('a question without an answer is given up', async (t) => {
   const addresses = new AddressTable(1)
   const choice = new SourceChoice(addresses)
@@ -39,7 +61,7 @@ test('a question without an answer is given up', async (t) => {
   let probes = 0
   while (choice.dueAt < Infinity)
     if (choice.probed(pinned('10.9.9.9', 1), token(probes), choice.dueAt, 30) >= 0) probes++
-  t.equal(probes, 3)
+  t.equal(probes, 6)
   t.equal(choice.dueAt, Infinity)
   t.ok(addresses.acquire(remote('10.9.9.8')) >= 0, 'the slot is free')
   choice.ask(1_000)
