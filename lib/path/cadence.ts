@@ -60,7 +60,7 @@ export class Cadence {
     if (paths.length > 1 && current !== undefined && current.state === 'proven') {
       const at = silentAt(current)
       if (at > now) next = Math.min(next, at)
-      next = Math.min(next, this.doubtAt(peer, watch, now))
+      next = Math.min(next, this.doubtAt(peer, watch, now), this.refugesAt(peer, watch, now))
     }
     if (watch.state === 'dead') return next
     const { doubtfulAfterMs, deadAfterMs } = this.#options
@@ -103,6 +103,14 @@ export class Cadence {
     return probes > 0 && probes < silentAfter(current) ? current.sentAt + DOUBT_MS : Infinity
   }
 
+  /** When the proven paths beside the one in use are probed since that one may have fallen silent: as soon as a probe of it is overdue. What comes back tells which of them still work. */
+  refugesAt(peer: number, { set: { current, paths } }: Watch, now: number): number {
+    if (current === undefined || !this.isActive(peer, now)) return Infinity
+    const overdue = current.pending.find(({ sentAt }) => sentAt >= current.heardAt)
+    if (overdue === undefined || !paths.some((path) => isUnasked(path, current, overdue.sentAt))) return Infinity
+    return overdue.sentAt + current.patience
+  }
+
   /** When a path that the peer prefers, and that was challenged for it, is to be challenged again. */
   challengeAt(path: Path): number {
     const open = path.trafficAt > path.provenAt && path.challenges > 0 && path.challenges < CHALLENGES_MAX
@@ -120,6 +128,11 @@ export class Cadence {
       return path.sentAt + Math.min(UNPROVEN_MS * 2 ** Math.min(path.tries, 10) + path.rttMs, idleIntervalMs)
     return Infinity
   }
+}
+
+/** Whether the path is proven beside the one in use, and was not probed since then. */
+function isUnasked(path: Path, current: Path, since: number): boolean {
+  return path !== current && path.proven && path.sentAt <= since
 }
 
 /** Whether probes of the path stay unanswered, and nothing else comes by it. */

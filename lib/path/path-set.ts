@@ -90,11 +90,21 @@ export class PathSet {
     return this.#best((path) => path.proven)
   }
 
-  /** Of the paths that are proven and in no doubt the one to leave a silent one for: whatever fell silent lies between two addresses, so that it shares as few of them as can be. */
+  /**
+   * Of the paths that are proven the one to leave a silent one for: one that has answered since, else one that is in no doubt. Whatever fell silent lies between two addresses, so that it shares as few of
+   * them as can be.
+   */
   refuge(now: number): Path | undefined {
-    const sound = (path: Path) => path.proven && path.misses(now) === 0
+    const since = Math.max(this.current?.heardAt ?? Infinity, this.current?.usedSince ?? Infinity)
+    return (
+      this.#mostApart((path) => path.proven && path.reachedAt > since) ??
+      this.#mostApart((path) => path.proven && path.misses(now) === 0)
+    )
+  }
+
+  #mostApart(fits: (path: Path) => boolean): Path | undefined {
     for (let shared = 0; shared <= SHARED_MAX; shared++) {
-      const path = this.#best((each) => sound(each) && this.#shared(each) === shared)
+      const path = this.#best((each) => fits(each) && this.#shared(each) === shared)
       if (path !== undefined) return path
     }
     return undefined

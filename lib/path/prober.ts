@@ -466,6 +466,8 @@ export class PathProber {
     if (now >= this.#cadence.probeAt(peer, watch, now)) this.#probeAll(peer, watch, now)
     const { current, paths } = watch.set
     if (current !== undefined && now >= watch.sourceChoice.dueAt) this.#probeSource(peer, watch, current, now)
+    if (now >= this.#cadence.refugesAt(peer, watch, now))
+      for (const path of paths) if (path !== current && path.proven) this.#probe(peer, path, now)
     if (current !== undefined && now >= this.#cadence.doubtAt(peer, watch, now)) this.#probe(peer, current, now)
     for (const path of paths) {
       if (now >= this.#cadence.challengeAt(path)) {

@@ -134,6 +134,11 @@ test('a silent path is left for one that shares as little with it as can be, and
   t.equal(w.set.refuge(2), apart)
   apart.probed(Uint8Array.of(1), 2)
   t.equal(w.set.refuge(1_000), sameOwn)
+  sameRemote.probed(Uint8Array.of(2), 3)
+  sameRemote.echoed(Uint8Array.of(2), 4)
+  t.equal(w.set.refuge(1_000), sameRemote, 'it has answered since')
+  current.heardAt = 5
+  t.equal(w.set.refuge(1_000), sameOwn)
   sameOwn.set('suspect', 'silent', 1_000)
   t.equal(w.set.refuge(1_000), sameRemote)
 })

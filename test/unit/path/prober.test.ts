@@ -11,6 +11,7 @@ import { hostId } from '../../../lib/wire/ids.js'
 
 const OLD = '10.0.0.1:7474'
 const NEW = '10.0.0.2:7474'
+const THIRD = '10.0.0.3:7474'
 const { activeIntervalMs, idleIntervalMs, quietMs, deadAfterMs, doubtfulAfterMs } = proberDefaults
 
 function record(place: string): Uint8Array {
@@ -600,6 +601,26 @@ test('a path that falls silent is left within three round trips and a little, al
   for (let ms = 0; ms < 1_000 && w.current === OLD; ms += 10) w.runFor(10)
   t.equal(w.current, NEW)
   t.ok(w.now - at <= 240, `after ${w.now - at} ms`)
+  t.end()
+})
+
+test('of the paths beside a silent one that is taken which still answers, however good another one was', (t) => {
+  const w = twoHomes(9)
+  w.delays[THIRD] = 15
+  w.prober.candidate(w.peer, record(THIRD), w.now, 1_000)
+  for (let i = 0; i < 400; i++) {
+    w.prober.active(w.peer, w.now)
+    w.hear(OLD)
+    w.runFor(10)
+  }
+  t.equal(w.prober.paths(w.peer).filter(({ state }) => state === 'proven').length, 3)
+  t.equal(w.current, OLD)
+  delete w.delays[OLD]
+  delete w.delays[NEW]
+  const at = w.now
+  for (let ms = 0; ms < 1_000 && w.current === OLD; ms += 10) w.runFor(10)
+  t.equal(w.current, THIRD)
+  t.ok(w.now - at <= 300, `after ${w.now - at} ms`)
   t.end()
 })
 
