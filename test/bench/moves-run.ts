@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { AskedProgram, monotonicNow } from '../net/moves/asked-program.js'
 import { Crowd } from '../net/moves/crowd.js'
-import { moveKinds, type MoveKind, type MoveName } from '../net/moves/kinds.js'
+import { moveKinds, type Fault, type MoveKind, type MoveName } from '../net/moves/kinds.js'
 import { MoveNet } from '../net/moves/move-net.js'
 import { RECORD } from './moves-record.js'
 import type { Gaps, StreamCommand, StreamState } from './moves-stream.js'
@@ -138,13 +138,20 @@ class Streams {
     return (await missing(this.server, 0)) + (await missing(this.client, 1))
   }
 
-  /** Whether all streams flow, and TCP has made up for what it was late with. */
-  async flows(since: number, rttMs: number): Promise<boolean> {
+  /** undefined: all streams flow, and TCP has made up for what it was late with. Else what is not so. */
+  async standing(since: number, rttMs: number): Promise<Fault> {
     const [client, server] = await this.state()
-    const behind = Math.max(client.bytesSent - server.bytesReceived, server.bytesSent - client.bytesReceived)
-    return (
-      [client, server].every(({ tcpAt, udpAt }) => tcpAt > since && udpAt > since) && behind < RECORD * (rttMs + 100)
-    )
+    const enough = RECORD * (rttMs + 100)
+    const way = (from: StreamState, to: StreamState, name: string) => {
+      const behind = from.bytesSent - to.bytesReceived
+      return [
+        ...(to.tcpAt > since ? [] : [`nothing comes by TCP ${name}`]),
+        ...(to.udpAt > since ? [] : [`nothing comes by UDP ${name}`]),
+        ...(behind < enough ? [] : [`TCP ${name} is ${behind} bytes behind`]),
+      ]
+    }
+    const wrong = [...way(client, server, 'there'), ...way(server, client, 'back')]
+    return wrong.length === 0 ? undefined : wrong.join(', ')
   }
 
   #both<T>(command: StreamCommand): Promise<[T, T]> {
@@ -202,8 +209,10 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
   let madeAgain = 0
   const settle = async () => {
     const since = monotonicNow()
-    if (await net.within(SETTLED_MS, () => streams.flows(since, rttMs))) return true
-    errors.push(`after ${moved.length} moves the streams did not flow again within ${SETTLED_MS} ms`)
+    let wrong: Fault
+    if (await net.within(SETTLED_MS, async () => (wrong = await streams.standing(since, rttMs)) === undefined))
+      return true
+    errors.push(`after ${moved.length} moves the streams did not flow again within ${SETTLED_MS} ms: ${wrong}`)
     return false
   }
   try {
