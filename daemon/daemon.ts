@@ -19,6 +19,7 @@ import type { CounterFile } from './counter-file.js'
 import type { ResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError } from './errors.js'
 import { EventLoopDelay } from './event-loop.js'
+import { hurry } from './haste.js'
 import type { HostLinks } from './host-links.js'
 import { rejoin, type Identity } from './identity.js'
 import type { Instance, Instances } from './instances.js'
@@ -350,7 +351,11 @@ export class Daemon implements RunningDaemon {
       const next = 'end it with `caracal down`, then start the other one'
       throw new CaracalError('CARACAL_E_KEEPER', 'this daemon has no keeper to hand over by', next)
     }
-    await this.release(true)
+    const calm = hurry()
+    await this.release(true).catch((error: unknown) => {
+      calm()
+      throw error
+    })
     // To end is work too, which is not to be in the other one's way.
     setTimeout(() => this.requestStop('another daemon has taken over', true), HANDED_OVER_MS)
     const { stamps, sequences } = this.counters

@@ -12,6 +12,7 @@ import { ControlHandlersOfDaemon } from './control-handlers.js'
 import type { Daemon } from './daemon.js'
 import { applyResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError, messageOf } from './errors.js'
+import { hurry } from './haste.js'
 import { Keeping, type Kept } from './keeper/keeping.js'
 import { askToHandOver, type HandedOver } from './keeper/hand-over.js'
 import type { Log } from './log.js'
@@ -40,12 +41,16 @@ export async function startDaemon(
   const undo = new Undo()
   let keep = false
   let daemon: Daemon | undefined
+  let calm = (): void => undefined
   try {
     const prepared = await prepare(options, log, primitives)
+    calm = hurry()
     const before = options.replace ? await askToHandOver(options.config) : undefined
     const built = await buildDaemon(options, log, primitives, servers, prepared, before, undo, () => (keep = true))
     daemon = built.daemon
-    await open(built, before)
+    // Programs that a thread starts are as fast as itself.
+    if (built.kept === undefined) calm()
+    await open(built, before, calm)
     return daemon
   } catch (error) {
     const failed = (another: unknown) => log.error({ error: another }, 'something could not be undone')
@@ -54,10 +59,17 @@ export async function startDaemon(
     else await daemon.release(keep)
     if (keep) log.warn({}, 'what the last daemon has left stays with its keeper, for another try')
     throw error
+  } finally {
+    calm()
   }
 }
 
-async function open({ daemon, kept, flowFile }: Built, before: HandedOver | undefined): Promise<void> {
+/** `calm`: programs wait no more. */
+async function open(
+  { daemon, kept, flowFile }: Built,
+  before: HandedOver | undefined,
+  calm: () => void,
+): Promise<void> {
   const { config, log, host, link, instances, loop, servers, undo } = daemon
   host.policy = policyOf(config.policy)
   daemon.rules.set(config.rules)
@@ -71,6 +83,7 @@ async function open({ daemon, kept, flowFile }: Built, before: HandedOver | unde
     // Programs wait: first the packets, then what is as it should be already.
     await moveBegins(daemon)
     await sessionsReturn(daemon)
+    calm()
     watchNetwork(daemon)
     daemon.linkReport = await link.adopt()
   }
