@@ -19,7 +19,6 @@ import type { CounterFile } from './counter-file.js'
 import type { ResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError } from './errors.js'
 import { EventLoopDelay } from './event-loop.js'
-import { hurry } from './haste.js'
 import type { HostLinks } from './host-links.js'
 import { rejoin, type Identity } from './identity.js'
 import type { Instance, Instances } from './instances.js'
@@ -351,11 +350,7 @@ export class Daemon implements RunningDaemon {
       const next = 'end it with `caracal down`, then start the other one'
       throw new CaracalError('CARACAL_E_KEEPER', 'this daemon has no keeper to hand over by', next)
     }
-    const calm = hurry()
-    await this.release(true).catch((error: unknown) => {
-      calm()
-      throw error
-    })
+    await this.release(true)
     // To end is work too, which is not to be in the other one's way.
     setTimeout(() => this.requestStop('another daemon has taken over', true), HANDED_OVER_MS)
     const { stamps, sequences } = this.counters

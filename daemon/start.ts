@@ -12,7 +12,6 @@ import { ControlHandlersOfDaemon } from './control-handlers.js'
 import type { Daemon } from './daemon.js'
 import { applyResolverSettings } from './dns/resolver-settings.js'
 import { CaracalError, messageOf } from './errors.js'
-import { hurry } from './haste.js'
 import { Keeping, type Kept } from './keeper/keeping.js'
 import { askToHandOver, type HandedOver } from './keeper/hand-over.js'
 import type { Log } from './log.js'
@@ -41,16 +40,12 @@ export async function startDaemon(
   const undo = new Undo()
   let keep = false
   let daemon: Daemon | undefined
-  let calm = (): void => undefined
   try {
     const prepared = await prepare(options, log, primitives)
-    calm = hurry()
     const before = options.replace ? await askToHandOver(options.config) : undefined
     const built = await buildDaemon(options, log, primitives, servers, prepared, before, undo, () => (keep = true))
     daemon = built.daemon
-    // Programs that a thread starts are as fast as itself.
-    if (built.kept === undefined) calm()
-    await open(built, before, calm)
+    await open(built, before)
     return daemon
   } catch (error) {
     const failed = (another: unknown) => log.error({ error: another }, 'something could not be undone')
@@ -59,17 +54,10 @@ export async function startDaemon(
     else await daemon.release(keep)
     if (keep) log.warn({}, 'what the last daemon has left stays with its keeper, for another try')
     throw error
-  } finally {
-    calm()
   }
 }
 
-/** `calm`: programs wait no more. */
-async function open(
-  { daemon, kept, flowFile }: Built,
-  before: HandedOver | undefined,
-  calm: () => void,
-): Promise<void> {
+async function open({ daemon, kept, flowFile }: Built, before: HandedOver | undefined): Promise<void> {
   const { config, log, host, link, instances, loop, servers, undo } = daemon
   host.policy = policyOf(config.policy)
   daemon.rules.set(config.rules)
@@ -83,7 +71,6 @@ async function open(
     // Programs wait: first the packets, then what is as it should be already.
     await moveBegins(daemon)
     await sessionsReturn(daemon)
-    calm()
     watchNetwork(daemon)
     daemon.linkReport = await link.adopt()
   }
