@@ -194,7 +194,9 @@ export class Path {
     this.sentAt = -Infinity
   }
 
+  /** Of a path that works: what is lost while it does not says nothing about how many get lost when it does. */
   #count(lost: boolean): void {
+    if (lost && this.state !== 'proven') return
     this.#lost = ((this.#lost << 1) | Number(lost)) >>> 0
     if (this.#counted < WINDOW) this.#counted++
   }

@@ -5,6 +5,7 @@ const token = (n: number) => new Uint8Array(16).fill(n)
 
 test('a round trip is what its own probe took; the ones before it count as lost', async (t) => {
   const path = new Path(1, 0)
+  path.set('proven', 'proven', 0)
   path.probed(token(1), 100)
   path.probed(token(2), 200)
   t.equal(path.echoed(token(9), 205), undefined, 'nobody sent that')
@@ -44,8 +45,28 @@ test('an echo is overdue when it takes longer than it usually deviates by, and a
   t.equal(path.misses(10_000), 0)
 })
 
+test('what is lost while a path is dead does not make it one that loses much', async (t) => {
+  const path = new Path(1, 0)
+  path.set('proven', 'proven', 0)
+  const probe = (i: number, comes: boolean) => {
+    path.probed(token(i), i * 100)
+    if (comes) path.echoed(token(i), i * 100 + 1)
+  }
+  for (let i = 0; i < 20; i++) probe(i, true)
+  for (let i = 20; i < 23; i++) probe(i, false)
+  path.set('suspect', 'silent', 2_300)
+  for (let i = 23; i < 60; i++) probe(i, false)
+  probe(60, true)
+  path.set('proven', 'proven', 6_001)
+  t.equal(path.loss, 0)
+  probe(61, false)
+  probe(62, true)
+  t.ok(path.loss > 0.02 && path.loss < 0.1, `${path.loss}: a single one that is lost among others counts`)
+})
+
 test('what is remembered is bounded, and the loss is of the last 32 probes', async (t) => {
   const path = new Path(1, 0)
+  path.set('proven', 'proven', 0)
   for (let i = 0; i < 100; i++) path.probed(token(i), i)
   t.equal(path.pending.length, 16)
   t.equal(path.loss, 1)
