@@ -27,11 +27,10 @@ export type CommandRunner = (program: string, args: readonly string[], input?: s
 
 const LIMIT_MS = 20_000
 const OUTPUT_MAX = 64 << 20
-const more = ['/usr/sbin', '/sbin', '/usr/local/sbin']
 
 /** Finds system programs also where an ordinary user's PATH does not look; messages are not translated. */
 export function systemEnvironment(): NodeJS.ProcessEnv {
-  return { ...process.env, LC_ALL: 'C', PATH: [process.env.PATH ?? '/usr/bin:/bin', ...more].join(':') }
+  return { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? '/usr/bin:/bin'}:/usr/sbin:/sbin:/usr/local/sbin` }
 }
 
 /** Runs it for at most `limitMs`. This process is not forked for it, which would hold up packets. */

@@ -16,8 +16,8 @@ const entries = {
   packets: 'daemon/thread/packet-main.js',
   lane: 'daemon/lanes/lane-main.js',
 }
-/** Loads files that are not JavaScript. */
-const packages = /^(node-gyp-build)$/
+/** Stays a package: what it loads is not JavaScript. */
+const apart = 'node-gyp-build'
 
 /** Text costs a start the time to read it, and V8 keeps it, with two bytes a character as soon as one of them needs two. Names stay: they are what the stack of an error tells. */
 const short = {
@@ -36,7 +36,7 @@ const json = { name: 'json', transform: (code, id) => (id.endsWith('.json') ? `e
 async function write(name, file) {
   const bundle = await rollup({
     input: { [name]: dist + file },
-    external: (id) => id.startsWith('node:') || packages.test(id),
+    external: (id) => id.startsWith('node:') || id === apart,
     plugins: [
       json,
       nodeResolve({ exportConditions: ['node'], preferBuiltins: true }),

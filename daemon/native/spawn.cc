@@ -23,8 +23,9 @@ namespace caracal {
 namespace {
 
 constexpr const char* kCode = "CARACAL_E_SPAWN";
-constexpr size_t kWordMax = 64 << 10;
-constexpr int64_t kWordsMax = 4096;
+/** Of one word or variable; the kernel takes no longer one (MAX_ARG_STRLEN, with its NUL). */
+constexpr size_t kWordMax = (128 << 10) - 1;
+constexpr int64_t kWordsMax = 65536;
 constexpr int64_t kInputMax = 64 << 20;
 constexpr int64_t kOutputMax = 64 << 20;
 constexpr int64_t kLimitMaxMs = 3600 * 1000;

@@ -23,6 +23,9 @@ t.test(
     t.equal(await sh('tr a-z A-Z', 'quiet\n'), 'QUIET\n')
     t.equal(await sh('echo $LC_ALL; case :$PATH: in *:/usr/sbin:*) echo found;; esac'), 'C\nfound\n')
     t.equal(await sh('read line || echo nothing to read'), 'nothing to read\n')
+    process.env.CARACAL_LONG = 'x'.repeat(100_000)
+    t.teardown(() => delete process.env.CARACAL_LONG)
+    t.equal(await sh('echo ${#CARACAL_LONG}'), '100000\n')
   },
 )
 
