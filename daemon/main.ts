@@ -61,13 +61,12 @@ async function start(request: UpRequest, log: Log): Promise<RunningDaemon> {
   if (loop.thread === 'own') return thread.start()
   await thread.end()
   // What one thread does not need is not loaded into it.
-  const [{ loadConfig }, { startDaemon }, { loadSodium }, { withNodeCrypto }, { OwnServers }] = await Promise.all([
+  const [{ loadConfig }, { startDaemon }, { loadPrimitives }, { OwnServers }] = await Promise.all([
     import('./config.js'),
     import('./start.js'),
-    import('../lib/crypto/sodium.js'),
     import('./node-primitives.js'),
     import('./servers.js'),
   ])
   const options = { ...request, config: loadConfig(request.sources) }
-  return startDaemon(options, log, withNodeCrypto(await loadSodium()), new OwnServers(log))
+  return startDaemon(options, log, await loadPrimitives(), new OwnServers(log))
 }

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { CaracalError } from '../../daemon/errors.js'
+import { loadPrimitives } from '../../daemon/node-primitives.js'
 import { OwnerKey } from '../../lib/crypto/owner.js'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { formatProof, proveName } from '../../lib/service/name-proof.js'
 import { keyName, serviceIdOf } from '../../lib/service/service-id.js'
 import { hostId, networkId, type HostId, type NetworkId } from '../../lib/wire/ids.js'
@@ -28,7 +28,7 @@ export function addKey(program: Command, finish: Finish): void {
     .argument('[file]', `file to make, readable by its owner only (default: ${DEFAULT_FILE})`)
     .description('Make a key. The name is the last line of the output.')
     .action(async (file: string = DEFAULT_FILE) => {
-      const primitives = await loadSodium()
+      const primitives = await loadPrimitives()
       const made = OwnerKey.generate(primitives)
       await writeKeyFile(file, made, primitives)
       print(`the key is in ${file}: keep it secret, and a copy of it safe`)
@@ -40,7 +40,7 @@ export function addKey(program: Command, finish: Finish): void {
     .argument('<file>', 'file of the key')
     .description("Print the key's name.")
     .action(async (file: string) => {
-      print(keyName((await readKeyFile(file, await loadSodium())).publicKey).text)
+      print(keyName((await readKeyFile(file, await loadPrimitives())).publicKey).text)
       finish()
     })
   withReading(key.command('proof'))
@@ -51,7 +51,7 @@ export function addKey(program: Command, finish: Finish): void {
       "Let a host register the key's name: what is printed in the last line is for `caracal expose NAME --proof` there.",
     )
     .action(async (file: string, options: ProofOptions) => {
-      const primitives = await loadSodium()
+      const primitives = await loadPrimitives()
       const owner = await readKeyFile(file, primitives)
       const { network, host, shown } = options.network === undefined ? await asked(options) : offline(options)
       const name = keyName(owner.publicKey)

@@ -1,12 +1,11 @@
 // Entry of the packet thread: the host, its devices and its files. Everything that programs and people talk to is in the main thread.
 
 import { parentPort } from 'node:worker_threads'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { loadConfig, type DaemonOptions } from '../config.js'
 import type { Requests } from '../control/requests.js'
 import type { Daemon } from '../daemon.js'
 import type { DnsResolver } from '../dns/dns-message.js'
-import { withNodeCrypto } from '../node-primitives.js'
+import { loadPrimitives } from '../node-primitives.js'
 import type { Servers } from '../servers.js'
 import { startDaemon } from '../start.js'
 import { metricsSample } from '../views.js'
@@ -37,7 +36,7 @@ const own: Implementation<PacketMethods> = {
     return { loop: config.loop, log: config.log }
   },
   start: async () => {
-    daemon = await startDaemon(there(options), log, withNodeCrypto(await loadSodium()), servers)
+    daemon = await startDaemon(there(options), log, await loadPrimitives(), servers)
     for (const { host, locator } of foundEarly.splice(0)) daemon.hint(host, locator)
     void daemon.stopRequested.then((request) => main.tell('stopRequested', request))
     return daemon.summary

@@ -1,11 +1,14 @@
 import sodium from 'libsodium-wrappers'
 import type { Primitives } from './primitives.js'
 
-/** The primitives over libsodium (portable, WebAssembly). Resolves once the library is ready (some 10 ms); keep it out of packet workers. */
-export async function loadSodium(): Promise<Primitives> {
+/**
+ * The primitives over libsodium (portable, WebAssembly), with randomBytes as given. Resolves once the library is ready (some 10 ms); keep it out of packet
+ * workers.
+ */
+export async function loadSodium(randomBytes: Primitives['randomBytes']): Promise<Primitives> {
   await sodium.ready
   return {
-    randomBytes: (length) => sodium.randombytes_buf(length),
+    randomBytes,
     blake2b: (message, length, key) => sodium.crypto_generichash(length, message, key ?? null),
     x25519PublicKey: (secretKey) => sodium.crypto_scalarmult_base(secretKey),
     x25519: (secretKey, publicKey) => {

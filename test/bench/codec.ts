@@ -1,8 +1,8 @@
 // What sealing and opening cost, ns a frame. Run by hand: node dist/test/bench/codec.js [SECONDS a row]
 import { NativeCodec, codecAddon, type AeadLibrary } from '../../daemon/native-codec.js'
+import { loadPrimitives } from '../../daemon/node-primitives.js'
 import type { AeadName, FrameCodec } from '../../lib/crypto/codec.js'
 import { PortableCodec, portableAeads } from '../../lib/crypto/portable-codec.js'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { DATAGRAM_WORDS, RUN_WORDS, datagramBatch, frameRuns, openBatch } from '../../lib/wire/batch.js'
 import { pattern, tcp, toSeal, udp, type Packet } from '../tools/frames.js'
 
@@ -60,7 +60,7 @@ function measure(codec: FrameCodec, aead: AeadName, packets: readonly Packet[]) 
 }
 
 const addon = codecAddon()
-const sodium = portableAeads(await loadSodium())
+const sodium = portableAeads(await loadPrimitives())
 const native = (implementation: AeadLibrary) => () =>
   new NativeCodec(addon, { offer: addon.codecAeads(), implementation })
 const variants: [string, AeadName, () => FrameCodec][] = [

@@ -7,8 +7,7 @@ import { visitFlows } from '../../daemon/flow-pages.js'
 import { Names } from '../../daemon/names.js'
 import { flowView } from '../../daemon/views.js'
 import { Row } from '../../lib/flow/flow-table.js'
-import { withNodeCrypto } from '../../daemon/node-primitives.js'
-import { loadSodium } from '../../lib/crypto/sodium.js'
+import { loadPrimitives } from '../../daemon/node-primitives.js'
 import { HostWorld } from '../sim/host-world.js'
 import { locatorOf } from '../sim/underlay.js'
 import { ACK, PSH, SYN, tcpPacket } from '../unit/flow/packets.js'
@@ -33,7 +32,7 @@ function report(what: string, figures: Record<string, number>): void {
 }
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!
 
-const sodium = withNodeCrypto(await loadSodium())
+const sodium = await loadPrimitives()
 const world = new HostWorld(sodium, 7, { realCrypto: true })
 const newLink = () => new MemoryLink(world, (length) => sodium.randomBytes(length))
 const capacity = 4 * FLOWS + 10_000

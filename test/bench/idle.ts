@@ -4,8 +4,7 @@
 // subtracted; sockets, the kernel and the process around the host come on top.
 
 import { codecAddon, NativeCodec } from '../../daemon/native-codec.js'
-import { withNodeCrypto } from '../../daemon/node-primitives.js'
-import { loadSodium } from '../../lib/crypto/sodium.js'
+import { loadPrimitives } from '../../daemon/node-primitives.js'
 import type { Host } from '../../lib/host/host.js'
 import { HostWorld } from '../sim/host-world.js'
 import { idleReal } from './idle-real.js'
@@ -48,7 +47,7 @@ function askingCost(): number {
   return sum / rounds
 }
 
-const world = new HostWorld(withNodeCrypto(await loadSodium()), 1, {
+const world = new HostWorld(await loadPrimitives(), 1, {
   realCrypto: true,
   codec: () => new NativeCodec(codecAddon()),
   host: { peerCapacity: 4 * HOSTS },

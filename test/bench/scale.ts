@@ -5,8 +5,7 @@
 //   flows  two hosts, one way, both ends: a small packet each, and super-packets of 64 KB, over all open flows in turn
 //   peers  one host and so many others, 1,000 flows: what goes out, the host's end only
 
-import { withNodeCrypto } from '../../daemon/node-primitives.js'
-import { loadSodium } from '../../lib/crypto/sodium.js'
+import { loadPrimitives } from '../../daemon/node-primitives.js'
 import { HostWorld } from '../sim/host-world.js'
 import { locatorOf } from '../sim/underlay.js'
 import { ACK, PSH, SYN, tcpPacket } from '../unit/flow/packets.js'
@@ -104,7 +103,7 @@ interface Load {
   readonly batch: number
 }
 
-const sodium = withNodeCrypto(await loadSodium())
+const sodium = await loadPrimitives()
 const world = new HostWorld(sodium, 7, { realCrypto: true })
 const newLink = () => new MemoryLink(world, (length) => sodium.randomBytes(length))
 const setups = [

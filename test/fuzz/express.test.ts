@@ -5,12 +5,12 @@ import { t as root, test, type Test } from 'tap'
 import { codecAddon, NativeCodec } from '../../daemon/native-codec.js'
 import { native } from '../../daemon/native.js'
 import type { AeadName } from '../../lib/crypto/codec.js'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import type { Family } from '../../lib/flow/environment.js'
 import type { FlowSnapshot } from '../../lib/flow/flow-snapshot.js'
 import { ADDRESS_RECORD, DATAGRAM_WORDS } from '../../lib/wire/batch.js'
 import { HostWorld, type WorldHost } from '../sim/host-world.js'
 import { seededRandom } from '../tools/seeded-random.js'
+import { sodium } from '../tools/sodium.js'
 import { ACK, echoPacket, FIN, PSH, RST, SYN, tcpPacket, udpPacket } from '../unit/flow/packets.js'
 
 // many runs, and the machine may be busy
@@ -20,7 +20,6 @@ const SEEDS = 12
 const STEPS = 600
 /** Frames that may come late, twice or changed. */
 const POOL = 64
-const sodium = await loadSodium()
 
 type Random = () => number
 

@@ -1,7 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { decodeJoinAnswer, decodeJoinRequest } from '../../lib/session/join-payload.js'
 import { decodeInit, decodeResponse, encodeInit, encodeResponse } from '../../lib/session/payload.js'
 import { FrameType, PROTOCOL_VERSION } from '../../lib/wire/constants.js'
@@ -14,8 +13,8 @@ import {
   type HandshakeType,
 } from '../../lib/wire/handshake.js'
 import { record, VirtualNetwork } from '../sim/session-host.js'
+import { sodium } from '../tools/sodium.js'
 
-const sodium = await loadSodium()
 const handshakeType = fc.constantFrom<HandshakeType>(
   FrameType.init,
   FrameType.response,

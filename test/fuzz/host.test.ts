@@ -3,15 +3,14 @@
 
 import fc from 'fast-check'
 import { test, type Test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { Channel } from '../../lib/host/control-channel.js'
 import { INNER_HEADER, INNER_HOPS, INNER_KIND, INNER_PROTOCOL, VNET_HEADER } from '../../lib/wire/constants.js'
 import { HostWorld, type WorldHost } from '../sim/host-world.js'
 import type { TcpSocket } from '../sim/virtual-kernel.js'
+import { sodium } from '../tools/sodium.js'
 import { tcpPacket, udpPacket } from '../unit/flow/packets.js'
 
 const RUNS = 4_000
-const sodium = await loadSodium()
 
 /** Three hosts; the first serves, the second talks to it, the third may be up to something. */
 class Scene {

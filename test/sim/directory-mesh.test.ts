@@ -1,10 +1,8 @@
 import { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { recordKey, type RecordPayload } from '../../lib/service/registration.js'
 import { serviceId } from '../../lib/wire/ids.js'
+import { sodium as primitives } from '../tools/sodium.js'
 import { DirectoryWorld, view, type SimHost } from './directory-world.js'
-
-const primitives = await loadSodium()
 
 function registration(number: number, weight: number): RecordPayload {
   return {

@@ -2,12 +2,11 @@
 // proven is counted, data and all.
 
 import tap, { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { FrameType } from '../../lib/wire/constants.js'
+import { sodium } from '../tools/sodium.js'
 import { DatagramStream } from './datagram-stream.js'
 import { HostWorld, type WorldHost } from './host-world.js'
 
-const sodium = await loadSodium()
 tap.setTimeout(120_000)
 const FORGED = ['192.0.2.66:6666', '192.0.2.67:6666', '192.0.2.66:7777']
 

@@ -1,14 +1,13 @@
 // What programs notice while a host has no address at all, and when the next one comes: nothing is lost, nothing comes twice, and what comes is in order.
 
 import tap, { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import type { FlowOptions } from '../../lib/flow/flow-options.js'
+import { sodium } from '../tools/sodium.js'
 import { DatagramStream } from './datagram-stream.js'
 import { HostWorld } from './host-world.js'
 import { seededRandom } from '../tools/seeded-random.js'
 
 const ONLY = process.env['HOST_SEED']
-const sodium = await loadSodium()
 tap.setTimeout(240_000)
 
 function meet(seed: number, hosts: number, delay: number, flow: Partial<FlowOptions> = {}): HostWorld {

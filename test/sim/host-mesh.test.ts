@@ -3,17 +3,16 @@
 
 import { test, type Test } from 'tap'
 import { revokeAsAuthority } from '../../lib/crypto/revocations.js'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { Channel } from '../../lib/host/control-channel.js'
 import { FrameType } from '../../lib/wire/constants.js'
 import { fromHex } from '../../lib/wire/ids.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld, type LinkOptions, type WorldHost, type WorldOptions } from './host-world.js'
 import { seededRandom } from '../tools/seeded-random.js'
 import type { Family, TcpSocket } from './virtual-kernel.js'
 
 const ONLY = process.env['HOST_SEED']
 const TIMES = Number(process.env['HOST_SEEDS'] ?? 1)
-const sodium = await loadSodium()
 
 type Any = <T>(values: readonly T[]) => T
 

@@ -1,9 +1,7 @@
 import { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { OFFERS_MAX } from '../../lib/host/offers.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld } from './host-world.js'
-
-const sodium = await loadSodium()
 
 test('a host offers as many services as its records hold; one more is refused and harms nothing', (t) => {
   const world = new HostWorld(sodium, 7)

@@ -1,10 +1,9 @@
 // How services are found that a host knows nothing of: by resolvers, by asking neighbours, by those who had them before. Hosts here hear little of the directory, so that they have to.
 import { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld, type WorldHost, type WorldOptions } from './host-world.js'
 import type { TcpSocket } from './virtual-kernel.js'
 
-const sodium = await loadSodium()
 const SEEDS = [1, 2, 3]
 
 /** Hosts that hear of each other only in these pairs, by number; each has a session with those that `links` says. */

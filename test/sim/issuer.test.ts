@@ -2,11 +2,10 @@
 
 import tap, { test } from 'tap'
 import { revokeAsAuthority } from '../../lib/crypto/revocations.js'
-import { loadSodium } from '../../lib/crypto/sodium.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld, WALL_START, type WorldHost, type WorldOptions } from './host-world.js'
 import type { TcpSocket } from './virtual-kernel.js'
 
-const sodium = await loadSodium()
 // Hours of virtual time take a while on a busy machine.
 tap.setTimeout(240_000)
 

@@ -1,15 +1,14 @@
 // Who notices that a host is gone, and how soon; and what somebody gains who says so of a host that lives.
 
 import { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { Channel } from '../../lib/host/control-channel.js'
 import { conditionOf } from '../../lib/host/condition.js'
 import { encodeLivenessMessage, encodeReport, REPORT_LABEL } from '../../lib/wire/liveness-message.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld, type WorldHost, type WorldOptions } from './host-world.js'
 
 /** LIVENESS_HOSTS=300: a large network indeed, which takes minutes. */
 const MANY = Number(process.env['LIVENESS_HOSTS'] ?? 80)
-const sodium = await loadSodium()
 
 function grown(seed: number, count: number, options: WorldOptions = {}): HostWorld {
   const world = new HostWorld(sodium, seed, { link: { delay: 5, jitter: 2 }, ...options })

@@ -1,20 +1,19 @@
 // Attacks on where hosts are taken to be: each is refused, counted, and harms no connection. HOST_SEED=n runs one seed.
 
 import tap, { test, type Test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { CONTROL_CLASS, ownFrame } from '../../lib/host/own-frames.js'
 import { decodeLocator, formatLocator, parseLocator } from '../../lib/path/locator.js'
 import { Kind } from '../../lib/wire/constants.js'
 import type { DropReason } from '../../lib/wire/drop.js'
 import type { HostId } from '../../lib/wire/ids.js'
 import { encodeMove, type MovedAddress } from '../../lib/wire/move.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld, type Passing, type WorldHost } from './host-world.js'
 import { seededRandom } from '../tools/seeded-random.js'
 import type { TcpSocket } from './virtual-kernel.js'
 
 const ONLY = process.env['HOST_SEED']
 const SEEDS = 3
-const sodium = await loadSodium()
 tap.setTimeout(120_000)
 
 type Any = <T>(values: readonly T[]) => T

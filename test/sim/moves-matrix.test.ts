@@ -2,12 +2,11 @@
 // MOVES_SEED=n runs one seed. npm run sim:moves runs as many as one likes.
 
 import { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
+import { sodium } from '../tools/sodium.js'
 import { cells, runOf } from './moves-matrix/run.js'
 
 const ONLY = process.env['MOVES_SEED']
 const RUNS = 1_000
-const sodium = await loadSodium()
 
 test('hosts move in every way, and streams go on', (t) => {
   t.setTimeout(230_000)

@@ -1,12 +1,11 @@
 // A daemon that another one is about to replace asks its peers to hold what goes to it: until the new session stands, nothing is sent to where nobody has the keys, and nothing is lost.
 
 import tap, { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { FrameType } from '../../lib/wire/constants.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld, type WorldHost } from './host-world.js'
 import { DatagramStream } from './datagram-stream.js'
 
-const sodium = await loadSodium()
 tap.setTimeout(60_000)
 
 interface Scene {

@@ -1,11 +1,10 @@
 // A host behind a NAT learns from its peers where they see it, and tells others, who reach it there.
 
 import tap, { test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { formatLocator } from '../../lib/path/locator.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld, type WorldHost } from './host-world.js'
 
-const sodium = await loadSodium()
 tap.setTimeout(60_000)
 
 const connected = (a: WorldHost, b: WorldHost): boolean =>

@@ -1,13 +1,12 @@
 // What programs notice of a way that is gone before anybody knows, on links that lose nothing else: that nothing is lost, and nothing comes twice.
 
 import tap, { test, type Test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld, type WorldHost } from './host-world.js'
 import { seededRandom } from '../tools/seeded-random.js'
 import type { TcpSocket, UdpSocket } from './virtual-kernel.js'
 
 const ONLY = process.env['HOST_SEED']
-const sodium = await loadSodium()
 tap.setTimeout(240_000)
 
 type Any = <T>(values: readonly T[]) => T

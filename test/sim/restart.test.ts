@@ -2,15 +2,14 @@
 
 import tap, { test, type Test } from 'tap'
 import { revokeAsAuthority } from '../../lib/crypto/revocations.js'
-import { loadSodium } from '../../lib/crypto/sodium.js'
 import { parsePolicy } from '../../lib/service/policy.js'
+import { sodium } from '../tools/sodium.js'
 import { HostWorld, type LinkOptions, type WorldHost, type WorldOptions } from './host-world.js'
 import { seededRandom } from '../tools/seeded-random.js'
 import type { Family, TcpSocket, UdpSocket } from './virtual-kernel.js'
 
 const ONLY = process.env['HOST_SEED']
 const TIMES = Number(process.env['HOST_SEEDS'] ?? 1)
-const sodium = await loadSodium()
 tap.setTimeout(240_000)
 
 type Any = <T>(values: readonly T[]) => T

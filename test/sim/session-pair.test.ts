@@ -2,10 +2,9 @@
 // which its name tells; SESSION_SEED=n runs just that one.
 
 import { test, type Test } from 'tap'
-import { loadSodium } from '../../lib/crypto/sodium.js'
+import { sodium } from '../tools/sodium.js'
 import { VirtualNetwork, type SessionHost } from './session-host.js'
 
-const sodium = await loadSodium()
 const only = process.env['SESSION_SEED']
 const seeds = only === undefined ? Array.from({ length: 10 }, (_, i) => i + 1) : [Number(only)]
 

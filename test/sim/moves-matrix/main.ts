@@ -3,7 +3,7 @@
 
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
+import { sodium } from '../../tools/sodium.js'
 import { runOf } from './run.js'
 import { Tally } from './tally.js'
 
@@ -18,7 +18,6 @@ const { values } = parseArgs({
     seed: { type: 'string' },
   },
 })
-const sodium = await loadSodium()
 if (values.seed !== undefined) {
   const report = runOf(sodium, whole('seed', values.seed))
   console.log(JSON.stringify(report, undefined, 2))

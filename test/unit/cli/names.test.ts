@@ -11,14 +11,13 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { t as root, test } from 'tap'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { isProven, parseProof } from '../../../lib/service/name-proof.js'
 import { parseServiceName } from '../../../lib/service/service-id.js'
+import { sodium as primitives } from '../../tools/sodium.js'
 import { caracal, sampleStatus, startFake } from './fake-daemon.js'
 
 root.setTimeout(180_000)
 
-const primitives = await loadSodium()
 const last = (out: string) => out.trimEnd().split('\n').at(-1)!
 
 test('own gives names, and lists whose they are', async (t) => {

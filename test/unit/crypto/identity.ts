@@ -3,9 +3,9 @@ import { Authority } from '../../../lib/crypto/authority.js'
 import { HostKey } from '../../../lib/crypto/host-key.js'
 import { issueMembership } from '../../../lib/crypto/membership.js'
 import { RevocationList } from '../../../lib/crypto/revocations.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
+import { sodium as primitives } from '../../tools/sodium.js'
 
-export const primitives = await loadSodium()
+export { primitives }
 /** 2026-01-01T00:00:00Z */
 export const NOW = 1_767_225_600
 export const DAY = 86_400

@@ -10,11 +10,10 @@ import {
   NO_PSK,
   type NoiseSuite,
 } from '../../../lib/crypto/noise.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { fromHex, toHex } from '../../../lib/wire/ids.js'
+import { sodium as primitives } from '../../tools/sodium.js'
 import { readVectors } from '../../tools/vectors.js'
 
-const primitives = await loadSodium()
 const text = (s: string) => new TextEncoder().encode(s)
 
 const Vector = z.object({

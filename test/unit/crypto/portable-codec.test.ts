@@ -1,12 +1,12 @@
 import { test } from 'tap'
 import { PortableCodec, portableAeads } from '../../../lib/crypto/portable-codec.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { aeadVectors } from '../../tools/aead-vectors.js'
 import { nodeAeads } from '../../tools/frames.js'
+import { sodium } from '../../tools/sodium.js'
 import { codecContract } from './codec-contract.js'
 import { codecMisuse } from './codec-misuse.js'
 
-const aeads = portableAeads(await loadSodium())
+const aeads = portableAeads(sodium)
 
 test('published vectors of the portable ChaCha20-Poly1305', async (t) => {
   const chacha = aeads.get('chacha20-poly1305')

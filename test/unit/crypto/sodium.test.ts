@@ -1,13 +1,12 @@
 import { test } from 'tap'
 import { z } from 'zod'
-import { withNodeCrypto } from '../../../daemon/node-primitives.js'
+import { loadPrimitives } from '../../../daemon/node-primitives.js'
 import type { Primitives } from '../../../lib/crypto/primitives.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { utf8 } from '../../../lib/wire/bytes.js'
 import { fromHex, toHex } from '../../../lib/wire/ids.js'
+import { sodium } from '../../tools/sodium.js'
 import { readVectors } from '../../tools/vectors.js'
 
-const sodium = await loadSodium()
 const hex = (bytes: Uint8Array | undefined) => bytes && toHex(bytes)
 
 const X25519 = z.object({
@@ -57,7 +56,7 @@ const Ed25519 = z.object({
 
 for (const [name, primitives] of [
   ['libsodium', sodium],
-  ['node:crypto', withNodeCrypto(sodium)],
+  ['node:crypto', await loadPrimitives()],
 ] satisfies [string, Primitives][])
   test(`ed25519 verification by ${name}`, (t) => {
     // RFC 8032, section 7.1, test 2.

@@ -19,7 +19,6 @@ import type { HostKey } from '../../../lib/crypto/host-key.js'
 import { isMembershipProblem } from '../../../lib/crypto/membership.js'
 import { IPV4_POOL, ZONE } from '../../../lib/crypto/network-profile.js'
 import { PortableCodec, portableAeads } from '../../../lib/crypto/portable-codec.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { parseToken, type InviteToken } from '../../../lib/crypto/token.js'
 import { TrustStore } from '../../../lib/crypto/trust.js'
 import { FlowMemory } from '../../../lib/flow/flow-memory.js'
@@ -29,9 +28,10 @@ import { parseServiceName, serviceIdOf } from '../../../lib/service/service-id.j
 import type { Joined } from '../../../lib/session/join-client.js'
 import type { JoinGrant, JoinRefusal, JoinRequest } from '../../../lib/session/join-payload.js'
 import type { ServiceId } from '../../../lib/wire/ids.js'
+import { sodium as primitives } from '../../tools/sodium.js'
 import { table } from './socket-tables.js'
 
-export const primitives = await loadSodium()
+export { primitives }
 const FLOWS = 256
 const PEERS = 64
 const PATIENCE_MS = 10_000

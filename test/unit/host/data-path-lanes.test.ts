@@ -1,7 +1,6 @@
 // Batches of a lane above the first: what is the lane's to seal, what leaves by the first lane, and in which order.
 import { test } from 'tap'
 import { PortableCodec, portableAeads } from '../../../lib/crypto/portable-codec.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { DataPath, type DataPathDecisions } from '../../../lib/host/data-path.js'
 import { laneInward, laneOutward } from '../../../lib/host/lane-buffers.js'
 import { PeerTable } from '../../../lib/path/peers.js'
@@ -10,8 +9,8 @@ import { DATAGRAM_WORDS, OPENED, Open, PACKET_WORDS, RUN_WORDS, Seal, SEAL_WORDS
 import { CLEAR_HEADER, INNER_HEADER, Kind, TAG_LENGTH } from '../../../lib/wire/constants.js'
 import { hostId } from '../../../lib/wire/ids.js'
 import { writeInnerHeader } from '../../../lib/wire/inner.js'
+import { sodium as primitives } from '../../tools/sodium.js'
 
-const primitives = await loadSodium()
 const FIRST_SLOT = 5
 const LANE_SLOT = 6
 const KEY = new Uint8Array(32).fill(1)

@@ -1,6 +1,5 @@
 import { test } from 'tap'
 import { PortableCodec, portableAeads } from '../../../lib/crypto/portable-codec.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { DataPath, type DataPathDecisions, type DataPathTap } from '../../../lib/host/data-path.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
 import { PeerTable } from '../../../lib/path/peers.js'
@@ -21,8 +20,8 @@ import {
 import { FrameType, INNER_HEADER, Kind, KindFlag, VNET_HEADER } from '../../../lib/wire/constants.js'
 import { hostId } from '../../../lib/wire/ids.js'
 import { writeInnerHeader } from '../../../lib/wire/inner.js'
+import { sodium as primitives } from '../../tools/sodium.js'
 
-const primitives = await loadSodium()
 const KEY = primitives.randomBytes(32)
 const LANE = 0x1234_0005
 const SLOT = 3

@@ -1,11 +1,10 @@
 import { test, type Test } from 'tap'
 import { codecAddon, NativeCodec } from '../../../daemon/native-codec.js'
 import { native } from '../../../daemon/native.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { HostWorld, type WorldHost } from '../../sim/host-world.js'
+import { sodium } from '../../tools/sodium.js'
 import { udpPacket } from '../flow/packets.js'
 
-const sodium = await loadSodium()
 const addon = native()
 
 /** Two hosts with one UDP flow between them; express is asked for the client's packets. */

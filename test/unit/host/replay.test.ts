@@ -1,13 +1,12 @@
 import { test, type Test } from 'tap'
 import { PortableCodec, portableAeads } from '../../../lib/crypto/portable-codec.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { Replay } from '../../../lib/host/replay.js'
 import { PeerTable } from '../../../lib/path/peers.js'
 import { frameRuns, Run, RUN_WORDS } from '../../../lib/wire/batch.js'
 import { hostId } from '../../../lib/wire/ids.js'
 import { RECENT_BYTES, RECENT_RING, RECENT_ROWS, RECENT_RUN_MAX } from '../../../lib/wire/recent-ring.js'
+import { sodium as primitives } from '../../tools/sodium.js'
 
-const primitives = await loadSodium()
 const RUN_SPACE = 65_536
 const SLOT = 3
 const [OLD, NEW, NEWEST] = [1, 2, 4]

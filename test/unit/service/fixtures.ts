@@ -1,11 +1,11 @@
 // Small things the tests of this layer share.
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import type { Registration } from '../../../lib/service/registration.js'
 import { parseServiceName, serviceIdOf, type ServiceName } from '../../../lib/service/service-id.js'
 import { utf8 } from '../../../lib/wire/bytes.js'
 import { hostId, networkId, type HostId, type ServiceId } from '../../../lib/wire/ids.js'
+import { sodium as primitives } from '../../tools/sodium.js'
 
-export const primitives = await loadSodium()
+export { primitives }
 export const network = networkId(primitives.blake2b(utf8('network'), 32))
 
 export function named(text: string): ServiceName {

@@ -1,12 +1,11 @@
 import { test } from 'tap'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { HandshakeGuard } from '../../../lib/session/guard.js'
 import { CookieJar, HandshakeMacs } from '../../../lib/session/macs.js'
 import { FrameType } from '../../../lib/wire/constants.js'
 import { CookieView, HandshakeView } from '../../../lib/wire/handshake.js'
 import { record } from '../../sim/session-host.js'
+import { sodium } from '../../tools/sodium.js'
 
-const sodium = await loadSodium()
 const key = new Uint8Array(32).fill(7)
 const macs = new HandshakeMacs(sodium, key)
 

@@ -1,7 +1,6 @@
 import { test } from 'tap'
 import { HostKey } from '../../../lib/crypto/host-key.js'
 import { IPV4_POOL, ZONE } from '../../../lib/crypto/network-profile.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { TokenLedger } from '../../../lib/crypto/token-ledger.js'
 import { InviteToken, tokenPsk } from '../../../lib/crypto/token.js'
 import { JoinClient, type Joined, type JoinFailure, type JoinWish } from '../../../lib/session/join-client.js'
@@ -10,8 +9,8 @@ import type { JoinGrant, JoinRefusal } from '../../../lib/session/join-payload.j
 import { FrameType } from '../../../lib/wire/constants.js'
 import { FIRST_MESSAGE_MIN, HANDSHAKE_MAX } from '../../../lib/wire/handshake.js'
 import { record, VirtualNetwork, WALL_START } from '../../sim/session-host.js'
+import { sodium } from '../../tools/sodium.js'
 
-const sodium = await loadSodium()
 const CLIENT = '10.0.0.200:7474'
 
 /** An issuer, its ledger, and joining hosts at CLIENT. */

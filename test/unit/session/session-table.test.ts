@@ -3,13 +3,11 @@ import { Authority } from '../../../lib/crypto/authority.js'
 import { HostKey } from '../../../lib/crypto/host-key.js'
 import { IPV4_POOL, ZONE } from '../../../lib/crypto/network-profile.js'
 import { revokeAsAuthority } from '../../../lib/crypto/revocations.js'
-import { loadSodium } from '../../../lib/crypto/sodium.js'
 import { TrustStore } from '../../../lib/crypto/trust.js'
 import { FrameType } from '../../../lib/wire/constants.js'
 import { COOKIE_REPLY_LENGTH, HANDSHAKE_MAX, HandshakeView } from '../../../lib/wire/handshake.js'
 import { isType, record, VirtualNetwork, WALL_START, type HostOptions, type Passing } from '../../sim/session-host.js'
-
-const sodium = await loadSodium()
+import { sodium } from '../../tools/sodium.js'
 
 function pair(seed: number, options: HostOptions = {}) {
   const net = new VirtualNetwork(sodium, seed)
