@@ -19,7 +19,7 @@ export interface PathMtuOptions {
   readonly raiseMinMs: number
   /** CONFIRMATION_TIMER: while frames go by the path, the size in use is probed this often, ms. */
   readonly confirmMs: number
-  /** And at once when there is reason to doubt it, but no sooner than this after the last time that there was, ms. */
+  /** And when there is reason to doubt it: at once, or so long after the last time that there was, ms. */
   readonly hintMs: number
 }
 
@@ -99,6 +99,7 @@ export class PathMtu {
   /** Larger sizes are looked for where there were none: the largest, then the next one. */
   #raising = false
   #confirmAt: number
+  /** When a hint was heeded last, or will be. */
   #hintedAt = -Infinity
   #raiseAt = Infinity
   #raiseIn: number
@@ -131,17 +132,17 @@ export class PathMtu {
     return this.#trial === undefined ? this.#nextStart : now + this.#options.hintMs
   }
 
-  /** Whether a {@link hint} is heeded now. */
+  /** Whether a {@link hint} changes anything now: that of another one may lie ahead. */
   isHintDue(now: number): boolean {
-    return now >= this.#hintedAt + this.#options.hintMs
+    return now > this.#hintedAt
   }
 
-  /** Something makes it doubtful that the size in use arrives: it is tried, and nothing concluded. */
+  /** Something makes it doubtful that the size in use arrives: it is tried, at once or as soon as it may be again, and nothing concluded. */
   hint(now: number): void {
     if (!this.isHintDue(now)) return
-    this.#hintedAt = now
-    this.#confirmAt = Math.min(this.#confirmAt, now)
-    if (this.#trial === undefined) this.#start(now)
+    this.#hintedAt = Math.max(now, this.#hintedAt + this.#options.hintMs)
+    this.#confirmAt = Math.min(this.#confirmAt, this.#hintedAt)
+    if (this.#hintedAt <= now && this.#trial === undefined) this.#start(now)
   }
 
   /** The path is not in use any more. */

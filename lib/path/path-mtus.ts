@@ -105,7 +105,7 @@ export class PathMtus {
     this.#publish(peer, watch)
   }
 
-  /** Whether a hint would be heeded now. */
+  /** Whether a hint would change anything now. */
   isHintDue(peer: number, now: number): boolean {
     return this.#watches.get(peer)?.paths.at(-1)?.mtu.isHintDue(now) ?? false
   }
@@ -115,6 +115,7 @@ export class PathMtus {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
     watch.paths.at(-1)?.mtu.hint(now)
+    this.#lookAt[peer] = 0
     this.#publish(peer, watch)
   }
 

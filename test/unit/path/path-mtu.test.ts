@@ -179,6 +179,32 @@ test('a hint is heeded also when the size has just been confirmed, or is being c
   t.end()
 })
 
+test('a hint soon after another one is heeded as soon as it may be, and no more of them than that', (t) => {
+  const { hintMs } = pathMtuDefaults
+  const line = new Line()
+  line.until(1500)
+  line.path.hint(line.now)
+  line.run(100)
+  line.mtu = 1400
+  t.ok(line.path.isHintDue(line.now))
+  line.path.hint(line.now)
+  t.notOk(line.path.isHintDue(line.now), 'it lies ahead')
+  line.run(hintMs - 150)
+  t.equal(line.path.mtu, 1500)
+  line.run(300)
+  t.ok(line.path.mtu < 1500)
+
+  const asked = new Line()
+  asked.until(1500)
+  asked.sent = []
+  for (let i = 0; i < 1_000; i++) {
+    asked.path.hint(asked.now)
+    asked.run(5)
+  }
+  t.ok(asked.sent.length >= 18 && asked.sent.length <= 24, `${asked.sent.length} probes and controls in 5 s`)
+  t.end()
+})
+
 test('a path that is silent in the middle of a trial does not slow down what follows', (t) => {
   const line = new Line({ oneWayMs: 150 })
   line.until(1500)
