@@ -227,7 +227,7 @@ export class FlowTable {
     }
   }
 
-  /** Another generation for a row: parallel attempts of one flow differ in it. */
+  /** Another generation, a random u32 as a signed number: parallel attempts of one flow differ in it. */
   newGeneration(): number {
     return this.#generations.next()
   }

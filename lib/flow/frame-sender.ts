@@ -98,10 +98,12 @@ export class FrameSender {
   readonly #entry = new WaitingEntry()
   /** Packets that waited, on their way out. */
   #released: { readonly packets: PacketBatch; readonly seal: SealBatch } | undefined
-  #pieceId = 0
+  /** Begins anywhere: pieces that a former process sent of a frame of the same flow may still wait for the rest. */
+  #pieceId: number
 
   constructor(core: FlowCore) {
     this.#core = core
+    this.#pieceId = core.table.newGeneration() >>> 0
     this.waiting = new Waiting(core.options, (reason, { kind, offset, length }, data) => {
       if (kind === WaitingKind.frame) core.drop(reason)
       else core.drop(reason, data.subarray(offset + VNET_HEADER, offset + length))

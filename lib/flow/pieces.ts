@@ -30,7 +30,7 @@ export function piecesNeeded(length: number, room: number): number {
 
 /**
  * Writes piece `index` of the frame at `offset` to `at` in `out`, which needs `room` bytes there, and returns its length. `id` is the same for the
- * pieces of a frame and differs between frames of one flow that are under way together. The frame must not overlap what is written.
+ * pieces of a frame and differs between frames of one flow that are under way together, those of a former process included. The frame must not overlap what is written.
  */
 export function writePiece(
   data: Uint8Array,

@@ -139,6 +139,36 @@ test('what a narrow path does not carry', (t) => {
   t.end()
 })
 
+test('pieces that a former process has sent are not put together with those of this one', (t) => {
+  const ends = { clientFamily: 4, serverFamily: 4 } as const
+  const { client: former, server, peer } = pair()
+  connect(former, server, ends)
+  const send = (host: FlowHost) => {
+    host.peers.pathMtu[peer] = 1280
+    const common = { sequence: ISN + 1, acknowledgement: SERVER_ISN + 1, mayFragment: true }
+    host.tun(1, fromClient(ends, { ...common, payload: new Array<number>(1360).fill(1) }))
+    return host.takeSent()
+  }
+  const before = send(former)
+  const client = new FlowHost(1, {}, 64, 3, former.buffer)
+  client.meet(2)
+  const pieces = [before, send(client)]
+  t.same(
+    pieces.map((sent) => sent.map((f) => f.kind)),
+    [
+      [Kind.piece, Kind.piece],
+      [Kind.piece, Kind.piece],
+    ],
+  )
+  client.sent = [pieces[0]![0]!, pieces[1]![1]!]
+  exchange([client, server], 1)
+  t.same(server.takeWritten(), [], 'two halves of different packets')
+  client.sent = [pieces[1]![0]!]
+  exchange([client, server], 1)
+  t.equal(see(server.takeWritten()[0]!).payload.length, 1360)
+  t.end()
+})
+
 test("a SYN's MSS is lowered to what the path of its receiver carries", (t) => {
   const ends = { clientFamily: 4, serverFamily: 6 } as const
   const { client, server } = pair(6)
