@@ -1,5 +1,13 @@
 import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
-import { CLEAR_HEADER, INNER_HEADER, Kind, PROBE_IN_USE, PROBE_TOKEN, TAG_LENGTH } from '../wire/constants.js'
+import {
+  CLEAR_HEADER,
+  INNER_HEADER,
+  Kind,
+  PROBE_HEARD,
+  PROBE_IN_USE,
+  PROBE_TOKEN,
+  TAG_LENGTH,
+} from '../wire/constants.js'
 import { writeInnerHeader } from '../wire/inner.js'
 
 /** Traffic class of the host's own frames: CS6, network control. */
@@ -7,6 +15,8 @@ export const CONTROL_CLASS = 0xc0
 /** What sealing adds to a plaintext. */
 export const SEALED_MORE = CLEAR_HEADER + TAG_LENGTH
 const NOTHING = new Uint8Array(0)
+/** ms; two bytes */
+const HEARD_AGO_MAX = 0xffff
 /** Positions of an address record. */
 const RECORD_PORT = 2
 const RECORD_ADDRESS = 8
@@ -19,12 +29,25 @@ export function ownFrame(kind: Kind, body: Uint8Array = NOTHING): Uint8Array {
   return frame
 }
 
-/** `inUse`: the sender's frames to the peer go the way of this probe. `length`: what it is padded to. */
-export function probeFrame(token: Uint8Array, inUse: boolean, length = 0): Uint8Array {
-  const body = new Uint8Array(Math.max(PROBE_TOKEN + 1, length - INNER_HEADER))
+/** `inUse`: the sender's frames to the peer go the way of this probe. `length`: what it is padded to. `heardAgo`: see {@link heardAgoIn}, ms; not said where it is too long ago. */
+export function probeFrame(token: Uint8Array, inUse: boolean, length = 0, heardAgo = Infinity): Uint8Array {
+  const ago = Math.ceil(heardAgo)
+  const says = ago <= HEARD_AGO_MAX
+  const body = new Uint8Array(Math.max(PROBE_TOKEN + (says ? 3 : 1), length - INNER_HEADER))
   body.set(token)
   if (inUse) body[PROBE_TOKEN] = PROBE_IN_USE
+  if (says) {
+    body[PROBE_TOKEN]! |= PROBE_HEARD
+    body[PROBE_TOKEN + 1] = ago & 0xff
+    body[PROBE_TOKEN + 2] = ago >> 8
+  }
   return ownFrame(Kind.probe, body)
+}
+
+/** How long before it sent this probe its sender last heard what we sent it the way that we had chosen, ms; undefined: the probe does not say. */
+export function heardAgoIn(body: Uint8Array): number | undefined {
+  const [flags = 0, low = 0, high] = body.subarray(PROBE_TOKEN, PROBE_TOKEN + 3)
+  return (flags & PROBE_HEARD) === 0 || high === undefined ? undefined : low | (high << 8)
 }
 
 /** Answer to a probe that came from the record at `record`, which it says. */

@@ -23,7 +23,7 @@ import type { DataPath } from './data-path.js'
 import type { HostClock } from './host-clock.js'
 import type { HostComponents, HostOptions } from './host-options.js'
 import { MoveNotes, moveText } from './move-notes.js'
-import { CONTROL_CLASS, echoFrame, ownFrame, probeFrame, SEALED_MORE, seenByEcho } from './own-frames.js'
+import { CONTROL_CLASS, echoFrame, heardAgoIn, ownFrame, probeFrame, SEALED_MORE, seenByEcho } from './own-frames.js'
 import { Pings } from './pings.js'
 
 export interface WaysComponents {
@@ -112,6 +112,8 @@ export class Ways implements ProberSink {
   /** A probe has come, by this lane from the record at `record`: it is answered by the lane, to there. */
   probed(peer: number, lane: number, body: Uint8Array, records: Uint8Array, record: number, now: number): void {
     if (body.length < PROBE_TOKEN) return this.drop('bad-frame')
+    const heardAgo = lane === 0 ? heardAgoIn(body) : undefined
+    if (heardAgo !== undefined) this.prober.told(peer, heardAgo, records, record, now)
     this.#echo(peer, lane, body.subarray(0, PROBE_TOKEN), records, record, now)
     this.#c.sessions.answerSent(peer)
   }
@@ -157,6 +159,8 @@ export class Ways implements ProberSink {
     if (known || !session.rekey || session.afresh || this.#peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
     this.pathMtus.use(peer, now)
+    // The peer may have been away for a while, and what lies between is not what it was.
+    this.pathMtus.hint(peer, now)
     this.#offerLanes(peer, now)
   }
 
@@ -237,9 +241,10 @@ export class Ways implements ProberSink {
 
   // ---- ProberSink ----
 
-  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0): void {
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0, heardAgo?: number): void {
     const inUse = addressSlot === this.#peers.pathSlot[peer]
-    this.#dataPath.wayFrame(peer, addressSlot, probeFrame(token, inUse, bytes - SEALED_MORE), CONTROL_CLASS)
+    const frame = probeFrame(token, inUse, bytes - SEALED_MORE, heardAgo)
+    this.#dataPath.wayFrame(peer, addressSlot, frame, CONTROL_CLASS)
     this.#c.sessions.dataSent(peer, this.#c.clock.now)
   }
 

@@ -4,8 +4,8 @@ import type { PeerTable } from './peers.js'
 import type { ProberOptions } from './prober-options.js'
 import type { Watch } from './watch.js'
 
-/** A probe as a datagram, bytes. */
-export const PROBE_BYTES = CLEAR_HEADER + INNER_HEADER + PROBE_TOKEN + 1 + TAG_LENGTH
+/** A probe as a datagram, bytes, at most, unless it is padded. */
+export const PROBE_BYTES = CLEAR_HEADER + INNER_HEADER + PROBE_TOKEN + 3 + TAG_LENGTH
 /** An echo that takes longer than two round trips and this is overdue. */
 const OVERDUE_MS = 20
 /**

@@ -76,6 +76,8 @@ export class Path {
   /** When anything authentic last came from there, and what the peer sends the way that it prefers. */
   heardAt = -Infinity
   trafficAt = -Infinity
+  /** The peer has said by this path that by then it had what was sent to it by the way in use; -Infinity: it has said nothing since that one is in use. */
+  toldAt = -Infinity
   /** Probes of a path that the peer has come to prefer, since it last did and as none has come back. */
   challenges = 0
   /** The peer is about to leave this address, or has left it; likewise this host its own. */

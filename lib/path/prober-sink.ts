@@ -15,13 +15,16 @@ export interface PathCommit {
   readonly heardAt: number
   /** What went the old way lately may be lost. */
   readonly lossy: boolean
-  /** What went the old way before then has arrived, as its probes say; Infinity: they say nothing against it that all has. */
+  /** What went the old way before then has arrived, as the peer says, or probes do; Infinity: they say nothing against it that all has. */
   readonly reachedAt: number
 }
 
 export interface ProberSink {
-  /** Seal and send a probe frame to this address slot, as a datagram of `bytes`; left out: as short as it can be. */
-  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes?: number): void
+  /**
+   * Seal and send a probe frame to this address slot, as a datagram of `bytes`, 0: as short as it can be. `heardAgo`: how long ago the peer was last heard by the way that it
+   * prefers, ms, for it to know; left out: that is not said.
+   */
+  sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes?: number, heardAgo?: number): void
   /** What waits for the peer, or went where it is no more, may go to this address slot, up to so many bytes of datagrams. Returns how many have. */
   spend(peer: number, addressSlot: number, bytes: number, now: number): number
   /** The peer's liveness changed. */

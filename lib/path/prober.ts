@@ -17,7 +17,7 @@ import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 import { SourceChoice } from './source-choice.js'
-import { isForSilence, mayFollow, newWatch, type Watch } from './watch.js'
+import { mayFollow, newWatch, reachedBefore, type Watch } from './watch.js'
 
 /** Bytes that may go to an address before it is proven, for each that came from there. */
 const AMPLIFICATION = 3
@@ -26,6 +26,8 @@ const RECORD_BYTES = 100
 const LOCATOR_BYTES = 8
 /** A path must be better than the one in use at so many probes in a row. */
 const BETTER_FOR = 4
+/** For so long what went elsewhere than to the path in use may be on its way, ms. */
+const STRAYED_MS = 1_000
 /** A look that comes so much too late says more about this host than about its peers. */
 const LATE_MS = 50
 /** Reasons for which nothing is lost on the old way. */
@@ -145,7 +147,9 @@ export class PathProber {
       if (left && path.pending.length > 0 && this.#holding.court(peer, watch, path, now))
         this.#schedule(watch, watch.courtedUntil)
     }
-    if (left) this.#holding.spend(peer, path, now)
+    if (!left) return
+    watch.strayedAt = now
+    this.#holding.spend(peer, path, now)
   }
 
   /** The peer's frames keep coming, and somebody else notices when they stop; or no more. */
@@ -198,6 +202,15 @@ export class PathProber {
     else if (current === undefined) this.#use(peer, watch, path, 'proven', now)
     else if (rerouted && path.lasting && watch.set.leadsAlike(path)) this.#use(peer, watch, path, 'rerouted', now)
     else this.#consider(peer, watch, path, current, sentAt, now)
+  }
+
+  /** The peer says, by a probe from the record at `offset`, how long before it went that way it last heard what this host sends by the way in use, ms. */
+  told(peer: number, heardAgo: number, records: Uint8Array, offset: number, now: number): void {
+    const watch = this.#watches.get(peer)
+    const path = watch?.set.find(records, offset)
+    if (watch === undefined || path === undefined || path === watch.set.current) return
+    // What went elsewhere may be what it has heard.
+    if (now - heardAgo > watch.strayedAt + STRAYED_MS) path.toldAt = now - heardAgo
   }
 
   /** Of two paths that work the one in use stays, for frames overtake each other on every change: unless it is silent or about to go, the peer has left it, or the other is clearly better. */
@@ -500,8 +513,8 @@ export class PathProber {
     this.components.sink.sendProbe(peer, slot, token)
   }
 
-  /** Sends a probe, unless more has gone there than may before it is proven. `bytes`: of the datagram, where the way is known to carry them. */
-  #probe(peer: number, path: Path, now: number, bytes?: number): void {
+  /** Sends a probe, unless more has gone there than may before it is proven. `bytes`: of the datagram, where the way is known to carry them. `heardAgo`: as in {@link ProberSink}. */
+  #probe(peer: number, path: Path, now: number, bytes = 0, heardAgo?: number): void {
     if (!path.validated) {
       // An address that the peer itself has named is tried for ever, more and more seldom.
       const rested = path.announced && path.restsUntil > 0 && now >= path.restsUntil
@@ -519,7 +532,7 @@ export class PathProber {
     this.probes.sent++
     if (path.pending.length > 0 && now - path.pending[0]!.sentAt > this.#options.deadAfterMs + 2 * path.patience)
       path.set(path.state === 'unproven' ? 'unproven' : 'dead', 'silent', now)
-    this.components.sink.sendProbe(peer, path.slot, token, bytes)
+    this.components.sink.sendProbe(peer, path.slot, token, bytes, heardAgo)
   }
 
   #use(peer: number, watch: Watch, path: Path, reason: PathReason, now: number): void {
@@ -538,7 +551,7 @@ export class PathProber {
       path.changed(reason, now)
       // By this the peer learns of it, and whether it works.
       if (from >= 0) {
-        this.#probe(peer, path, now)
+        this.#probe(peer, path, now, 0, now - watch.trafficAt)
         this.#schedule(watch, now + path.patience)
       }
     }
@@ -557,16 +570,17 @@ export class PathProber {
   ): void {
     const lossy = from >= 0 && !LOSSLESS.has(reason)
     const heardAt = before?.heardAt ?? -Infinity
-    const reachedAt = before !== undefined && isForSilence(path, before, reason, now) ? before.reachedAt : Infinity
+    const reachedAt = before === undefined ? Infinity : reachedBefore(path, before, reason, now)
     const commit = { peer, from, to: path.slot, reason, heardAt, lossy, reachedAt }
     path.usedSince = now
+    for (const each of watch.set.paths) each.toldAt = -Infinity
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
     if (path.usable) this.#holding.end(peer, watch, now)
     if (!lossy) return
     // By this the peer may send back more than a little before it has proven where this host is.
     if (reason === 'address-gone' && path.validated && this.#cadence.isActive(peer, now))
-      this.#probe(peer, path, now, MOVED_PROBE_BYTES)
+      this.#probe(peer, path, now, MOVED_PROBE_BYTES, now - watch.trafficAt)
     watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }
     if (path.heardAt > heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
   }

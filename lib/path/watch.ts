@@ -6,6 +6,8 @@ import type { SourceChoice } from './source-choice.js'
 
 /** Round trips that a peer needs to follow, at most: to prove the way, and until its frames come by it. */
 const FOLLOWED_ROUNDS = 2
+/** Frames overtake each other by no more than this and what the round trip varies by. */
+const OVERTAKING_MS = 10
 
 /** What the prober knows of a peer. */
 export interface Watch {
@@ -32,6 +34,8 @@ export interface Watch {
   /** While frames wait for the proof of where the peer sends from: until when at most, else Infinity; and until when that is not done again. */
   courtedUntil: number
   shyUntil: number
+  /** When frames went elsewhere than to the path in use, in the hope that it would be proven, the last time, ms. */
+  strayedAt: number
   /** The path that this host has left by itself for the one in use. */
   left: Path | undefined
   /** A move of which nothing has been heard yet. */
@@ -55,16 +59,22 @@ export function newWatch(set: PathSet, sourceChoice: SourceChoice, idleFor: numb
     attended: false,
     courtedUntil: Infinity,
     shyUntil: -Infinity,
+    strayedAt: -Infinity,
     left: undefined,
     moving: undefined,
   }
 }
 
-/** Whether the path is taken because the one before is silent at either end: a peer that goes a way that had been proven before, and has not given up the old one, hears nothing by that. */
-export function isForSilence(path: Path, before: Path, reason: PathReason, now: number): boolean {
-  return (
+/**
+ * Until when what went the way before has arrived, as far as anybody knows, ms; Infinity: nothing says that not all has. A peer that goes another way says when it last heard what came by
+ * that one. One that does not say it, goes a way that had been proven before, and has not given up the old one, hears nothing by that.
+ */
+export function reachedBefore(path: Path, before: Path, reason: PathReason, now: number): number {
+  if (reason === 'peer-moved' && path.toldAt > -Infinity)
+    return path.toldAt - path.rttMs - before.rttMs - 4 * before.rttVarMs - OVERTAKING_MS
+  const forSilence =
     reason === 'silent' || (reason === 'peer-moved' && before.lasting && (path.samples > 1 || path.changedAt < now))
-  )
+  return forSilence ? before.reachedAt : Infinity
 }
 
 /** A peer that has not heard yet that an address is about to go, or that has not had the time to follow, is not followed back. */

@@ -42,7 +42,7 @@ export const Kind = {
   piece: 7,
   /** A control message: see lib/wire/control.ts. */
   control: 8,
-  /** Path probe: token 16, flags 1 (0 where it is left out), padded. And its echo: token 16, where the probe came from (family 1: 4, 6, or 0 where it is left out; port 2; address 4 or 16), padded. */
+  /** Path probe: token 16, flags 1 (0 where it is left out), with PROBE_HEARD milliseconds 2 (LE), padded. And its echo: token 16, where the probe came from (family 1: 4, 6, or 0 where it is left out; port 2; address 4 or 16), padded. */
   probe: 9,
   probeEcho: 10,
   /** Which of these flows are still there? And the answer. See lib/flow/confirmation.ts. */
@@ -63,6 +63,8 @@ export const KindFlag = {
 export const PROBE_TOKEN = 16
 /** Flag of a probe: it goes the way that its sender's frames to the receiver go. */
 export const PROBE_IN_USE = 1
+/** And: it says how long ago its sender last heard what the receiver sent it by the receiver's own choice of way. */
+export const PROBE_HEARD = 2
 
 export const Protocol = { icmp: 1, tcp: 6, udp: 17, icmp6: 58 } as const
 

@@ -1,5 +1,5 @@
 import { test } from 'tap'
-import { echoFrame, ownFrame, prefersItsWay, probeFrame, seenByEcho } from '../../../lib/host/own-frames.js'
+import { echoFrame, heardAgoIn, ownFrame, prefersItsWay, probeFrame, seenByEcho } from '../../../lib/host/own-frames.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
 import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
 import { INNER_HEADER, Kind, PROBE_TOKEN } from '../../../lib/wire/constants.js'
@@ -19,6 +19,21 @@ test('a probe says whether its sender’s frames go the same way', (t) => {
   t.notOk(prefers(probeFrame(TOKEN, false)))
   t.notOk(prefers(ownFrame(Kind.probe, TOKEN)), 'one without flags says nothing')
   t.notOk(prefers(probeFrame(TOKEN, true), probeFrame(TOKEN, true).length - 1), 'nor do bytes behind its end')
+  t.end()
+})
+
+test('a probe says how long ago its sender heard the receiver, or nothing of it', (t) => {
+  const said = (frame: Uint8Array) => heardAgoIn(frame.subarray(INNER_HEADER))
+  t.equal(said(probeFrame(TOKEN, true)), undefined)
+  t.equal(said(probeFrame(TOKEN, true, 0, 0)), 0)
+  t.equal(said(probeFrame(TOKEN, false, 0, 299.2)), 300, 'rather too long')
+  t.equal(said(probeFrame(TOKEN, true, 500, 65_535)), 65_535)
+  t.equal(probeFrame(TOKEN, true, 500, 65_535).length, 500)
+  for (const ago of [65_536, Infinity]) t.equal(said(probeFrame(TOKEN, true, 500, ago)), undefined)
+  t.ok(prefers(probeFrame(TOKEN, true, 0, 7)))
+  t.notOk(prefers(probeFrame(TOKEN, false, 0, 7)))
+  const cut = probeFrame(TOKEN, true, 0, 7)
+  for (let length = INNER_HEADER; length < cut.length; length++) t.equal(said(cut.subarray(0, length)), undefined)
   t.end()
 })
 

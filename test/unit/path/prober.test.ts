@@ -39,6 +39,8 @@ class World {
   delay = 10
   /** Places where it answers too, or later, with the time that takes. */
   delays: Record<string, number> = {}
+  /** What probes say of how long ago the peer was heard. */
+  readonly heardAgo: (number | undefined)[] = []
   lose: (probe: number) => boolean = () => false
   #token = 0
   #echoes: { readonly at: number; readonly from: string; readonly token: Uint8Array }[] = []
@@ -51,7 +53,10 @@ class World {
         peers: this.peers,
         randomBytes: (length) => Uint8Array.from({ length }, (_, i) => (i === 0 ? ++this.#token : 7)),
         sink: {
-          sendProbe: (_peer, slot, token) => this.sent(slot, token.slice()),
+          sendProbe: (_peer, slot, token, _bytes, heardAgo) => {
+            this.heardAgo.push(heardAgo)
+            this.sent(slot, token.slice())
+          },
           liveness: (_peer, state, now) => this.events.push(`${state} ${now}`),
           committed: (commit, now) => {
             this.events.push(`moved ${this.place(commit.to)} ${now} ${commit.reason}`)
@@ -329,6 +334,58 @@ test('frames from a new address move nothing until a probe of ours has come back
   t.equal(w.current, NEW)
   t.strictSame(w.events, [`moved ${NEW} ${w.now} peer-moved`, 'settled 490 peer-moved'])
   t.equal(w.peers.rttMs[w.peer], 20, 'the round trip is the new path’s')
+  t.end()
+})
+
+test('a peer that moves says until when it heard this host, and all that went to it before counts as arrived', (t) => {
+  for (const told of [true, false]) {
+    const w = twoHomes(9)
+    for (let i = 0; i < 300; i++) {
+      w.prober.active(w.peer, w.now)
+      w.hear(OLD)
+      w.runFor(10)
+    }
+    w.runFor(30)
+    w.hear(NEW, false)
+    if (told) w.prober.told(w.peer, 400, record(NEW), 0, w.now)
+    const at = w.now
+    w.hear(NEW)
+    t.equal(w.current, NEW)
+    const [commit] = w.lossy
+    t.equal(commit?.reason, 'peer-moved')
+    const ago = at - commit!.reachedAt
+    if (told) t.ok(ago > 400 && ago < 500, `what was sent in the last ${ago} ms may be lost`)
+    else t.ok(ago < 400, 'without a word what was sent since a probe came back')
+  }
+  t.end()
+})
+
+test('what a peer says that it heard is not believed when copies went to where it seemed to be', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(500)
+  w.hear(NEW)
+  w.prober.told(w.peer, 1, record(NEW), 0, w.now)
+  w.now += 20
+  w.echo(NEW, w.probes.at(-1)!.token)
+  t.equal(w.current, NEW)
+  t.equal(w.lossy[0]?.reachedAt, Infinity)
+  t.end()
+})
+
+test('the peer is told how long ago it was heard when this host goes another way', (t) => {
+  const w = twoHomes(9)
+  for (let i = 0; i < 300; i++) {
+    w.prober.active(w.peer, w.now)
+    w.hear(OLD)
+    w.runFor(10)
+  }
+  t.ok(w.heardAgo.every((ago) => ago === undefined))
+  delete w.delays[OLD]
+  const at = w.now
+  while (w.current === OLD && w.now < at + 1_000) w.runFor(10)
+  const [ago] = w.heardAgo.filter((each) => each !== undefined)
+  t.ok(ago! > w.now - at && ago! <= w.now - at + 20, `${ago} ms, ${w.now - at} after the last`)
   t.end()
 })
 
