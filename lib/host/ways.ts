@@ -159,8 +159,7 @@ export class Ways implements ProberSink {
     if (known || !session.rekey || session.afresh || this.#peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
     this.pathMtus.use(peer, now)
-    // The peer may have been away for a while, and what lies between is not what it was.
-    this.pathMtus.hint(peer, now)
+    this.pathMtus.hint(peer, now, true)
     this.#offerLanes(peer, now)
   }
 

@@ -145,6 +145,12 @@ export class PathMtu {
     if (this.#hintedAt <= now && this.#trial === undefined) this.#start(now)
   }
 
+  /** A peer that has been away is there again, and what lies between may be another way: as a hint, but without regard to when the last one was. */
+  renewed(now: number): void {
+    this.#hintedAt = -Infinity
+    this.hint(now)
+  }
+
   /** The path is not in use any more. */
   rest(): void {
     this.#trial = undefined

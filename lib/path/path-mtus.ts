@@ -110,11 +110,13 @@ export class PathMtus {
     return this.#watches.get(peer)?.paths.at(-1)?.mtu.isHintDue(now) ?? false
   }
 
-  /** Something makes it doubtful that large frames reach the peer. */
-  hint(peer: number, now: number): void {
+  /** Something makes it doubtful that large frames reach the peer; `renewed`: a session with it has begun. */
+  hint(peer: number, now: number, renewed = false): void {
     const watch = this.#watches.get(peer)
-    if (watch === undefined) return
-    watch.paths.at(-1)?.mtu.hint(now)
+    const mtu = watch?.paths.at(-1)?.mtu
+    if (watch === undefined || mtu === undefined) return
+    if (renewed) mtu.renewed(now)
+    else mtu.hint(now)
     this.#lookAt[peer] = 0
     this.#publish(peer, watch)
   }

@@ -132,6 +132,30 @@ test('the daemon of either end, or both, is killed and started again: every stre
   })
 })
 
+test('the way carries less when a daemon comes back: large datagrams of the other end arrive soon again', (t) => {
+  seeds(t, 6, (seed, any) => {
+    const world = meet(seed, 2, { link: { delay: any([0.1, 5]) } })
+    const [server, client] = world.hosts as [WorldHost, WorldHost]
+    server.expose('web', 80, { family: any([4, 6]) })
+    world.runFor(500)
+    const udp = client.udp('web', 80, any([4, 6]))
+    let last = -Infinity
+    udp.onData = () => (last = world.now)
+    const send = () => {
+      client.program(() => udp.send('x'.repeat(1_330)))
+      world.events.at(world.now + 20, send)
+    }
+    send()
+    world.runFor(any([700, 5_000]))
+    const problems = last > world.now - 100 ? [] : ['no large datagrams pass before it']
+    client.restart(0, true)
+    world.filter = ({ bytes }) => bytes.length <= 1_280 - 28
+    const at = world.now
+    if (!world.until(() => last > at, 1_000)) problems.push('no large datagram came within a second')
+    return problems
+  })
+})
+
 test('killed in the middle of its work, again and again: every stream is whole', (t) => {
   seeds(t, 12, (seed, any) => {
     const world = meet(seed, 2, { link: { delay: any([0.1, 5]) } })

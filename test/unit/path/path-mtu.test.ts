@@ -194,6 +194,15 @@ test('a hint soon after another one is heeded as soon as it may be, and no more 
   line.run(300)
   t.ok(line.path.mtu < 1500)
 
+  const renewed = new Line()
+  renewed.until(1500)
+  renewed.path.hint(renewed.now)
+  renewed.run(100)
+  renewed.mtu = 1400
+  renewed.path.renewed(renewed.now)
+  renewed.run(300)
+  t.ok(renewed.path.mtu < 1500, 'at once where the peer has been away')
+
   const asked = new Line()
   asked.until(1500)
   asked.sent = []
