@@ -49,6 +49,8 @@ const HANDED_OVER_MS = 150
 const PAUSE_MS = 5_000
 /** A peer that has not acknowledged it by then is not waited for. */
 const PAUSE_TOLD_MS = 100
+/** Until what has moved with this host is under way again: more than a round trip in most networks. */
+const MOVED_MS = 20
 
 /** First numbers that were not given out. */
 export interface HandedCounters {
@@ -307,16 +309,21 @@ export class Daemon implements RunningDaemon {
     const { plan } = this.host.addresses
     const locators = ownLocators(this.underlay.locals, links, this.tun.name, [plan.pool, plan.v6])
     const text = (list: readonly OwnLocator[]) => JSON.stringify(list)
-    if (text(locators) !== text(this.#locators)) {
+    const moved = text(locators) !== text(this.#locators)
+    if (moved) {
       this.#locators = locators
       this.host.setLocators(locators, monotonicNow())
     }
     this.loop.wake()
-    // Packets come first.
-    setImmediate(() => {
-      this.host.linksChanged(monotonicNow())
-      this.loop.wake()
-    })
+    // Packets come first, and when this host has moved those by which its peers follow, and all that waited for it.
+    if (moved) setTimeout(() => this.#linksChanged(), MOVED_MS).unref()
+    else setImmediate(() => this.#linksChanged())
+  }
+
+  #linksChanged(): void {
+    if (this.#released !== undefined) return
+    this.host.linksChanged(monotonicNow())
+    this.loop.wake()
   }
 
   /** Ends flows, tells the peers, takes everything back. Returns the number of flows that were open. `keep`: flows go on, nothing is said, and everything waits for the next daemon. */

@@ -230,6 +230,12 @@ export function loadAddon(): unknown {
 
 /** Devices, sockets and readiness of the addon; throws as {@link loadAddon}. */
 export function native(): Native {
+  return (checked ??= checkedAddon())
+}
+
+let checked: Native | undefined
+
+function checkedAddon(): Native {
   const addon = loadAddon()
   if (!isNative(addon)) {
     throw new CaracalError(

@@ -15,12 +15,21 @@ const WINDOW = REPLAY_WINDOW - 64
 /** Of a frame's clear header. */
 const COUNTER = 8
 
+/** Copies of runs, all to one address: of those that were sent since `from`, up to the one with the number `next`. */
+interface Copies {
+  readonly to: number
+  /** When the first copy was sent, there or elsewhere. */
+  readonly since: number
+  from: number
+  next: number
+}
+
 /**
  * What was lately sent, exactly as it went out, and what of it is sent again when a peer's frames go another way because the old one was silent or gone: a way that dies takes
  * with it what was sent until that is noticed. The receiver's replay window drops what had arrived, so no program sees a datagram twice. Bulk is not kept: what its sender sends
  * to find out what is missing is small.
  *
- * A peer that seems to be elsewhere is sent copies there, no more than may go before that is proven.
+ * A peer that seems to be elsewhere is sent copies there, no more than may go before that is proven; when it is, they have arrived as surely as anything does, and the rest follows.
  *
  *   send ──▶ [ ring of runs, all peers ] ──▶ moved: those to the old address, since the peer was last heard there less a round trip ──▶ the new address
  */
@@ -41,8 +50,10 @@ export class Replay {
   /** By peer: since when its frames wait; Infinity: they do not. */
   readonly #heldAt: Float64Array
   readonly #wanted: number[] = []
-  /** By peer: number of the run up to which copies were sent to where it seems to be, and that address slot. */
-  readonly #copied = new Map<number, { readonly to: number; readonly since: number; next: number }>()
+  /** By peer: what was copied to where it seems to be, before that is proven. */
+  readonly #copied = new Map<number, Copies>()
+  /** By peer: those of them that went where it turned out to be. */
+  readonly #arrived = new Map<number, Copies>()
   /** By peer: since when what went elsewhere than to its path went ahead of a proof that has not come; Infinity: nothing did. */
   readonly #astraySince: Float64Array
   readonly #runs: FrameRuns
@@ -80,6 +91,8 @@ export class Replay {
     const to = pathSlot[peer]!
     if (to < 0) return
     this.#to[peer] = to
+    const copied = this.#copied.get(peer)
+    if (copied?.to === to) this.#arrived.set(peer, copied)
     const since = this.#lostSince(peer, now, reachedAt)
     if (this.#takeBack(peer)) again = true
     heardAt[peer] = now
@@ -123,8 +136,9 @@ export class Replay {
     if (from < 0) return true
     let copied = this.#copied.get(peer)
     if (copied?.to !== addressSlot)
-      this.#copied.set(peer, (copied = { to: addressSlot, since: copied?.since ?? now, next: 0 }))
+      this.#copied.set(peer, (copied = { to: addressSlot, since: copied?.since ?? now, from: -Infinity, next: 0 }))
     const since = this.#lostSince(peer, now)
+    copied.from = Math.max(copied.from, since)
     for (let n = Math.max(copied.next, ring.oldest); n < ring.next; n++) {
       copied.next = n + 1
       const sealSlot = ring.word(n, Recent.sealSlot)
@@ -163,6 +177,7 @@ export class Replay {
     this.#to[peer] = -1
     this.#since[peer] = Infinity
     this.#copied.delete(peer)
+    this.#arrived.delete(peer)
   }
 
   /** Sends again what is to be, in the order in which it was sent first. The runs are lent. */
@@ -179,7 +194,9 @@ export class Replay {
       if (went !== this.#from[peer] && !isAstray) continue
       const offset = ring.offset(n)
       if (offset < 0 || this.#isTooOld(peer, sealSlot, offset)) continue
-      this.#add(n, offset, this.#to[peer]!)
+      const arrived = isAstray ? undefined : this.#arrived.get(peer)
+      if (arrived === undefined || n >= arrived.next || ring.sentAt(n) < arrived.from)
+        this.#add(n, offset, this.#to[peer]!)
       ring.moved(n, this.#to[peer]!, now)
       if (runs.count === RUNS) this.#send(send)
     }
@@ -191,6 +208,7 @@ export class Replay {
       this.#since[peer] = Infinity
     }
     this.#wanted.length = 0
+    this.#arrived.clear()
   }
 
   /** When the oldest run was sent that has not been overwritten, if any has been. */

@@ -184,7 +184,18 @@ test('copies go to where the peer seems to be, each once, as many as may', async
   t.strictSame(copies(1_000), [[], true], 'not what goes there by itself')
   t.strictSame(copies(1_000, NEWEST), [[3, 4, 5, 6], true])
   rig.to(NEW, 130)
-  t.strictSame(rig.flush(130), [3, 4, 5, 6], 'and after the proof once more, for copies may be lost')
+  t.strictSame(rig.flush(130), [3, 4, 5, 6], 'where it really is they have not been')
+})
+
+test('copies are not sent once more to where the peer turned out to be', async (t) => {
+  const rig = new Rig()
+  for (let i = 1; i <= 6; i++) rig.send(i, 100 + i)
+  rig.peers.heardAt[rig.peer] = 113
+  rig.replay.copy(rig.peer, NEW, 250, 120, () => undefined)
+  rig.to(NEW, 130, true, 101.5)
+  t.strictSame(rig.flush(130), [2, 5, 6], 'but what was not copied is')
+  rig.to(NEWEST, 200)
+  t.strictSame(rig.flush(200), [2, 3, 4, 5, 6], 'and all when it went there in vain')
 })
 
 test('what went to a peer whose frames have waited for long is as good as when that began', async (t) => {
