@@ -15,7 +15,7 @@ export interface PathCommit {
   readonly heardAt: number
   /** What went the old way lately may be lost. */
   readonly lossy: boolean
-  /** What went the old way before then has arrived, as the peer says, or probes do; Infinity: they say nothing against it that all has. */
+  /** What went the old way before then has arrived, as far as anybody knows; Infinity: there was no other way. */
   readonly reachedAt: number
 }
 

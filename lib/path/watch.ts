@@ -66,15 +66,15 @@ export function newWatch(set: PathSet, sourceChoice: SourceChoice, idleFor: numb
 }
 
 /**
- * Until when what went the way before has arrived, as far as anybody knows, ms; Infinity: nothing says that not all has. A peer that goes another way says when it last heard what came by
- * that one. One that does not say it, goes a way that had been proven before, and has not given up the old one, hears nothing by that.
+ * Until when what went the way before has arrived, as far as anybody knows, ms. A peer that goes another way says when it last heard what came by that one. One that does not say it, goes a
+ * way that had been proven before, and has not given up the old one, hears nothing by that. Else what comes by a way is answered by it.
  */
 export function reachedBefore(path: Path, before: Path, reason: PathReason, now: number): number {
-  if (reason === 'peer-moved' && path.toldAt > -Infinity)
-    return path.toldAt - path.rttMs - before.rttMs - 4 * before.rttVarMs - OVERTAKING_MS
+  const roundTrip = before.rttMs + 4 * before.rttVarMs + OVERTAKING_MS
+  if (reason === 'peer-moved' && path.toldAt > -Infinity) return path.toldAt - path.rttMs - roundTrip
   const forSilence =
     reason === 'silent' || (reason === 'peer-moved' && before.lasting && (path.samples > 1 || path.changedAt < now))
-  return forSilence ? before.reachedAt : Infinity
+  return forSilence ? before.reachedAt : before.heardAt - roundTrip
 }
 
 /** A peer that has not heard yet that an address is about to go, or that has not had the time to follow, is not followed back. */
