@@ -2,6 +2,7 @@ import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 import { isPinned, remoteKey, type OwnAddresses } from './candidates.js'
 import { Path, type AddressStanding } from './path.js'
 import type { PeerTable } from './peers.js'
+import type { PathView } from './prober-sink.js'
 
 /** Addresses that a peer says it has, at most. */
 const REMOTES_MAX = 8
@@ -32,6 +33,15 @@ export class PathSet {
     private readonly own: OwnAddresses,
     private readonly pathsMax: number,
   ) {}
+
+  /** For display. */
+  views(): PathView[] {
+    return this.paths.map((path) => {
+      const { slot, state, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
+      const inUse = path === this.current
+      return { slot, state, inUse, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
+    })
+  }
 
   find(records: Uint8Array, offset: number): Path | undefined {
     const { addresses } = this.peers

@@ -22,6 +22,13 @@ export const pathReasons = [
   'rerouted',
 ] as const
 export type PathReason = (typeof pathReasons)[number]
+/** For these nothing is lost on the old way. */
+export const lossless: ReadonlySet<PathReason> = new Set<PathReason>([
+  'established',
+  'better',
+  'links-changed',
+  'rerouted',
+])
 
 /** unproven: no probe has come back yet. suspect: one is overdue. dead: none has for long, or an address of it is gone. */
 export type PathState = 'unproven' | 'proven' | 'suspect' | 'dead'

@@ -11,7 +11,7 @@ import {
 } from './cadence.js'
 import { isPinned, OwnAddresses } from './candidates.js'
 import { Holding } from './holding.js'
-import type { AddressStanding, Path, PathReason } from './path.js'
+import { lossless, type AddressStanding, type Path, type PathReason } from './path.js'
 import { PathSet } from './path-set.js'
 import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
@@ -30,8 +30,6 @@ const BETTER_FOR = 4
 const STRAYED_MS = 1_000
 /** A look that comes so much too late says more about this host than about its peers. */
 const LATE_MS = 50
-/** Reasons for which nothing is lost on the old way. */
-const LOSSLESS: ReadonlySet<PathReason> = new Set<PathReason>(['established', 'better', 'links-changed', 'rerouted'])
 
 /**
  * Proves paths, watches peers, and chooses among the paths to each. A path is proven by our own probe and its echo, nothing else; frames go only where the peer has been proven to be,
@@ -425,12 +423,7 @@ export class PathProber {
 
   /** What is known of the peer's paths, for display. */
   paths(peer: number): PathView[] {
-    const watch = this.#watches.get(peer)
-    return (watch?.set.paths ?? []).map((path) => {
-      const { slot, state, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes } = path
-      const inUse = path === watch?.set.current
-      return { slot, state, inUse, usedSince, localSeen, rttMs, rttVarMs, loss, provenAt, reason, changedAt, changes }
-    })
+    return this.#watches.get(peer)?.set.views() ?? []
   }
 
   handleTimeout(now: number): void {
@@ -568,7 +561,7 @@ export class PathProber {
     reason: PathReason,
     now: number,
   ): void {
-    const lossy = from >= 0 && !LOSSLESS.has(reason)
+    const lossy = from >= 0 && !lossless.has(reason)
     const heardAt = before?.heardAt ?? -Infinity
     const reachedAt = before === undefined ? Infinity : reachedBefore(path, before, reason, now)
     const commit = { peer, from, to: path.slot, reason, heardAt, lossy, reachedAt }

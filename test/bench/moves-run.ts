@@ -62,6 +62,8 @@ export interface RowReport {
     readonly sent: number
     readonly lost: number
     readonly mostLost: number
+    /** Of those, at most, that had come to the program and did not fit into its socket's buffer: it did not read them in time. */
+    readonly overflowed: number
     readonly twice: number
   }
   readonly sendErrors: number
@@ -273,6 +275,7 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
         sent: sum((end) => end.datagramsSent),
         lost: lost.reduce((all, one) => all + one, 0),
         mostLost: Math.max(0, ...lost),
+        overflowed: sum((end) => end.overflowed),
         twice: sum((end) => end.datagramsTwice),
       },
       sendErrors: sum((end) => end.sendErrors),

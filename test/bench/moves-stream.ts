@@ -6,6 +6,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { createSocket, type Socket as DatagramSocket } from 'node:dgram'
 import { lookup } from 'node:dns/promises'
+import { readFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { monotonicNow } from '../net/moves/asked-program.js'
@@ -30,6 +31,8 @@ export interface StreamState {
   readonly datagramsSent: number
   readonly datagramsReceived: number
   readonly datagramsTwice: number
+  /** Datagrams that had come to this program and did not fit into its socket's own buffer, as it did not read them in time. */
+  readonly overflowed: number
   /** Last arrivals; see {@link monotonicNow}. */
   readonly tcpAt: number
   readonly udpAt: number
@@ -115,6 +118,7 @@ function run(socket: Socket, sendDatagram: (datagram: Buffer) => void): void {
   }, TICK_MS)
   const state = (): StreamState => ({
     ...counts,
+    overflowed: overflowed(),
     hashSent: hashes.sent.copy().digest('hex'),
     hashReceived: hashes.received.copy().digest('hex'),
     tcpAt: arrivals.tcp.last,
@@ -143,8 +147,21 @@ function run(socket: Socket, sendDatagram: (datagram: Buffer) => void): void {
     .on('close', () => process.exit(0))
 }
 
+const sockets: DatagramSocket[] = []
+
+/** The last column of the kernel's table of sockets. */
+function overflowed(): number {
+  const ports = sockets.map((socket) => socket.address().port)
+  const lines = readFileSync('/proc/self/net/udp', 'latin1').trimEnd().split('\n').slice(1)
+  return lines
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, local = '']) => ports.includes(parseInt(local.split(':')[1] ?? '', 16)))
+    .reduce((sum, columns) => sum + Number(columns.at(-1)), 0)
+}
+
 function datagrams(): DatagramSocket {
   const socket = createSocket('udp4')
+  sockets.push(socket)
   socket.on('message', receiveDatagram)
   socket.on('error', () => sendErrors++)
   return socket
@@ -170,6 +187,7 @@ function serve(port: number): void {
 async function open(name: string, port: number): Promise<void> {
   const { address } = await lookup(name, { family: 4 })
   const udp = datagrams()
+  await new Promise<void>((resolve) => udp.bind(0, resolve))
   const socket = connect({ host: address, port, noDelay: true })
   receiveStream(socket)
   socket.once('connect', () => {
