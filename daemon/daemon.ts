@@ -76,6 +76,8 @@ export class Daemon implements RunningDaemon {
   /** Closes the control socket, the last thing that is open. */
   closeControl: Close | undefined
   #locators: readonly OwnLocator[] = []
+  /** Until the changes of links are looked at. */
+  #linksTimer: NodeJS.Timeout | undefined
   #released: Promise<void> | undefined
   /** It ends, and another one is to go on. */
   #kept = false
@@ -316,11 +318,13 @@ export class Daemon implements RunningDaemon {
     }
     this.loop.wake()
     // Packets come first, and when this host has moved those by which its peers follow, and all that waited for it.
-    if (moved) setTimeout(() => this.#linksChanged(), MOVED_MS).unref()
+    if (this.#linksTimer !== undefined) return
+    if (moved) this.#linksTimer = setTimeout(() => this.#linksChanged(), MOVED_MS).unref()
     else setImmediate(() => this.#linksChanged())
   }
 
   #linksChanged(): void {
+    this.#linksTimer = undefined
     if (this.#released !== undefined) return
     this.host.linksChanged(monotonicNow())
     this.loop.wake()

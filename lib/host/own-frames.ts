@@ -44,7 +44,7 @@ export function probeFrame(token: Uint8Array, inUse: boolean, length = 0, heardA
   return ownFrame(Kind.probe, body)
 }
 
-/** How long before it sent this probe its sender last heard what we sent it the way that we had chosen, ms; undefined: the probe does not say. */
+/** How long before it sent this probe its sender last heard us by the way that it leaves, ms; undefined: the probe does not say. */
 export function heardAgoIn(body: Uint8Array): number | undefined {
   const [flags = 0, low = 0, high] = body.subarray(PROBE_TOKEN, PROBE_TOKEN + 3)
   return (flags & PROBE_HEARD) === 0 || high === undefined ? undefined : low | (high << 8)

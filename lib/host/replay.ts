@@ -29,7 +29,7 @@ interface Copies {
  * with it what was sent until that is noticed. The receiver's replay window drops what had arrived, so no program sees a datagram twice. Bulk is not kept: what its sender sends
  * to find out what is missing is small.
  *
- * A peer that seems to be elsewhere is sent copies there, no more than may go before that is proven; when it is, they have arrived as surely as anything does, and the rest follows.
+ * A peer that seems to be elsewhere is sent copies there, no more than may go before that is proven; when it is, only the rest follows, if the probe that proves it went before them.
  *
  *   send ──▶ [ ring of runs, all peers ] ──▶ moved: those to the old address, since the peer was last heard there less a round trip ──▶ the new address
  */
@@ -83,16 +83,17 @@ export class Replay {
 
   /**
    * The peer's frames go where `peers.pathSlot` says from now on. `again`: what was sent to where they went before, since the peer was last heard from there less a
-   * round trip, and since `reachedAt`, is to be sent again: a way may be dead in one direction only. False: that way is as good as ever.
+   * round trip, and since `reachedAt`, is to be sent again: a way may be dead in one direction only. False: that way is as good as ever. What goes where they go now arrives
+   * since `openSince`.
    */
-  moved(peer: number, now: number, again = true, reachedAt = Infinity): void {
+  moved(peer: number, now: number, again = true, reachedAt = Infinity, openSince = Infinity): void {
     const { pathSlot, heardAt } = this.#peers
     const before = this.#to[peer]!
     const to = pathSlot[peer]!
     if (to < 0) return
     this.#to[peer] = to
     const copied = this.#copied.get(peer)
-    if (copied?.to === to) this.#arrived.set(peer, copied)
+    if (copied?.to === to && openSince <= copied.since) this.#arrived.set(peer, copied)
     const since = this.#lostSince(peer, now, reachedAt)
     if (this.#takeBack(peer)) again = true
     heardAt[peer] = now

@@ -159,7 +159,8 @@ export class Ways implements ProberSink {
     if (known || !session.rekey || session.afresh || this.#peers.addressSlot[peer]! < 0)
       this.prober.established(peer, session.address, now)
     this.pathMtus.use(peer, now)
-    this.pathMtus.hint(peer, now, true)
+    // What lies between may be another way.
+    if (!session.rekey || session.afresh) this.pathMtus.hint(peer, now, true)
     this.#offerLanes(peer, now)
   }
 
@@ -254,10 +255,10 @@ export class Ways implements ProberSink {
   }
 
   committed(commit: PathCommit, now: number): void {
-    const { peer, from, to, reason, lossy, reachedAt } = commit
+    const { peer, from, to, reason, lossy, reachedAt, openSince } = commit
     const { events } = this.#c.host
     const host = this.#peers.hostId(peer)
-    this.#dataPath.replay.moved(peer, now, lossy, reachedAt)
+    this.#dataPath.replay.moved(peer, now, lossy, reachedAt, openSince)
     this.pathMtus.use(peer, now)
     this.#offerLanes(peer, now)
     const move = this.moveNotes.committed(commit)

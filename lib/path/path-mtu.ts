@@ -147,6 +147,7 @@ export class PathMtu {
 
   /** A peer that has been away is there again, and what lies between may be another way: as a hint, but without regard to when the last one was. */
   renewed(now: number): void {
+    this.#trial = undefined
     this.#hintedAt = -Infinity
     this.hint(now)
   }
@@ -214,7 +215,7 @@ export class PathMtu {
     // Nothing is known, and nothing changes: a path that carries nothing at all is not this one's business.
     this.#trial = undefined
     if (trial.size !== this.mtu) this.#complete(now)
-    this.#confirmAt = now + SILENT_REST_MS
+    this.#confirmNot(now, SILENT_REST_MS)
   }
 
   get #nextStart(): number {
@@ -241,8 +242,14 @@ export class PathMtu {
   }
 
   #confirm(now: number): void {
-    this.#confirmAt = now + this.#options.confirmMs
+    this.#confirmNot(now, this.#options.confirmMs)
     this.#try(this.mtu, now)
+  }
+
+  /** For so long, unless a hint is to be heeded before. */
+  #confirmNot(now: number, ms: number): void {
+    this.#confirmAt = now + ms
+    if (this.#hintedAt > now) this.#confirmAt = Math.min(this.#confirmAt, this.#hintedAt)
   }
 
   #try(size: number, now: number): void {

@@ -29,6 +29,8 @@ export const lossless: ReadonlySet<PathReason> = new Set<PathReason>([
   'links-changed',
   'rerouted',
 ])
+/** Whether a way that is left for this reason carries what comes all the same. */
+export const worksStill = (reason: PathReason): boolean => lossless.has(reason) || reason === 'deprecated'
 
 /** unproven: no probe has come back yet. suspect: one is overdue. dead: none has for long, or an address of it is gone. */
 export type PathState = 'unproven' | 'proven' | 'suspect' | 'dead'

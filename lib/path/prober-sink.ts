@@ -17,12 +17,14 @@ export interface PathCommit {
   readonly lossy: boolean
   /** What went the old way before then has arrived, as far as anybody knows; Infinity: there was no other way. */
   readonly reachedAt: number
+  /** When the probe was sent by which the new way was proven, ms: since then it carries what goes there; Infinity: no probe has. */
+  readonly openSince: number
 }
 
 export interface ProberSink {
   /**
-   * Seal and send a probe frame to this address slot, as a datagram of `bytes`, 0: as short as it can be. `heardAgo`: how long ago the peer was last heard by the way that it
-   * prefers, ms, for it to know; left out: that is not said.
+   * Seal and send a probe frame to this address slot, as a datagram of `bytes`, 0: as short as it can be. `heardAgo`: how long ago the peer was last heard by the way that is
+   * left for this one and works, ms, for it to know; left out: that is not said.
    */
   sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes?: number, heardAgo?: number): void
   /** What waits for the peer, or went where it is no more, may go to this address slot, up to so many bytes of datagrams. Returns how many have. */

@@ -11,7 +11,7 @@ import {
 } from './cadence.js'
 import { isPinned, OwnAddresses } from './candidates.js'
 import { Holding } from './holding.js'
-import { lossless, type AddressStanding, type Path, type PathReason } from './path.js'
+import { lossless, worksStill, type AddressStanding, type Path, type PathReason } from './path.js'
 import { PathSet } from './path-set.js'
 import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
@@ -202,13 +202,14 @@ export class PathProber {
     else this.#consider(peer, watch, path, current, sentAt, now)
   }
 
-  /** The peer says, by a probe from the record at `offset`, how long before it went that way it last heard what this host sends by the way in use, ms. */
+  /** The peer says, by a probe from the record at `offset`, how long before it went that way it last heard what this host sends by the way in use, which works, ms. */
   told(peer: number, heardAgo: number, records: Uint8Array, offset: number, now: number): void {
     const watch = this.#watches.get(peer)
     const path = watch?.set.find(records, offset)
     if (watch === undefined || path === undefined || path === watch.set.current) return
-    // What went elsewhere may be what it has heard.
-    if (now - heardAgo > watch.strayedAt + STRAYED_MS) path.toldAt = now - heardAgo
+    // What went elsewhere, or by the way before, may be what it has heard.
+    const unsure = Math.max(watch.strayedAt, watch.set.current?.usedSince ?? -Infinity)
+    if (now - heardAgo > unsure + STRAYED_MS) path.toldAt = now - heardAgo
   }
 
   /** Of two paths that work the one in use stays, for frames overtake each other on every change: unless it is silent or about to go, the peer has left it, or the other is clearly better. */
@@ -544,7 +545,7 @@ export class PathProber {
       path.changed(reason, now)
       // By this the peer learns of it, and whether it works.
       if (from >= 0) {
-        this.#probe(peer, path, now, 0, now - watch.trafficAt)
+        this.#probe(peer, path, now, 0, worksStill(reason) ? now - (before?.trafficAt ?? -Infinity) : Infinity)
         this.#schedule(watch, now + path.patience)
       }
     }
@@ -564,7 +565,8 @@ export class PathProber {
     const lossy = from >= 0 && !lossless.has(reason)
     const heardAt = before?.heardAt ?? -Infinity
     const reachedAt = before === undefined ? Infinity : reachedBefore(path, before, reason, now)
-    const commit = { peer, from, to: path.slot, reason, heardAt, lossy, reachedAt }
+    const openSince = path.validated ? path.reachedAt : Infinity
+    const commit = { peer, from, to: path.slot, reason, heardAt, lossy, reachedAt, openSince }
     path.usedSince = now
     for (const each of watch.set.paths) each.toldAt = -Infinity
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
@@ -573,7 +575,7 @@ export class PathProber {
     if (!lossy) return
     // By this the peer may send back more than a little before it has proven where this host is.
     if (reason === 'address-gone' && path.validated && this.#cadence.isActive(peer, now))
-      this.#probe(peer, path, now, MOVED_PROBE_BYTES, now - watch.trafficAt)
+      this.#probe(peer, path, now, MOVED_PROBE_BYTES)
     watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }
     if (path.heardAt > heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
   }

@@ -63,7 +63,7 @@ export const KindFlag = {
 export const PROBE_TOKEN = 16
 /** Flag of a probe: it goes the way that its sender's frames to the receiver go. */
 export const PROBE_IN_USE = 1
-/** And: it says how long ago its sender last heard what the receiver sent it by the receiver's own choice of way. */
+/** And: it says how long ago its sender last heard the receiver by the way that it leaves for this one, which works. */
 export const PROBE_HEARD = 2
 
 export const Protocol = { icmp: 1, tcp: 6, udp: 17, icmp6: 58 } as const

@@ -165,6 +165,8 @@ class Streams {
   }
 }
 
+const overflowsOf = (ends: readonly StreamState[]): number => ends.reduce((sum, end) => sum + end.overflowed, 0)
+
 /** Makes the moves of one kind under the streams, then some under the crowd. */
 export async function measure(row: MoveName, options: RowOptions): Promise<RowReport> {
   const kind: MoveKind = moveKinds[row]
@@ -207,6 +209,7 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
   const quiet: { tcp: number; udp: number }[] = []
   const moved: SlowMove[] = []
   const lost: number[] = []
+  let overflowed = 0
   const errors: string[] = []
   let madeAgain = 0
   const settle = async () => {
@@ -238,6 +241,7 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
       // What was under way.
       await pause(rttMs + 200)
       const missing = await streams.lost(before, until)
+      const unread = overflowsOf(await streams.state()) - overflowsOf(before)
       if (unfit !== undefined) {
         if (++madeAgain > MADE_AGAIN_MAX) throw new Error(`${unfit}, ${madeAgain} times`)
         continue
@@ -246,6 +250,7 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
       if (wrong !== undefined) errors.push(`move ${number}: ${wrong}`)
       moved.push({ number, at, ...gaps })
       lost.push(missing)
+      overflowed += Math.min(unread, missing)
       number++
       const { tcp, udp } = larger(gaps)
       options.progress(`  ${number}: TCP ${tcp.toFixed(1)}, UDP ${udp.toFixed(1)} ms, ${missing} datagrams lost, ${at}`)
@@ -275,7 +280,7 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
         sent: sum((end) => end.datagramsSent),
         lost: lost.reduce((all, one) => all + one, 0),
         mostLost: Math.max(0, ...lost),
-        overflowed: sum((end) => end.overflowed),
+        overflowed,
         twice: sum((end) => end.datagramsTwice),
       },
       sendErrors: sum((end) => end.sendErrors),

@@ -1,4 +1,5 @@
 import type { Primitives } from '../../../lib/crypto/primitives.js'
+import { pathMtuDefaults } from '../../../lib/path/path-mtu.js'
 import { IPV4_HEADER, IPV6_HEADER } from '../../../lib/wire/ip.js'
 import { UDP_HEADER } from '../../../lib/wire/udp.js'
 import { seededRandom } from '../../tools/seeded-random.js'
@@ -259,7 +260,7 @@ class Run {
     const made: Made = this.#kind.make(this.#stage)
     if (made.fault !== undefined) this.problems.push(`${made.how}: ${made.fault}`)
     const moved = world.now
-    const limit = this.#limit(loss) + this.#learnMs(streams.tcp[0], moved - made.from)
+    const limit = this.#limit(loss) + Math.max(...streams.all.map((way) => this.#learnMs(way, moved - made.from)))
     // What is sent at first may go the way before, and be sent again by the new one.
     const since = this.#isNarrow ? Math.max(moved, made.from + made.boundMs + 3 * jitter) : moved
     const recovered = world.until(() => streams.all.every((way) => way.hasPassed(since)), limit, 5)
@@ -303,8 +304,9 @@ class Run {
   }
 
   /**
-   * How much longer large packets stand still, ms: they are sent seldom; and where a way carries less, until that is known, and TCP sends again, which waits twice as long each time. `moving`: how long the move took,
-   * ms; with its last step it may be tried anew.
+   * How much longer large packets stand still, ms: they are sent seldom; and where a way carries less, until that is known, and TCP sends again, which waits twice as long each time. A host behind
+   * a NAT does not know that its way is another one: unless TCP sends again, it learns it when it confirms what the way carries. `moving`: how long the move took, ms; with its last step it may be
+   * tried anew.
    */
   #learnMs(way: OneWay, moving: number): number {
     const streams = this.#streams
@@ -315,7 +317,8 @@ class Run {
     const again = rtt + RTO_MIN_MS
     const known =
       streams.largePace + moving + again + 3 * rtt + PROBES * Math.max(PROBE_SPACING_MS, PROBE_SPACING * rtt)
-    return streams.largeUdp.includes(way) ? known : 2 * known + again
+    if (!streams.largeUdp.includes(way)) return 2 * known + again
+    return this.#kind.nat ? known + pathMtuDefaults.confirmMs : known
   }
 
   /** Within which streams must flow again, ms: on links that lose, control messages and segments are sent several times. */

@@ -14,7 +14,7 @@ function notes() {
   const peers = new PeerTable(hostId('0'.repeat(64)), 4)
   const moves = new MoveNotes(peers)
   const commit = (from: number, to: number, reason: PathReason, lossy = true) => ({
-    ...{ peer: 1, from, to, reason, heardAt: 0, lossy, reachedAt: Infinity },
+    ...{ peer: 1, from, to, reason, heardAt: 0, lossy, reachedAt: Infinity, openSince: Infinity },
   })
   const slot = (remote: typeof A, local?: typeof A) => {
     const record = encodeLocator(remote)

@@ -38,9 +38,9 @@ class Rig {
     this.replay.sent(this.#runs, now)
   }
 
-  to(addressSlot: number, now: number, again = true, reachedAt = Infinity): void {
+  to(addressSlot: number, now: number, again = true, reachedAt = Infinity, openSince = Infinity): void {
     this.peers.setPath(this.peer, addressSlot)
-    this.replay.moved(this.peer, now, again, reachedAt)
+    this.replay.moved(this.peer, now, again, reachedAt, openSince)
   }
 
   /** Marks of what is sent again now. */
@@ -188,12 +188,17 @@ test('copies go to where the peer seems to be, each once, as many as may', async
 })
 
 test('copies are not sent once more to where the peer turned out to be', async (t) => {
-  const rig = new Rig()
-  for (let i = 1; i <= 6; i++) rig.send(i, 100 + i)
-  rig.peers.heardAt[rig.peer] = 113
-  rig.replay.copy(rig.peer, NEW, 250, 120, () => undefined)
-  rig.to(NEW, 130, true, 101.5)
+  const moved = (openSince: number) => {
+    const rig = new Rig()
+    for (let i = 1; i <= 6; i++) rig.send(i, 100 + i)
+    rig.peers.heardAt[rig.peer] = 113
+    rig.replay.copy(rig.peer, NEW, 250, 120, () => undefined)
+    rig.to(NEW, 130, true, 101.5, openSince)
+    return rig
+  }
+  const rig = moved(120)
   t.strictSame(rig.flush(130), [2, 5, 6], 'but what was not copied is')
+  t.strictSame(moved(121).flush(130), [2, 3, 4, 5, 6], 'and all when nobody knows that the way carried them')
   rig.to(NEWEST, 200)
   t.strictSame(rig.flush(200), [2, 3, 4, 5, 6], 'and all when it went there in vain')
 })

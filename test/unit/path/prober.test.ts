@@ -373,19 +373,25 @@ test('what a peer says that it heard is not believed when copies went to where i
   t.end()
 })
 
-test('the peer is told how long ago it was heard when this host goes another way', (t) => {
-  const w = twoHomes(9)
-  for (let i = 0; i < 300; i++) {
-    w.prober.active(w.peer, w.now)
-    w.hear(OLD)
-    w.runFor(10)
+test('the peer is told how long ago it was heard when this host leaves a way that works', (t) => {
+  for (const works of [true, false]) {
+    const w = twoHomes(9)
+    for (let i = 0; i < 300; i++) {
+      w.prober.active(w.peer, w.now)
+      w.hear(OLD)
+      w.runFor(10)
+    }
+    const at = w.now
+    if (works) {
+      w.prober.candidate(w.peer, record(OLD), w.now, 1_000, 'deprecated')
+      w.prober.review(w.peer, w.now)
+    } else delete w.delays[OLD]
+    while (w.current === OLD && w.now < at + 1_000) w.runFor(10)
+    t.equal(w.current, NEW)
+    const said = w.heardAgo.filter((ago) => ago !== undefined && ago < Infinity)
+    t.equal(said.length, works ? 1 : 0)
+    if (works) t.ok(said[0]! >= 10 && said[0]! <= w.now - at + 20, `${said[0]} ms`)
   }
-  t.ok(w.heardAgo.every((ago) => ago === undefined))
-  delete w.delays[OLD]
-  const at = w.now
-  while (w.current === OLD && w.now < at + 1_000) w.runFor(10)
-  const [ago] = w.heardAgo.filter((each) => each !== undefined)
-  t.ok(ago! > w.now - at && ago! <= w.now - at + 20, `${ago} ms, ${w.now - at} after the last`)
   t.end()
 })
 
