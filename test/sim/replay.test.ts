@@ -78,6 +78,32 @@ function meet(seed: number, hosts: number, delay: number): HostWorld {
   return world
 }
 
+test('a host that leaves an address which works brings little forth that is sent again', (t) => {
+  seeds(t, 6, (seed, any) => {
+    const delay = any([0.1, 5])
+    const world = meet(seed, 2, delay)
+    const [server, client] = world.hosts as [WorldHost, WorldHost]
+    const streams = new Streams(client, 1)
+    world.runFor(any([2_300, 2_800, 4_100]))
+    const moving = any([server, client])
+    const other = moving === server ? client : server
+    const before = other.host.dataPath.replay.framesAgain
+    const [old, next] = [moving.address, world.freshAddress(0, 4)]
+    moving.settle([next, old])
+    moving.tell([])
+    world.runFor(200)
+    moving.settle([next])
+    moving.tell()
+    world.runFor(500)
+    streams.stop()
+    world.runFor(500)
+    const again = other.host.dataPath.replay.framesAgain - before
+    // Three frames a millisecond, and the peer follows when nothing has come by the old address for 20 ms.
+    const problems = again <= 3 * (20 + 10 + 10 + 8 * delay) ? [] : [`${again} frames were sent again`]
+    return [...problems, ...streams.problems(100)]
+  })
+})
+
 test('an address change loses no datagram, doubles none and costs TCP no time-out', (t) => {
   seeds(t, 24, (seed, any) => {
     const delay = any([0.1, 5, 20])
