@@ -134,7 +134,7 @@ export class TcpSocket {
     const { now } = this.kernel
     if (sequence !== this.#at(this.#acked) || this.#tries === 0 || this.deadline === Infinity) return
     this.#tries--
-    this.deadline = Math.max(now, this.#sentAt + Math.min(this.#patience * 2 ** this.#tries, RTO_MAX))
+    this.deadline = Math.max(now, this.#sentAt + Math.min(this.patience * 2 ** this.#tries, RTO_MAX))
   }
 
   /** An ICMP error says that of a packet of ours only so much is carried, whole packet, bytes: what is on its way goes once more, in smaller segments, as Linux does it. */
@@ -202,7 +202,7 @@ export class TcpSocket {
   }
 
   /** ms until what was sent counts as lost. */
-  get #patience(): number {
+  get patience(): number {
     return this.#roundTrip < 0 ? SYN_RTO : this.#roundTrip + Math.max(RTO_MIN, 4 * this.#deviation)
   }
 
@@ -219,7 +219,7 @@ export class TcpSocket {
         this.#measured(this.kernel.now - this.#timedAt)
         this.#timedTo = -1
       }
-      this.deadline = this.#acked < this.#next ? this.kernel.now + this.#patience : Infinity
+      this.deadline = this.#acked < this.#next ? this.kernel.now + this.patience : Infinity
       if (this.#closing && offset === this.sent.length + 1) {
         this.finished = true
         this.deadline = Infinity
@@ -275,9 +275,9 @@ export class TcpSocket {
       this.#transmit(FIN | ACK, this.#next, undefined)
       this.#next++
     }
-    if (this.#next > this.#acked && this.deadline === Infinity) this.deadline = this.kernel.now + this.#patience
+    if (this.#next > this.#acked && this.deadline === Infinity) this.deadline = this.kernel.now + this.patience
     if (this.#next > this.#acked && this.deadline <= this.kernel.now) {
-      this.deadline = this.kernel.now + Math.min(this.#patience * 2 ** this.#tries, RTO_MAX)
+      this.deadline = this.kernel.now + Math.min(this.patience * 2 ** this.#tries, RTO_MAX)
     }
   }
 

@@ -97,6 +97,8 @@ class Run {
   /** When large datagrams may be lost: until their sender knows that the way carries less. */
   readonly #learning: Span[] = []
   #streams: Streams | undefined
+  /** After so long TCP sends again, as it has measured before the move, ms. */
+  #rto = 0
 
   constructor(
     sodium: Primitives,
@@ -257,6 +259,7 @@ class Run {
     if (this.#narrow) this.#mtu = this.any([MTU, ...NARROW_MTUS])
     const { jitter = 0 } = this.#link
     const unsure = world.now - rttMs - jitter
+    this.#rto = Math.max(...streams.sockets.map(({ patience }) => patience))
     const made: Made = this.#kind.make(this.#stage)
     if (made.fault !== undefined) this.problems.push(`${made.how}: ${made.fault}`)
     const moved = world.now
@@ -314,7 +317,7 @@ class Run {
     if (!this.#isNarrow) return streams.largePace
     const { rttMs } = this.cell
     const rtt = rttMs + 2 * (this.#link.jitter ?? 0)
-    const again = rtt + RTO_MIN_MS
+    const again = Math.max(rtt + RTO_MIN_MS, this.#rto)
     const known =
       streams.largePace + moving + again + 3 * rtt + PROBES * Math.max(PROBE_SPACING_MS, PROBE_SPACING * rtt)
     if (!streams.largeUdp.includes(way)) return 2 * known + again
