@@ -260,6 +260,8 @@ export class Ways implements ProberSink {
     const host = this.#peers.hostId(peer)
     this.#dataPath.replay.moved(peer, now, lossy, reachedAt, openSince)
     this.pathMtus.use(peer, now)
+    // From another own address it is another way.
+    if (from === to && lossy) this.pathMtus.hint(peer, now, true)
     this.#offerLanes(peer, now)
     const move = this.moveNotes.committed(commit)
     if (move === undefined || reason === 'links-changed') return
