@@ -145,7 +145,7 @@ export class PathMtu {
     if (this.#hintedAt <= now && this.#trial === undefined) this.#start(now)
   }
 
-  /** A peer that has been away is there again, and what lies between may be another way: as a hint, but without regard to when the last one was. */
+  /** A peer that has been away is there again, or this host is elsewhere, and what lies between may be another way: as a hint, but without regard to when the last one was. */
   renewed(now: number): void {
     this.#trial = undefined
     this.#hintedAt = -Infinity

@@ -110,7 +110,7 @@ export class PathMtus {
     return this.#watches.get(peer)?.paths.at(-1)?.mtu.isHintDue(now) ?? false
   }
 
-  /** Something makes it doubtful that large frames reach the peer; `renewed`: a session with it has begun. */
+  /** Something makes it doubtful that large frames reach the peer; `renewed`: a session with it has begun, or this host is elsewhere. */
   hint(peer: number, now: number, renewed = false): void {
     const watch = this.#watches.get(peer)
     const mtu = watch?.paths.at(-1)?.mtu

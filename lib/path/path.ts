@@ -117,6 +117,17 @@ export class Path {
   get proven(): boolean {
     return this.state === 'proven' && this.usable
   }
+  /** Nothing says that it does not. */
+  works(now: number): boolean {
+    return this.usable && this.misses(now) === 0
+  }
+  /** Whether so many bytes may go there before it is proven, which are counted then. */
+  mayCarry(bytes: number): boolean {
+    if (this.validated) return true
+    if (this.credit < bytes) return false
+    this.credit -= bytes
+    return true
+  }
   /** Share of the last probes that did not come back. */
   get loss(): number {
     let lost = 0

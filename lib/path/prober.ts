@@ -235,7 +235,7 @@ export class PathProber {
     const { paths, current } = watch.set
     const others = all || current === undefined || !current.usable
     return paths
-      .filter((path) => path === current || (others && path.usable && this.#mayCarry(path, bytes)))
+      .filter((path) => path === current || (others && path.usable && path.mayCarry(bytes)))
       .map(({ slot }) => slot)
   }
 
@@ -243,24 +243,12 @@ export class PathProber {
   controlSlot(peer: number, bytes: number, now: number): number {
     const watch = this.#watches.get(peer)
     const current = watch?.set.current
-    if (watch === undefined || current === undefined || watch.set.paths.length === 1 || this.#works(current, now))
+    if (watch === undefined || current === undefined || watch.set.paths.length === 1 || current.works(now))
       return this.components.peers.pathSlot[peer]!
     let best: Path | undefined
     for (const path of watch.set.paths)
       if (path !== current && path.usable && path.heardAt > (best ?? current).heardAt) best = path
-    return best !== undefined && this.#mayCarry(best, bytes) ? best.slot : current.slot
-  }
-
-  #works(path: Path, now: number): boolean {
-    return path.usable && path.misses(now) === 0
-  }
-
-  /** Whether so many bytes may go there before it is proven, which are counted then. */
-  #mayCarry(path: Path, bytes: number): boolean {
-    if (path.validated) return true
-    if (path.credit < bytes) return false
-    path.credit -= bytes
-    return true
+    return best !== undefined && best.mayCarry(bytes) ? best.slot : current.slot
   }
 
   /**
@@ -270,7 +258,7 @@ export class PathProber {
   slotOf(peer: number, records: Uint8Array, offset: number, now: number, bytes = 0): number {
     const path = this.#watches.get(peer)?.set.cameBy(records, offset, now)
     if (path === undefined) return -1
-    if (this.#mayCarry(path, bytes)) return path.slot
+    if (path.mayCarry(bytes)) return path.slot
     this.components.sink.drop('amplification')
     return -1
   }

@@ -88,6 +88,15 @@ class World {
     this.prober.echoed(this.peer, token, record(from), 0, this.now)
   }
 
+  /** Frames of flows come from OLD all the time, and go. */
+  talk(ms: number): void {
+    for (const end = this.now + ms; this.now < end;) {
+      this.prober.active(this.peer, this.now)
+      this.hear(OLD)
+      this.runFor(10)
+    }
+  }
+
   runFor(ms: number): void {
     const until = this.now + ms
     for (;;) {
@@ -340,11 +349,7 @@ test('frames from a new address move nothing until a probe of ours has come back
 test('a peer that moves says until when it heard this host, and all that went to it before counts as arrived', (t) => {
   for (const told of [true, false]) {
     const w = twoHomes(9)
-    for (let i = 0; i < 300; i++) {
-      w.prober.active(w.peer, w.now)
-      w.hear(OLD)
-      w.runFor(10)
-    }
+    w.talk(3_000)
     w.runFor(30)
     w.hear(NEW, false)
     if (told) w.prober.told(w.peer, 400, record(NEW), 0, w.now)
@@ -376,11 +381,7 @@ test('what a peer says that it heard is not believed when copies went to where i
 test('the peer is told how long ago it was heard when this host leaves a way that works', (t) => {
   for (const works of [true, false]) {
     const w = twoHomes(9)
-    for (let i = 0; i < 300; i++) {
-      w.prober.active(w.peer, w.now)
-      w.hear(OLD)
-      w.runFor(10)
-    }
+    w.talk(3_000)
     const at = w.now
     if (works) {
       w.prober.candidate(w.peer, record(OLD), w.now, 1_000, 'deprecated')
@@ -646,11 +647,7 @@ test('a standby is kept warm while the peer matters, and taken when the path in 
 test('a path that falls silent is left within three round trips and a little, also when an earlier probe was lost', (t) => {
   const w = twoHomes(80)
   w.delays[OLD] = 80
-  for (let i = 0; i < 300; i++) {
-    w.prober.active(w.peer, w.now)
-    w.hear(OLD)
-    w.runFor(10)
-  }
+  w.talk(3_000)
   w.lose = () => true
   const lost = w.probes.length
   while (w.probes.length === lost) {
@@ -671,11 +668,7 @@ test('of the paths beside a silent one that is taken which still answers, howeve
   const w = twoHomes(9)
   w.delays[THIRD] = 15
   w.prober.candidate(w.peer, record(THIRD), w.now, 1_000)
-  for (let i = 0; i < 400; i++) {
-    w.prober.active(w.peer, w.now)
-    w.hear(OLD)
-    w.runFor(10)
-  }
+  w.talk(4_000)
   t.equal(w.prober.paths(w.peer).filter(({ state }) => state === 'proven').length, 3)
   t.equal(w.current, OLD)
   delete w.delays[OLD]
