@@ -142,8 +142,9 @@ void converse(Run& run, Descriptor& in, Descriptor& out, Descriptor& complaint) 
       if (errno != EINTR) return;
       continue;
     }
-    if (ends[0].revents != 0 && !take(run, out, run.output)) out.close();
-    if (ends[1].revents != 0 && !take(run, complaint, run.complaint)) complaint.close();
+    // One that says too much is killed before it can find that nobody reads any more.
+    if (ends[0].revents != 0 && !take(run, out, run.output) && !run.tooMuch) out.close();
+    if (ends[1].revents != 0 && !take(run, complaint, run.complaint) && !run.tooMuch) complaint.close();
     if (ends[2].revents != 0) {
       const ssize_t sent = write(in.fd(), run.input.data() + fed, run.input.size() - fed);
       if (sent > 0) fed += static_cast<size_t>(sent);
