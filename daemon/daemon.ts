@@ -315,7 +315,7 @@ export class Daemon implements RunningDaemon {
     if (moved) {
       this.#locators = locators
       this.host.setLocators(locators, monotonicNow())
-    }
+    } else this.host.routesChanged(monotonicNow())
     this.loop.wake()
     // Packets come first, and when this host has moved those by which its peers follow, and all that waited for it.
     if (this.#linksTimer !== undefined) return

@@ -55,7 +55,7 @@ export interface Native {
   udpTake(held: NativeHandle, bufferBytes: number, flags: number): OpenedUdp
   /** Fills a DatagramBatch's arrays; returns the number of datagrams. */
   udpReceive(handle: NativeHandle, data: Uint8Array, desc: Int32Array, addresses: Uint8Array): number
-  /** MTU by which this host reaches the address; 0: not known. */
+  /** MTU by which this host reaches the address; 0: not known; -1: there is no route. */
   udpRouteMtu(record: Uint8Array): number
   /** Sends the runs; `result` becomes frames sent, frames failed, last errno (0: none), 1 while GSO is in use. */
   udpSend(

@@ -63,9 +63,9 @@ const GROWTH_MAX = 80
 
 /**
  * MTU that a path is taken to have until it is probed: that of this host's link to it, but above what the internet carries only as far as the TUN's MTU asks for it, which
- * is how somebody says that all links between his hosts carry more. 0: not known.
+ * is how somebody says that all links between his hosts carry more. Not above 0: not known.
  */
 export function linkMtu(route: number, tun: number): number {
-  if (route === 0) return 0
+  if (route <= 0) return 0
   return Math.max(MIN_PLPMTU_IPV4, Math.min(route, Math.max(PATH_MTU, tun + GROWTH_MAX)))
 }

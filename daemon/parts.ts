@@ -143,6 +143,7 @@ export async function makeParts(components: PartsComponents): Promise<Parts> {
       issuer,
       authority: identity.authority,
       pathMtu: (address) => linkMtu(native().udpRouteMtu(address), config.tun.mtu),
+      isRouted: (address) => native().udpRouteMtu(address) >= 0,
     },
     {
       flowCapacity: config.limits.flows,

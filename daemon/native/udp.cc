@@ -155,7 +155,21 @@ napi_value udpTake(const Arguments& args) {
   return opened(args, std::move(udp), receive, send);
 }
 
-/** udpRouteMtu(record): MTU by which this host reaches the address: of the link, or less where the kernel has learnt so; 0: not known. */
+/** Where the route lookup of this socket is to start from: the own address that a record names, if it names one that this host has. */
+void lookFrom(int fd, const uint8_t* record, bool v6) {
+  if (memcmp(record + kLocal, kAnyLocal, sizeof kAnyLocal) == 0) return;
+  uint8_t own[kAddressRecord] = {};
+  own[0] = record[0];
+  memcpy(own + 8, record + kLocal, sizeof kAnyLocal);
+  Address from;
+  const socklen_t length = fromRecord(own, v6, from);
+  const int on = 1;
+  setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+  // Else it starts from nowhere.
+  (void)bind(fd, &from.any, length);
+}
+
+/** udpRouteMtu(record): MTU by which this host reaches the address: of the link, or less where the kernel has learnt so; 0: not known; -1: there is no route. */
 napi_value udpRouteMtu(const Arguments& args) {
   const Span<uint8_t> record = args.bytes(0, "record", kAddressRecord);
   const bool v6 = record.data[0] == 6;
@@ -166,8 +180,10 @@ napi_value udpRouteMtu(const Arguments& args) {
   if (fd >= 0) {
     // Nothing is sent: the kernel only looks the route up.
     socklen_t length = sizeof mtu;
-    if (connect(fd, &to.any, addressLength) != 0 ||
-        getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &length) != 0)
+    lookFrom(fd, record.data, v6);
+    if (connect(fd, &to.any, addressLength) != 0)
+      mtu = errno == ENETUNREACH || errno == EHOSTUNREACH || errno == ENETDOWN ? -1 : 0;
+    else if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &length) != 0)
       mtu = 0;
     close(fd);
   }

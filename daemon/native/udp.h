@@ -18,6 +18,7 @@
 namespace caracal {
 
 constexpr size_t kLocal = 24;           // ADDRESS_LOCAL
+constexpr uint8_t kAnyLocal[16] = {};   // no own address is named
 constexpr size_t kSendBatch = 64;
 
 union Address {

@@ -11,7 +11,6 @@
 namespace caracal {
 namespace {
 
-constexpr uint8_t kAnyLocal[16] = {};
 constexpr auto kSegmentsMax = static_cast<int32_t>(kGsoSegmentsMax);
 constexpr auto kBytesMax = static_cast<int32_t>(kGsoBytesMax);
 /** A frame that every path carries: GSO refused for less has nothing to do with the MTU. */

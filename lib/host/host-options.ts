@@ -49,6 +49,8 @@ export interface HostComponents {
   readonly authority?: Authority | undefined
   /** Largest underlay packet to the address that needs no fragments as far as this host can know, IP header included; 0: not known. */
   readonly pathMtu?: (address: Uint8Array) => number
+  /** Whether this host has a route to the address. Default: it has. */
+  readonly isRouted?: (address: Uint8Array) => boolean
 }
 
 export interface HostLanes {

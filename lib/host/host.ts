@@ -326,6 +326,13 @@ export class Host implements DataPathDecisions {
     this.dataPath.flush(now)
   }
 
+  /** The host's routes have changed: what waited for one goes. */
+  routesChanged(now: number): void {
+    this.#enter(now)
+    this.peering.ways.routesChanged(now)
+    this.dataPath.flush(now)
+  }
+
   /** The host's links have changed: so may what its paths carry, and which of them work. */
   linksChanged(now: number): void {
     this.#enter(now)

@@ -63,7 +63,8 @@ export class Ways implements ProberSink {
     this.#peers = peers
     this.#dataPath = dataPath
     const randomBytes = (length: number) => host.primitives.randomBytes(length)
-    this.prober = new PathProber({ peers, randomBytes, sink: this }, options.prober)
+    const isRouted = (record: Uint8Array) => host.isRouted?.(record) ?? true
+    this.prober = new PathProber({ peers, randomBytes, isRouted, sink: this }, options.prober)
     this.rebinding = new Rebinding({
       ...{ self: host.hostKey.id, peers, prober: this.prober },
       nextSequence: () => host.sequence.next(),
@@ -200,6 +201,11 @@ export class Ways implements ProberSink {
     const isNew = this.rebinding.setOwn(own, now)
     if (isNew) this.reflexive.setOwn(own.map(({ record }) => record))
     return isNew
+  }
+
+  /** The host's routes have changed: what waited for one goes. */
+  routesChanged(now: number): void {
+    this.rebinding.routesChanged(now)
   }
 
   /** The host's links have changed: so may what its paths carry, and which of them work. */

@@ -10,6 +10,8 @@ export interface OwnAddress {
 }
 
 const ADDRESS = 8
+/** Ways without a route that are remembered; of more, what is sent is lost as long as there is none. */
+const UNROUTED_MAX = 1_024
 
 /**
  * This host's own addresses. With one a family, paths leave the choice of it to the kernel, which costs nothing and follows changes by itself; with several, each path names its own.
@@ -18,6 +20,8 @@ export class OwnAddresses {
   #all: readonly OwnAddress[] = []
   /** Families of which there was an address, and is none. */
   readonly #lost = new Set<number>()
+  /** Records of ways that this host has no route for. */
+  readonly #unrouted = new Map<string, Uint8Array>()
 
   /** Replaces them by those of the address records. */
   set(records: readonly { readonly record: Uint8Array; readonly deprecated: boolean }[]): void {
@@ -37,9 +41,27 @@ export class OwnAddresses {
     return count > 1
   }
 
-  /** Of the own address that a record names; where it names none, or none is known: 'usable' unless the last of its family is gone. */
+  /** There is no route for the way of this record. False: too many have none. */
+  unrouted(record: Uint8Array): boolean {
+    if (this.#unrouted.size >= UNROUTED_MAX) return false
+    this.#unrouted.set(wayKey(record), record.slice())
+    return true
+  }
+
+  /** Routes have changed. Returns whether there is one again for a way that had none. */
+  reroute(isRouted: (record: Uint8Array) => boolean): boolean {
+    const before = this.#unrouted.size
+    for (const [key, record] of this.#unrouted) if (isRouted(record)) this.#unrouted.delete(key)
+    return this.#unrouted.size < before
+  }
+
+  /**
+   * Of the own address that a record names; where it names none, or none is known: 'usable' unless the last of its family is gone. Without a route none is any
+   * good.
+   */
   standing(record: Uint8Array, offset = 0): AddressStanding {
     if (this.#lost.has(record[offset]!)) return 'gone'
+    if (this.#unrouted.size > 0 && this.#unrouted.has(wayKey(record, offset))) return 'gone'
     if (!isPinned(record, offset) || this.#all.length === 0) return 'usable'
     return this.#find(record[offset]!, record, offset + ADDRESS_LOCAL)?.standing ?? 'gone'
   }
@@ -80,6 +102,10 @@ export function isPinned(record: Uint8Array, offset = 0): boolean {
 /** The record without its own address, as a key. */
 export function remoteKey(record: Uint8Array, offset = 0): string {
   return String.fromCharCode(...record.subarray(offset, offset + ADDRESS_LOCAL))
+}
+
+function wayKey(record: Uint8Array, offset = 0): string {
+  return String.fromCharCode(...record.subarray(offset, offset + ADDRESS_RECORD))
 }
 
 /** Bits that two addresses have in common from the front. */

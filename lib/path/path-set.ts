@@ -13,8 +13,9 @@ const LOSS_MARGIN = 0.1
 const LOSS_TOLERANCE = 0.03
 /** All that two paths can have in common. */
 const SHARED_MAX = 3
-/** Probes of both that are compared at least. */
+/** Probes of both that are compared at least, for their round trips and for their losses. */
 const SAMPLES_MIN = 4
+const COUNTED_MIN = 16
 
 interface Remote {
   readonly record: Uint8Array
@@ -143,6 +144,7 @@ export class PathSet {
     if (!path.lasting && current.lasting) return false
     const faster = path.rttMs < current.rttMs * FASTER_SHARE && path.rttMs < current.rttMs - FASTER_MS
     if (faster && path.loss <= current.loss + LOSS_TOLERANCE) return true
+    if (path.counted < COUNTED_MIN || current.counted < COUNTED_MIN) return false
     return path.loss < current.loss - LOSS_MARGIN && path.rttMs < 1.5 * current.rttMs + FASTER_MS
   }
 

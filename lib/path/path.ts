@@ -44,6 +44,8 @@ export interface Probe {
 const PENDING_MAX = 16
 /** Probes over which the loss is counted. */
 const WINDOW = 32
+/** Frames overtake each other by no more than this, but for what the round trip varies by. */
+export const OVERTAKING_MS = 10
 /** An echo that takes longer than a round trip, four times its usual deviation, or this share of it, and this is overdue. */
 const OVERDUE_SHARE = 0.25
 const OVERDUE_MS = 20
@@ -128,6 +130,10 @@ export class Path {
     this.credit -= bytes
     return true
   }
+  /** Probes by which {@link loss} was counted. */
+  get counted(): number {
+    return this.#counted
+  }
   /** Share of the last probes that did not come back. */
   get loss(): number {
     let lost = 0
@@ -160,21 +166,24 @@ export class Path {
     this.sentAt = Math.max(this.sentAt, sentAt)
   }
 
-  /** The probe with this token has come back: when it was sent; undefined: there is none. Those before it count as lost. */
+  /** The probe with this token has come back: when it was sent; undefined: there is none. Those that were sent well before it count as lost. */
   echoed(token: Uint8Array, now: number): number | undefined {
     const index = this.pending.findIndex((probe) => sameBytes(probe.token, token))
     if (index < 0) return undefined
     const { sentAt } = this.pending[index]!
-    for (let i = 0; i < index; i++) this.#count(true)
+    this.pending.splice(index, 1)
+    while (this.pending.length > 0 && this.pending[0]!.sentAt < sentAt - OVERTAKING_MS) {
+      this.pending.shift()
+      this.#count(true)
+    }
     this.#count(false)
-    this.pending.splice(0, index + 1)
     const sample = Math.max(now - sentAt, 0.01)
     const deviation = this.rttMs === 0 ? sample / 8 : Math.abs(sample - this.rttMs)
     this.rttVarMs = this.samples === 0 ? deviation : this.rttVarMs * 0.75 + deviation * 0.25
     this.rttMs = this.rttMs === 0 ? sample : this.rttMs * 0.875 + sample * 0.125
     this.samples++
     this.provenAt = now
-    this.reachedAt = sentAt
+    this.reachedAt = Math.max(this.reachedAt, sentAt)
     this.validated = true
     this.challenges = 0
     this.tries = 0

@@ -59,6 +59,8 @@ export class PathProber {
     private readonly components: {
       readonly peers: PeerTable
       readonly randomBytes: (length: number) => Uint8Array
+      /** Whether this host has a route to the address of a record. */
+      readonly isRouted: (record: Uint8Array) => boolean
       readonly sink: ProberSink
     },
     options: Partial<ProberOptions> = {},
@@ -246,8 +248,11 @@ export class PathProber {
     if (watch === undefined || current === undefined || watch.set.paths.length === 1 || current.works(now))
       return this.components.peers.pathSlot[peer]!
     let best: Path | undefined
-    for (const path of watch.set.paths)
-      if (path !== current && path.usable && path.heardAt > (best ?? current).heardAt) best = path
+    for (const path of watch.set.paths) {
+      if (path === current || !path.usable) continue
+      // What still comes by a way that the peer has left does not speak for it.
+      if ((best === undefined && !current.usable) || path.heardAt > (best ?? current).heardAt) best = path
+    }
     return best !== undefined && best.mayCarry(bytes) ? best.slot : current.slot
   }
 
@@ -309,13 +314,36 @@ export class PathProber {
     now: number,
   ): void {
     this.own.set(records)
+    this.own.reroute(this.components.isRouted)
+    this.#followOwn(moved, now)
+  }
+
+  /** This host's routes have changed. Returns whether there is one again where there was none. */
+  routesChanged(now: number): boolean {
+    const found = this.own.reroute(this.components.isRouted)
+    if (found) this.#followOwn(false, now)
+    return found
+  }
+
+  /** Whether this host has no route to the peer, which matters, any more: one may come after the address, and go before it. */
+  #missesRoute(peer: number, { set }: Watch, now: number): boolean {
+    if (set.current === undefined || !this.#cadence.isActive(peer, now)) return false
+    const record = set.recordOf(set.current)
+    if (this.own.standing(record) === 'gone' || this.components.isRouted(record)) return false
+    return this.own.unrouted(record)
+  }
+
+  /** All paths are those that this host's addresses and routes make of them. */
+  #followOwn(moved: boolean, now: number): void {
     for (const [peer, watch] of this.#watches) {
       const before = watch.set.current
       const slot = before?.slot ?? -1
       const wasUsable = before?.usable ?? true
       if (before?.localSeen !== undefined && !isPinned(watch.set.recordOf(before)))
         watch.sourceChoice.learnt(watch.set.recordOf(before), before.localSeen)
-      const changed = watch.set.review(now)
+      watch.set.review(now)
+      if (this.#missesRoute(peer, watch, now)) watch.set.review(now)
+      const changed = watch.set.current !== undefined && watch.set.current.slot !== slot
       const { current } = watch.set
       if (current !== undefined && changed) {
         this.components.peers.setPath(peer, current.slot)
@@ -392,6 +420,9 @@ export class PathProber {
 
   /** The host's links have changed: all paths of the peers that matter now are probed at once. */
   linksChanged(now: number): void {
+    let missed = false
+    for (const [peer, watch] of this.#watches) missed = this.#missesRoute(peer, watch, now) || missed
+    if (missed) this.#followOwn(false, now)
     for (const [peer, watch] of this.#watches) {
       if (!this.#cadence.isActive(peer, now)) continue
       watch.probedAt = -Infinity

@@ -81,6 +81,16 @@ export class Rebinding {
     return true
   }
 
+  /** This host's routes have changed. What could not be said for want of one is said now. */
+  routesChanged(now: number): void {
+    if (!this.components.prober.routesChanged(now) || this.#outgoing.size === 0) return
+    this.#due = now
+    for (const [peer, outgoing] of this.#outgoing) {
+      outgoing.nextAt = now
+      this.#tell(peer, outgoing, now)
+    }
+  }
+
   /** A session with the peer is over. */
   forget(peer: number): void {
     this.#outgoing.delete(peer)

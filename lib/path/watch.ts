@@ -1,13 +1,11 @@
 import { FOLLOW_MS } from './cadence.js'
-import type { Path, PathReason } from './path.js'
+import { OVERTAKING_MS, type Path, type PathReason } from './path.js'
 import type { PathSet } from './path-set.js'
 import type { Liveness, PathCommit } from './prober-sink.js'
 import type { SourceChoice } from './source-choice.js'
 
 /** Round trips that a peer needs to follow, at most: to prove the way, and until its frames come by it. */
 const FOLLOWED_ROUNDS = 2
-/** Frames overtake each other by no more than this and what the round trip varies by. */
-const OVERTAKING_MS = 10
 
 /** What the prober knows of a peer. */
 export interface Watch {

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import tap, { test, type Test } from 'tap'
+import { measure } from '../bench/moves-run.js'
 import { Crowd } from './moves/crowd.js'
 import { moveKinds, type Made, type MoveName } from './moves/kinds.js'
 import { MoveNet } from './moves/move-net.js'
@@ -40,6 +41,12 @@ async function goThrough(t: Test, names: readonly MoveName[], times: number): Pr
 }
 
 test('addresses change', (t) => goThrough(t, ['planned', 'vanish', 'both'], 2))
+
+test('an address is there before its route: nothing that was sent meanwhile is lost', async (t) => {
+  const report = await measure('late', { moves: 3, rttMs: 0, progress: (line) => t.comment(line) })
+  t.strictSame(report.errors, [])
+  t.equal(report.datagrams.lost - report.datagrams.overflowed, 0)
+})
 
 test('a path falls silent', (t) => goThrough(t, ['silent'], 1))
 

@@ -41,6 +41,8 @@ const TWO = [A, B]
 const PROVEN_MS = 1_000
 /** A host is without an address for so long, ms. */
 const AWAY_MS = [200, 400] as const
+/** And without a route for so much longer. */
+const LATE_MS = [1, 100] as const
 const BOTH_MS = 10
 const STANDBY_MS = 40_000
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -64,6 +66,18 @@ async function vanish(net: MoveNet): Promise<Made> {
   await net.ip(A, [...net.unrouting(A), ...net.removing(A)])
   await pause(randomInt(...AWAY_MS))
   const { asked } = await net.ip(A, net.adding(A))
+  net.advance(A)
+  return { from: asked }
+}
+
+/** The kernel tells of the address while nothing can be sent from it yet. */
+async function routedLate(net: MoveNet): Promise<Made> {
+  const [address = '', ...routes] = net.adding(A)
+  await net.ip(A, [...net.unrouting(A), ...net.removing(A)])
+  await pause(randomInt(...AWAY_MS))
+  await net.ip(A, [address])
+  await pause(randomInt(...LATE_MS))
+  const { asked } = await net.ip(A, routes)
   net.advance(A)
   return { from: asked }
 }
@@ -150,6 +164,15 @@ export const moveKinds = {
     mayLose: true,
     windowMs: 2_000,
     make: vanish,
+  },
+  late: {
+    title: 'address vanishes, another appears, its route later',
+    countedFrom: 'the new route is asked of the kernel',
+    net: { hosts: TWO, networks: 1 },
+    target: (rttMs) => 1.5 * rttMs + 20,
+    mayLose: true,
+    windowMs: 2_000,
+    make: routedLate,
   },
   silent: {
     title: 'silent path death, second path proven',

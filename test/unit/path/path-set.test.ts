@@ -160,3 +160,20 @@ test('better is what is clearly faster, or loses clearly less, over some probes'
   other!.samples = 3
   t.notOk(w.set.isBetter(other!), 'too few to tell')
 })
+
+test('one lost probe of a few does not make a way a bad one', async (t) => {
+  const w = new World()
+  const [current, other] = [1, 2].map((i) => w.came(`10.9.0.${i}`, '10.0.0.1')!)
+  w.set.current = current
+  const probe = (path: Path, at: number, comes: boolean) => {
+    path.probed(Uint8Array.of(at), 100 * at)
+    if (comes) path.echoed(Uint8Array.of(at), 100 * at + 20)
+  }
+  for (const path of [current!, other!]) path.set('proven', 'proven', 0)
+  for (let i = 0; i < 20; i++) probe(other!, i, true)
+  for (let i = 0; i < 5; i++) probe(current!, i, i > 0)
+  t.ok(current!.loss > 0.1)
+  t.notOk(w.set.isBetter(other!))
+  for (let i = 5; i < 21; i++) probe(current!, i, i % 4 > 0)
+  t.ok(w.set.isBetter(other!))
+})

@@ -19,6 +19,19 @@ test('a round trip is what its own probe took; the ones before it count as lost'
   t.strictSame(path.pending, [])
 })
 
+test('an echo that overtakes another does not make that one lost', async (t) => {
+  const path = new Path(1, 0)
+  path.set('proven', 'proven', 0)
+  path.probed(token(1), 100)
+  path.probed(token(2), 105)
+  t.equal(path.echoed(token(2), 115), 105)
+  t.equal(path.echoed(token(1), 118), 100)
+  t.equal(path.reachedAt, 105)
+  t.equal(path.samples, 2)
+  t.equal(path.loss, 0)
+  t.strictSame(path.pending, [])
+})
+
 test('the round trip is smoothed, and so is its deviation', async (t) => {
   const path = new Path(1, 0)
   const rtts = [80, 80, 160, 80, 80]

@@ -34,6 +34,8 @@ class World {
   /** Bytes that wait, and those that went to somewhere unproven. */
   waiting = 0
   readonly spent: string[] = []
+  /** This host has a route to the peer. */
+  routed = true
   /** Where the peer is; undefined: nowhere. */
   home: string | undefined = OLD
   delay = 10
@@ -52,6 +54,7 @@ class World {
       {
         peers: this.peers,
         randomBytes: (length) => Uint8Array.from({ length }, (_, i) => (i === 0 ? ++this.#token : 7)),
+        isRouted: () => this.routed,
         sink: {
           sendProbe: (_peer, slot, token, _bytes, heardAgo) => {
             this.heardAgo.push(heardAgo)
@@ -838,6 +841,22 @@ test('frames wait from the moment at which the peer has left its address, until 
   t.end()
 })
 
+test('control messages go to where the peer says it is, although something still comes from where it was', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.home = undefined
+  w.prober.candidate(w.peer, record(OLD), w.now, 500, 'gone')
+  w.prober.candidate(w.peer, record(NEW), w.now, 500)
+  w.prober.review(w.peer, w.now)
+  w.hear(OLD)
+  const to = (bytes: number) => w.place(w.prober.controlSlot(w.peer, bytes, w.now))
+  t.equal(to(400), NEW)
+  t.equal(to(1_200), OLD, 'no more than three times what told of it')
+  t.end()
+})
+
 test('while this host has no address of the family everything waits; the next one is used at once', (t) => {
   const w = new World()
   w.prober.setOwn([own('192.0.2.77')], false, w.now)
@@ -859,6 +878,45 @@ test('while this host has no address of the family everything waits; the next on
   w.hear(OLD)
   t.equal(w.holds.length, 6, 'something has come to an address that nobody has told of')
   t.match(w.holds.at(-1), /^released/)
+  t.end()
+})
+
+test('where an address comes before the route everything waits for that', (t) => {
+  const w = new World()
+  w.prober.setOwn([own('192.0.2.77')], false, w.now)
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.routed = false
+  w.prober.setOwn([], false, w.now)
+  w.prober.setOwn([own('192.0.2.78')], true, (w.now += 200))
+  t.notOk(w.prober.routesChanged((w.now += 10)))
+  t.strictSame(w.holds, ['held 1500'])
+  w.routed = true
+  t.ok(w.prober.routesChanged((w.now += 10)))
+  t.strictSame(w.holds, ['held 1500', 'released 1720'])
+  t.match(w.events.at(-1), /^moved .* 1720 address-gone/)
+  t.notOk(w.prober.routesChanged(w.now), 'and that is that')
+  t.end()
+})
+
+test('when the route to a peer goes everything waits for another', (t) => {
+  const w = new World()
+  w.prober.setOwn([own('192.0.2.77')], false, w.now)
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(500)
+  w.routed = false
+  w.prober.linksChanged(w.now)
+  t.strictSame(w.holds, ['held 1500'])
+  w.home = undefined
+  w.runFor(100)
+  t.equal(w.holds.length, 1)
+  w.home = OLD
+  w.routed = true
+  w.prober.routesChanged(w.now)
+  t.strictSame(w.holds, ['held 1500', 'released 1600'])
+  t.equal(w.peers.addressSlot[w.peer], w.peers.pathSlot[w.peer])
   t.end()
 })
 

@@ -30,6 +30,7 @@ class World {
   readonly prober = new PathProber({
     peers: this.peers,
     randomBytes: (length) => new Uint8Array(length).fill(this.probes.length + 1),
+    isRouted: () => this.routed,
     sink: {
       sendProbe: (_peer, slot, token) => this.probes.push({ to: this.#place(slot), token: token.slice() }),
       liveness: () => undefined,
@@ -41,6 +42,7 @@ class World {
       drop: (reason) => this.drops.push(reason),
     },
   })
+  routed = true
   #sequence = 6
   readonly rebinding = new Rebinding({
     ...{ self: SELF, peers: this.peers, prober: this.prober },
@@ -112,6 +114,21 @@ test('one message a peer tells of this host’s addresses, those that are gone t
   w.runFor(60_000)
   t.equal(w.sent.length, length)
   t.equal(w.rebinding.nextTimeout(), Infinity)
+})
+
+test('what could not be said for want of a route is said when there is one', async (t) => {
+  const w = new World()
+  w.routed = false
+  w.rebinding.setOwn([own('10.1.0.9')], w.now)
+  w.runFor(300)
+  const { length } = w.sent
+  w.rebinding.routesChanged(w.now)
+  t.equal(w.sent.length, length)
+  w.routed = true
+  w.rebinding.routesChanged(w.now)
+  t.equal(w.sent.length, length + 1)
+  w.rebinding.routesChanged(w.now)
+  t.equal(w.sent.length, length + 1)
 })
 
 test('a peer that never answers is told a bounded number of times', async (t) => {
