@@ -12,7 +12,7 @@ import { joinNetwork } from './joining.js'
 import { FlowFile } from './keeper/flow-file.js'
 import type { HandedOver } from './keeper/hand-over.js'
 import { closeHeld } from './keeper/keeper-link.js'
-import { findKeeper } from './keeper/keeper-process.js'
+import { findKeeper, rehearseKeeper } from './keeper/keeper-process.js'
 import { deviceOf, keptOf, type Kept } from './keeper/keeping.js'
 import { lanesFor } from './lanes/lanes.js'
 import { LinkSetup } from './link.js'
@@ -22,6 +22,7 @@ import { PacketLoop } from './packet-loop.js'
 import { areCurrent, makeParts, makePartsAhead, type Parts } from './parts.js'
 import type { Servers } from './servers.js'
 import { StateDirectory } from './state-files.js'
+import { StateLock } from './state-lock.js'
 import { NativeTun } from './tun.js'
 import { Underlay } from './underlay.js'
 import type { Undo } from './undo.js'
@@ -48,7 +49,15 @@ export async function prepare(options: DaemonOptions, log: Log, primitives: Prim
   if (!options.replace) return { codec, ahead: undefined }
   const { rehearse } = await import('./rehearsal.js')
   rehearse(primitives, newCodec)
-  return { codec, ahead: await makePartsAhead({ options, log, primitives, codec }) }
+  const ahead = await makePartsAhead({ options, log, primitives, codec })
+  if (ahead !== undefined) await rehearseTaking(ahead)
+  return { codec, ahead }
+}
+
+/** What is done when the other daemon has stopped, without any effect. */
+async function rehearseTaking(ahead: Parts): Promise<void> {
+  const { path } = ahead.files
+  await Promise.all([StateLock.rehearse(path), rehearseKeeper(path), areCurrent(ahead)])
 }
 
 /** Throws CaracalErrors; what is in `undo` is to be run then. `found`: what a former daemon has left is there, and is to stay. */

@@ -48,6 +48,13 @@ export class StateLock {
     return new StateLock(directory, server)
   }
 
+  /** Does what {@link acquire} does, with a name that nobody else wants: what a process does for the first time takes several times as long. */
+  static async rehearse(directory: string): Promise<void> {
+    const server = await listen(`\0caracal-rehearsal-${randomBytes(16).toString('hex')}`)
+    livingHolder(directory)
+    await new Promise<void>((resolve) => (server === undefined ? resolve() : server.close(() => resolve())))
+  }
+
   /** Removes the lock's name, for a directory that is to go. While the lock is still held, so that nobody can have it under the old name. */
   async forget(): Promise<void> {
     await rm(join(this.directory, NAME_FILE), { force: true })

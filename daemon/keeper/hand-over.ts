@@ -19,6 +19,8 @@ export async function askToHandOver(config: Config): Promise<HandedOver | undefi
   const client = await connect(config.socket)
   if (client === undefined) return undefined
   try {
+    // What both ends do for the first time takes several times as long: not while nobody moves packets.
+    await client.call('rules', {})
     const { pid, counters } = await client.call('handover', { state: config.state })
     let limit: NodeJS.Timeout | undefined
     const late = new Promise<void>((resolve) => (limit = setTimeout(resolve, GONE_MS)))

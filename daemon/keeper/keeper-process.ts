@@ -7,11 +7,12 @@ import { CaracalError } from '../errors.js'
 import type { NativeHandle } from '../native.js'
 import { projectRoot } from '../our-files.js'
 import { KeeperGone, KeeperLink, KeeperRefused, stateOf } from './keeper-link.js'
-import { takeRequest, type KeeperState } from './keeper-wire.js'
+import { stateRequest, takeRequest, type KeeperState } from './keeper-wire.js'
 
 const START_MS = 5_000
 /** While it runs commands it hears nobody: each of them is ended after 20 s. */
 const ANSWER_MS = 60_000
+const REHEARSAL_MS = 500
 /** The last daemon has just been killed: the keeper is about to see its end. */
 const BUSY_MS = 5_000
 const BUSY_AGAIN_MS = 2
@@ -43,6 +44,21 @@ export async function findKeeper(directory: string): Promise<FoundKeeper | undef
     } finally {
       clearTimeout(limit)
     }
+  }
+}
+
+/** Asks the keeper of a running daemon for what it refuses: what a process does for the first time takes several times as long. Whatever is wrong shows when it counts. */
+export async function rehearseKeeper(directory: string): Promise<void> {
+  let limit: NodeJS.Timeout | undefined
+  try {
+    const link = KeeperLink.connect(directory)
+    limit = setTimeout(() => link?.close(), REHEARSAL_MS)
+    await link?.ask(stateRequest())
+    link?.close()
+  } catch {
+    // It is busy.
+  } finally {
+    clearTimeout(limit)
   }
 }
 

@@ -440,10 +440,13 @@ export class Host implements DataPathDecisions {
 
   #peeringSink(): PeeringSink {
     return {
-      sessionUp: (peer, rekey, afresh, now) => {
+      sessionUp: (peer, afresh, now) => {
         const resumed = this.#resumption.sessionUp(peer, now)
         this.#sendWaiting(peer, now)
-        if (resumed || afresh) this.flows.reunite(peer, now)
+        return resumed || afresh
+      },
+      met: (peer, rekey, reunited, now) => {
+        if (reunited) this.flows.reunite(peer, now)
         this.services.sessionUp(peer, rekey, now)
       },
       confirmed: (peer, now) => this.#sendWaiting(peer, now),

@@ -10,8 +10,10 @@ import type { Turns } from './turns.js'
 
 /** What happens with peers that flows and services are to know. */
 export interface PeeringSink {
-  /** A session is up; `rekey`: it takes the place of another one; `afresh`: what was sent to the peer before may be lost. */
-  sessionUp(peer: number, rekey: boolean, afresh: boolean, now: number): void
+  /** A session is up; `afresh`: what was sent to the peer before may be lost. Returns whether the peer's flows are to be gone through with it. */
+  sessionUp(peer: number, afresh: boolean, now: number): boolean
+  /** Something later: what it was that {@link sessionUp} returned; `rekey`: it takes the place of another one. */
+  met(peer: number, rekey: boolean, reunited: boolean, now: number): void
   /** The peer has the current session too. */
   confirmed(peer: number, now: number): void
   /** What waited for a way to the peer may go. */

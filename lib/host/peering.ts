@@ -69,6 +69,9 @@ export class Peering implements SessionSink, ControlSink {
   readonly #expulsions: Expulsions
   readonly #farewells: Farewells
   readonly #idle: IdleSessions
+  /** Of peers whose sessions have come up, at {@link #greetAt} at the earliest: what packets do not wait for. It follows with the next time-out, before the peer's next word at the latest. */
+  readonly #greetings = new Map<number, () => void>()
+  #greetAt = Infinity
   /** Where the frames came from that were heard last. */
   #datagrams: DatagramBatch | undefined
   #reviewedAt = -Infinity
@@ -299,11 +302,13 @@ export class Peering implements SessionSink, ControlSink {
       this.detector.nextTimeout(),
       this.#reviewDue ? this.#reviewedAt + REVIEW_MS : Infinity,
       this.#farewells.dueAt,
+      this.#greetings.size > 0 ? this.#greetAt : Infinity,
     )
   }
 
   /** Whether peers answer. */
   handleTimeout(now: number): void {
+    for (const peer of [...this.#greetings.keys()]) this.#greet(peer)
     this.sessions.handleTimeout(now)
     this.ways.handleTimeout(now)
     this.detector.handleTimeout(now)
@@ -388,8 +393,6 @@ export class Peering implements SessionSink, ControlSink {
   }
 
   established(peer: number, session: Established, now: number): void {
-    const { events } = this.#c.host
-    const host = this.peers.hostId(peer)
     this.#learnSlots(peer)
     if (session.rttMs !== undefined && this.peers.rttMs[peer] === 0) this.peers.rttMs[peer] = session.rttMs
     this.ways.established(peer, session, now)
@@ -398,7 +401,19 @@ export class Peering implements SessionSink, ControlSink {
       this.proveAlive(peer)
       this.#dataPath.sendFrames()
     }
-    this.#c.members.learn(session.membership.bytes, host)
+    this.#c.members.learn(session.membership.bytes, this.peers.hostId(peer))
+    this.pauses.sessionUp(peer, now)
+    const reunited = this.#c.sink.sessionUp(peer, session.afresh, now)
+    this.#greet(peer)
+    if (this.#greetings.size === 0) this.#greetAt = now
+    this.#greetings.set(peer, () => this.#meet(peer, session, reunited))
+  }
+
+  /** What packets do not wait for, of a session that has come up. */
+  #meet(peer: number, session: Established, reunited: boolean): void {
+    const { events } = this.#c.host
+    const { now } = this.#clock
+    const host = this.peers.hostId(peer)
     this.neighbours.established(peer, decodeLocator(session.address), now)
     if (!session.rekey) this.#idle.up(peer, now)
     // Later the peer says itself where it is.
@@ -410,8 +425,14 @@ export class Peering implements SessionSink, ControlSink {
       events.remember()
     }
     this.control.sessionUp(peer, now)
-    this.pauses.sessionUp(peer, now)
-    this.#c.sink.sessionUp(peer, session.rekey, session.afresh, now)
+    this.#c.sink.met(peer, session.rekey, reunited, now)
+  }
+
+  #greet(peer: number): void {
+    const greeting = this.#greetings.get(peer)
+    if (greeting === undefined) return
+    this.#greetings.delete(peer)
+    greeting()
   }
 
   confirmed(peer: number, now: number): void {
@@ -420,6 +441,7 @@ export class Peering implements SessionSink, ControlSink {
   }
 
   lost(peer: number, reason: LostReason, now: number): void {
+    this.#greet(peer)
     const host = this.peers.hostId(peer)
     this.#directory.peerDown(host)
     this.control.clear(peer)
@@ -457,6 +479,7 @@ export class Peering implements SessionSink, ControlSink {
   }
 
   message(peer: number, channel: number, body: Uint8Array, now: number): void {
+    this.#greet(peer)
     switch (channel) {
       case Channel.directory:
         return this.#directory.receive(this.peers.hostId(peer), body, now)

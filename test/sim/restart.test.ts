@@ -105,14 +105,18 @@ test('the daemon of either end, or both, is killed and started again: every stre
     const times = any([1, 1, 2])
     const problems: string[] = []
     for (let i = 0; i < times; i++) {
+      // A datagram that is lost on its way opens no flow at the other end, and is not kept at this one.
+      const had = killed.map(({ host }) => host.flows.counts.tcp + host.flows.counts.udp)
       for (const host of killed) {
         host.restart(down, true)
         if (any([true, false])) world.runFor(any([5, 200]))
       }
       world.until(() => killed.every(({ running }) => running), down + 1)
-      for (const { host, name } of killed) {
-        const { kept, torn, why } = host.flows.restored
-        if (why !== undefined || torn > 0 || kept !== 4) problems.push(`${name}: ${kept} kept, ${torn} torn, ${why}`)
+      for (const [k, { host, name }] of killed.entries()) {
+        const { kept, unfinished, torn, why } = host.flows.restored
+        const expected = link.loss === 0 ? 4 : had[k]! - unfinished
+        if (why !== undefined || torn > 0 || kept !== expected)
+          problems.push(`${name}: ${kept} kept, ${torn} torn, ${why}`)
       }
       world.runFor(any([50, 3_000]))
     }
