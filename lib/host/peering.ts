@@ -308,7 +308,7 @@ export class Peering implements SessionSink, ControlSink {
 
   /** Whether peers answer. */
   handleTimeout(now: number): void {
-    for (const peer of [...this.#greetings.keys()]) this.#greet(peer)
+    for (const peer of this.#greetings.keys()) this.#greet(peer)
     this.sessions.handleTimeout(now)
     this.ways.handleTimeout(now)
     this.detector.handleTimeout(now)
