@@ -12,7 +12,7 @@ import type { Turns } from './turns.js'
 export interface PeeringSink {
   /** A session is up; `afresh`: what was sent to the peer before may be lost. Returns whether the peer's flows are to be gone through with it. */
   sessionUp(peer: number, afresh: boolean, now: number): boolean
-  /** Something later: what it was that {@link sessionUp} returned; `rekey`: it takes the place of another one. */
+  /** What packets do not wait for, later. `rekey`: the session takes the place of another one; `reunited`: what {@link sessionUp} has returned. */
   met(peer: number, rekey: boolean, reunited: boolean, now: number): void
   /** The peer has the current session too. */
   confirmed(peer: number, now: number): void

@@ -48,6 +48,10 @@ export class OwnAddresses {
     return true
   }
 
+  isUnrouted(record: Uint8Array, offset = 0): boolean {
+    return this.#unrouted.size > 0 && this.#unrouted.has(wayKey(record, offset))
+  }
+
   /** Routes have changed. Returns whether there is one again for a way that had none. */
   reroute(isRouted: (record: Uint8Array) => boolean): boolean {
     const before = this.#unrouted.size
@@ -61,7 +65,7 @@ export class OwnAddresses {
    */
   standing(record: Uint8Array, offset = 0): AddressStanding {
     if (this.#lost.has(record[offset]!)) return 'gone'
-    if (this.#unrouted.size > 0 && this.#unrouted.has(wayKey(record, offset))) return 'gone'
+    if (this.isUnrouted(record, offset)) return 'gone'
     if (!isPinned(record, offset) || this.#all.length === 0) return 'usable'
     return this.#find(record[offset]!, record, offset + ADDRESS_LOCAL)?.standing ?? 'gone'
   }

@@ -225,10 +225,11 @@ export class PathSet {
     if (several && !pinned && path.localSeen !== undefined && this.own.has(record[0]!, path.localSeen)) {
       if (!this.#reslot(path, path.localSeen) && path !== this.current) return this.#drop(path)
     } else if (!several && pinned && this.own.standing(record) !== 'gone') this.#reslot(path, undefined)
-    const standing = this.own.standing(this.recordOf(path))
+    const way = this.recordOf(path)
+    const standing = this.own.standing(way)
     if (standing === path.local) return
     path.local = standing
-    if (standing === 'gone') path.set('dead', 'address-gone', now)
+    if (standing === 'gone') path.set('dead', this.own.isUnrouted(way) ? 'no-route' : 'address-gone', now)
   }
 
   /** Gives the path another own address, or none; false: nothing has changed, as there is no room or there is such a path already. */

@@ -20,6 +20,8 @@ export const pathReasons = [
   'links-changed',
   /** This host's routes prefer another own address now. */
   'rerouted',
+  /** This host has no route to the peer's address. */
+  'no-route',
 ] as const
 export type PathReason = (typeof pathReasons)[number]
 /** For these nothing is lost on the old way. */

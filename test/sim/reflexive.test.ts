@@ -48,3 +48,28 @@ test('a host that everybody reaches where it says it is tells of nothing else', 
   world.runFor(120_000)
   for (const { host } of world.hosts) t.strictSame(host.seenAt, [])
 })
+
+test('the record of where a host is has another address a moment later, as packets come first, and one less at once', async (t) => {
+  const world = new HostWorld(sodium, 7, { link: { delay: 5 } })
+  world.mesh(2)
+  t.ok(world.until(() => world.converged, 10_000))
+  world.runFor(1_000)
+  const [one, other] = world.hosts
+  const told = () => other!.host.directory.locatorsOf(one!.id).map(formatLocator)
+  const before = one!.address
+  const next = world.freshAddress()
+  const toldAfter = (addresses: readonly string[]) => {
+    const began = world.now
+    one!.settle(addresses)
+    one!.tell()
+    t.ok(
+      world.until(() => told().toSorted().join() === addresses.toSorted().join(), 1_000, 1),
+      `told of ${addresses.join()}`,
+    )
+    return world.now - began
+  }
+  const more = toldAfter([next, before])
+  t.ok(more >= 20 && more < 30, `another one: after ${more} ms`)
+  const fewer = toldAfter([next])
+  t.ok(fewer < 10, `one less: after ${fewer} ms`)
+})

@@ -208,7 +208,7 @@ export const moveKinds = {
     net: { hosts: TWO, networks: 1 },
     target: () => 1_000,
     mayLose: true,
-    windowMs: 4_000,
+    windowMs: 2_000,
     make: killed,
   },
   replace: {
@@ -217,7 +217,7 @@ export const moveKinds = {
     net: { hosts: TWO, networks: 1 },
     target: () => 50,
     mayLose: true,
-    windowMs: 4_000,
+    windowMs: 2_000,
     make: replaced,
   },
 } satisfies Readonly<Record<string, MoveKind>>

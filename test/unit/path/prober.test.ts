@@ -892,6 +892,10 @@ test('where an address comes before the route everything waits for that', (t) =>
   w.prober.setOwn([own('192.0.2.78')], true, (w.now += 200))
   t.notOk(w.prober.routesChanged((w.now += 10)))
   t.strictSame(w.holds, ['held 1500'])
+  t.strictSame(
+    w.prober.paths(w.peer).map(({ state, reason }) => `${state}, ${reason}`),
+    ['dead, address-gone'],
+  )
   w.routed = true
   t.ok(w.prober.routesChanged((w.now += 10)))
   t.strictSame(w.holds, ['held 1500', 'released 1720'])
@@ -909,6 +913,10 @@ test('when the route to a peer goes everything waits for another', (t) => {
   w.routed = false
   w.prober.linksChanged(w.now)
   t.strictSame(w.holds, ['held 1500'])
+  t.strictSame(
+    w.prober.paths(w.peer).map(({ state, reason }) => `${state}, ${reason}`),
+    ['dead, no-route'],
+  )
   w.home = undefined
   w.runFor(100)
   t.equal(w.holds.length, 1)
