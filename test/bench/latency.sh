@@ -122,10 +122,11 @@ for ((round = 0; round <= rounds; round++)); do
   for variant; do
     n=$((n + 1)) && cd "$work/$n"
     to=$(cat address)
-    side $n b python3 "$here/peers/probe.py" echo "$to" 7001 &
     # The first round warms up: code is compiled for what it has seen.
     ping=$(side $n a timeout 30 ping -n -i 0.002 -c 500 -W 1 "$to" | sed -n 's/.*time=\([0-9.]*\) ms/\1/p' |
       jq -cs 'sort | {p50_us: (.[length / 2 | floor] * 1000), p99_us: (.[length * .99 | floor] * 1000), replies: length}')
+    # Not before: a program that starts takes the processors from what is measured.
+    side $n b python3 "$here/peers/probe.py" echo "$to" 7001 &
     rr=$(side $n a timeout 30 python3 "$here/peers/probe.py" rr "$to" 7001 $([ $round = 0 ] && echo 2 || echo 1)) || rr=null
     wait $! || :
     [ $round = 0 ] || jq -cn --arg variant "$variant" --argjson round $round --argjson ping "$ping" --argjson rr "$rr" \
