@@ -59,6 +59,7 @@ const explained: Readonly<Record<string, string>> = {
   pathCommitsPeerMoved: 'Paths that were left because the other host sends from elsewhere',
   pathCommitsLinksChanged: 'Paths that go from another address of this host because its links have changed',
   pathCommitsRerouted: 'Paths that were left because the routes of this host prefer another of its addresses',
+  pathCommitsNoRoute: 'Paths that were left because this host had no route to where they lead',
   nameRulesInvalid: 'Rules for names that were refused because nobody of this network has signed them, or may',
   nameRulesRevoked: 'Rules for names that were refused because their issuer is revoked',
   nameRulesFull: 'Rules for names that were refused because there were too many',
