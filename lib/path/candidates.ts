@@ -41,9 +41,11 @@ export class OwnAddresses {
     return count > 1
   }
 
-  /** There is no route for the way of this record. False: too many have none. */
-  unrouted(record: Uint8Array): boolean {
-    if (this.#unrouted.size >= UNROUTED_MAX) return false
+  constructor(private readonly isRouted: (record: Uint8Array) => boolean = () => true) {}
+
+  /** Whether it turns out that there is no route for the way of this record, which was any good until now. */
+  misses(record: Uint8Array): boolean {
+    if (this.#unrouted.size >= UNROUTED_MAX || this.standing(record) === 'gone' || this.isRouted(record)) return false
     this.#unrouted.set(wayKey(record), record.slice())
     return true
   }
@@ -53,9 +55,9 @@ export class OwnAddresses {
   }
 
   /** Routes have changed. Returns whether there is one again for a way that had none. */
-  reroute(isRouted: (record: Uint8Array) => boolean): boolean {
+  reroute(): boolean {
     const before = this.#unrouted.size
-    for (const [key, record] of this.#unrouted) if (isRouted(record)) this.#unrouted.delete(key)
+    for (const [key, record] of this.#unrouted) if (this.isRouted(record)) this.#unrouted.delete(key)
     return this.#unrouted.size < before
   }
 

@@ -1,6 +1,7 @@
 import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
+import { isSilent } from './cadence.js'
 import { isPinned, remoteKey, type OwnAddresses } from './candidates.js'
-import { Path, type AddressStanding } from './path.js'
+import { Path, type AddressStanding, type PathReason } from './path.js'
 import type { PeerTable } from './peers.js'
 import type { PathView } from './prober-sink.js'
 
@@ -119,6 +120,26 @@ export class PathSet {
       if (path !== undefined) return path
     }
     return undefined
+  }
+
+  /** Of the others the one from which the peer was heard last, if that is later than by the one in use; what still comes by one that it has left does not speak for that. */
+  heardLast(): Path | undefined {
+    const { current } = this
+    let last = current?.usable === true ? current : undefined
+    for (const path of this.paths)
+      if (path !== current && path.usable && (last === undefined || path.heardAt > last.heardAt)) last = path
+    return last === current ? undefined : last
+  }
+
+  /** The path to be taken in the place of the one in use, and why; undefined: there is no reason to leave that one, or no other. */
+  successor(now: number): { readonly path: Path; readonly reason: PathReason } | undefined {
+    const { current } = this
+    const standby = this.standby()
+    const to = (path: Path | undefined, reason: PathReason) => path && { path, reason }
+    if (current === undefined) return to(standby, 'proven')
+    if (!current.usable) return to(standby ?? this.hope(), 'address-gone')
+    if (!current.lasting && standby?.lasting === true) return to(standby, 'deprecated')
+    return isSilent(current, now) ? to(this.refuge(now), 'silent') : undefined
   }
 
   /** The best path by which frames may go although nothing is proven about it: to where the peer is known to be. */

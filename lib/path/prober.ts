@@ -17,17 +17,14 @@ import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 import { SourceChoice } from './source-choice.js'
-import { mayFollow, newWatch, reachedBefore, type Watch } from './watch.js'
+import { mayFollow, newWatch, reachedBefore, told, type Watch } from './watch.js'
 
 /** Bytes that may go to an address before it is proven, for each that came from there. */
 const AMPLIFICATION = 3
 /** Bytes in which a peer tells of its addresses, at least: signature and names, and each address. */
-const RECORD_BYTES = 100
-const LOCATOR_BYTES = 8
+const ANNOUNCED = { record: 100, locator: 8 } as const
 /** A path must be better than the one in use at so many probes in a row. */
 const BETTER_FOR = 4
-/** For so long what went elsewhere than to the path in use may be on its way, ms. */
-const STRAYED_MS = 1_000
 /** A look that comes so much too late says more about this host than about its peers. */
 const LATE_MS = 50
 
@@ -43,7 +40,7 @@ const LATE_MS = 50
  * better one only when that is clear and lasts.
  */
 export class PathProber {
-  readonly own = new OwnAddresses()
+  readonly own: OwnAddresses
   /** How often frames of a peer have gone another way since then, by why. */
   readonly commits = new Map<PathReason, number>()
   /** Probes of paths, and those that have come back. */
@@ -66,6 +63,7 @@ export class PathProber {
     options: Partial<ProberOptions> = {},
   ) {
     this.#options = { ...proberDefaults, ...options }
+    this.own = new OwnAddresses(components.isRouted)
     this.#cadence = new Cadence(components.peers, this.#options)
     this.#holding = new Holding(components.peers, components.sink)
   }
@@ -208,10 +206,7 @@ export class PathProber {
   told(peer: number, heardAgo: number, records: Uint8Array, offset: number, now: number): void {
     const watch = this.#watches.get(peer)
     const path = watch?.set.find(records, offset)
-    if (watch === undefined || path === undefined || path === watch.set.current) return
-    // What went elsewhere, or by the way before, may be what it has heard.
-    const unsure = Math.max(watch.strayedAt, watch.set.current?.usedSince ?? -Infinity)
-    if (now - heardAgo > unsure + STRAYED_MS) path.toldAt = now - heardAgo
+    if (watch !== undefined && path !== undefined) told(path, watch, now - heardAgo)
   }
 
   /** Of two paths that work the one in use stays, for frames overtake each other on every change: unless it is silent or about to go, the peer has left it, or the other is clearly better. */
@@ -235,10 +230,9 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return []
     const { paths, current } = watch.set
-    const others = all || current === undefined || !current.usable
-    return paths
-      .filter((path) => path === current || (others && path.usable && path.mayCarry(bytes)))
-      .map(({ slot }) => slot)
+    const others = all || current?.usable !== true
+    const leads = (path: Path) => path === current || (others && path.usable && path.mayCarry(bytes))
+    return paths.filter(leads).map(({ slot }) => slot)
   }
 
   /** Address slot for a control message of so many bytes: of the path in use, or, when that is known not to work, of the one from which the peer was heard last. */
@@ -247,13 +241,8 @@ export class PathProber {
     const current = watch?.set.current
     if (watch === undefined || current === undefined || watch.set.paths.length === 1 || current.works(now))
       return this.components.peers.pathSlot[peer]!
-    let best: Path | undefined
-    for (const path of watch.set.paths) {
-      if (path === current || !path.usable) continue
-      // What still comes by a way that the peer has left does not speak for it.
-      if ((best === undefined && !current.usable) || path.heardAt > (best ?? current).heardAt) best = path
-    }
-    return best !== undefined && best.mayCarry(bytes) ? best.slot : current.slot
+    const other = watch.set.heardLast()
+    return other !== undefined && other.mayCarry(bytes) ? other.slot : current.slot
   }
 
   /**
@@ -289,7 +278,7 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
     watch.set.announced(records, now)
-    const share = Math.floor((RECORD_BYTES + records.length * LOCATOR_BYTES) / Math.max(records.length, 1))
+    const share = Math.floor((ANNOUNCED.record + records.length * ANNOUNCED.locator) / Math.max(records.length, 1))
     for (const record of records) this.candidate(peer, record, now, share)
     this.review(peer, now)
   }
@@ -314,23 +303,20 @@ export class PathProber {
     now: number,
   ): void {
     this.own.set(records)
-    this.own.reroute(this.components.isRouted)
+    this.own.reroute()
     this.#followOwn(moved, now)
   }
 
   /** This host's routes have changed. Returns whether there is one again where there was none. */
   routesChanged(now: number): boolean {
-    const found = this.own.reroute(this.components.isRouted)
+    const found = this.own.reroute()
     if (found) this.#followOwn(false, now)
     return found
   }
 
   /** Whether this host has no route to the peer, which matters, any more: one may come after the address, and go before it. */
   #missesRoute(peer: number, { set }: Watch, now: number): boolean {
-    if (set.current === undefined || !this.#cadence.isActive(peer, now)) return false
-    const record = set.recordOf(set.current)
-    if (this.own.standing(record) === 'gone' || this.components.isRouted(record)) return false
-    return this.own.unrouted(record)
+    return set.current !== undefined && this.#cadence.isActive(peer, now) && this.own.misses(set.recordOf(set.current))
   }
 
   /** All paths are those that this host's addresses and routes make of them. */
@@ -343,9 +329,8 @@ export class PathProber {
         watch.sourceChoice.learnt(watch.set.recordOf(before), before.localSeen)
       watch.set.review(now)
       if (this.#missesRoute(peer, watch, now)) watch.set.review(now)
-      const changed = watch.set.current !== undefined && watch.set.current.slot !== slot
       const { current } = watch.set
-      if (current !== undefined && changed) {
+      if (current !== undefined && current.slot !== slot) {
         this.components.peers.setPath(peer, current.slot)
         this.#commit(peer, watch, slot, current, current, 'links-changed', now)
       } else if (current !== undefined && current.usable && (moved || !wasUsable)) {
@@ -377,25 +362,16 @@ export class PathProber {
   #leave(peer: number, watch: Watch, now: number): void {
     const { set } = watch
     const { current } = set
-    const standby = set.standby()
-    if (current === undefined) {
-      if (standby !== undefined) this.#use(peer, watch, standby, 'proven', now)
-    } else if (!current.usable) {
-      const other = standby ?? set.hope()
-      current.set('dead', 'address-gone', now)
-      if (other !== undefined) this.#use(peer, watch, other, 'address-gone', now)
-      else if (current.local === 'gone') {
-        const { slot } = current
-        if (!set.unpin()) return
-        this.components.peers.setPath(peer, current.slot)
-        this.#commit(peer, watch, slot, current, current, 'address-gone', now)
-      }
-    } else if (!current.lasting && standby?.lasting === true) this.#use(peer, watch, standby, 'deprecated', now)
-    else if (isSilent(current, now)) {
-      if (current.state === 'proven') current.set('suspect', 'silent', now)
-      const refuge = set.refuge(now)
-      if (refuge !== undefined) this.#use(peer, watch, refuge, 'silent', now)
-    }
+    const successor = set.successor(now)
+    if (current?.usable === false) current.set('dead', 'address-gone', now)
+    else if (current?.state === 'proven' && successor?.reason !== 'deprecated' && isSilent(current, now))
+      current.set('suspect', 'silent', now)
+    if (successor !== undefined) return this.#use(peer, watch, successor.path, successor.reason, now)
+    if (current?.local !== 'gone') return
+    const { slot } = current
+    if (!set.unpin()) return
+    this.components.peers.setPath(peer, current.slot)
+    this.#commit(peer, watch, slot, current, current, 'address-gone', now)
   }
 
   /** The peer answers nothing until then, as it has said itself, and is not looked at meanwhile. */
@@ -420,9 +396,8 @@ export class PathProber {
 
   /** The host's links have changed: all paths of the peers that matter now are probed at once. */
   linksChanged(now: number): void {
-    let missed = false
-    for (const [peer, watch] of this.#watches) missed = this.#missesRoute(peer, watch, now) || missed
-    if (missed) this.#followOwn(false, now)
+    const missed = [...this.#watches].filter(([peer, watch]) => this.#missesRoute(peer, watch, now))
+    if (missed.length > 0) this.#followOwn(false, now)
     for (const [peer, watch] of this.#watches) {
       if (!this.#cadence.isActive(peer, now)) continue
       watch.probedAt = -Infinity

@@ -7,6 +7,9 @@ import type { SourceChoice } from './source-choice.js'
 /** Round trips that a peer needs to follow, at most: to prove the way, and until its frames come by it. */
 const FOLLOWED_ROUNDS = 2
 
+/** For so long what went elsewhere than to the path in use may be on its way, ms. */
+const STRAYED_MS = 1_000
+
 /** What the prober knows of a peer. */
 export interface Watch {
   readonly set: PathSet
@@ -73,6 +76,13 @@ export function reachedBefore(path: Path, before: Path, reason: PathReason, now:
   const forSilence =
     reason === 'silent' || (reason === 'peer-moved' && before.lasting && (path.samples > 1 || path.changedAt < now))
   return forSilence ? before.reachedAt : before.heardAt - roundTrip
+}
+
+/** The peer says by this path that by then it had what went to it by the one in use. */
+export function told(path: Path, { set: { current }, strayedAt }: Watch, at: number): void {
+  // What went elsewhere, or by the way before, may be what it has heard.
+  const unsure = Math.max(strayedAt, current?.usedSince ?? -Infinity)
+  if (path !== current && at > unsure + STRAYED_MS) path.toldAt = at
 }
 
 /** A peer that has not heard yet that an address is about to go, or that has not had the time to follow, is not followed back. */
