@@ -28,7 +28,7 @@ import type { Lanes } from './lanes/lanes.js'
 import type { LinkReport, LinkSetup } from './link.js'
 import type { Log } from './log.js'
 import { Names } from './names.js'
-import { ownLocators, type OwnLocator } from './own-locators.js'
+import { ownLocators, parsePools, type OwnLocator, type Pool } from './own-locators.js'
 import { monotonicNow, type DeviceIo, type PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
 import { proofOf } from './proof-setting.js'
@@ -76,6 +76,7 @@ export class Daemon implements RunningDaemon {
   /** Closes the control socket, the last thing that is open. */
   closeControl: Close | undefined
   #locators: readonly OwnLocator[] = []
+  readonly #pools: readonly Pool[]
   /** Until the changes of links are looked at. */
   #linksTimer: NodeJS.Timeout | undefined
   #released: Promise<void> | undefined
@@ -108,6 +109,7 @@ export class Daemon implements RunningDaemon {
     readonly undo: Undo,
     private readonly counters: Readonly<Record<keyof HandedCounters, CounterFile>>,
   ) {
+    this.#pools = parsePools([host.addresses.plan.pool, host.addresses.plan.v6])
     this.names = new Names(host)
     this.writes = new StateWrites({ files, identity, host, log })
     this.knownHosts = new KnownHosts({ files, remembered: () => host.neighbours.remembered(), log })
@@ -308,8 +310,7 @@ export class Daemon implements RunningDaemon {
 
   /** The peers are told where this host is when that has changed, and paths are looked at again. */
   networkChanged(links: HostLinks): void {
-    const { plan } = this.host.addresses
-    const locators = ownLocators(this.underlay.locals, links, this.tun.name, [plan.pool, plan.v6])
+    const locators = ownLocators(this.underlay.locals, links, this.tun.name, this.#pools)
     const text = (list: readonly OwnLocator[]) => JSON.stringify(list)
     const moved = text(locators) !== text(this.#locators)
     if (moved) {

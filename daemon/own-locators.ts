@@ -5,7 +5,8 @@ import { MIN_PLPMTU_IPV4, PATH_MTU } from '../lib/wire/constants.js'
 import type { HostLinks } from './host-links.js'
 import type { AddressMessage } from './netlink-messages.js'
 
-type Pool = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
+/** A prefix of addresses of the overlay. */
+export type Pool = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
 
 /** Where others can reach this host, and whether that is about to end. */
 export interface OwnLocator extends Locator {
@@ -20,13 +21,12 @@ export function ownLocators(
   locals: readonly Locator[],
   host: HostLinks,
   tun: string,
-  pools: readonly string[],
+  pools: readonly Pool[],
 ): OwnLocator[] {
-  const parsed = pools.map((pool): Pool => ipaddr.parseCIDR(pool))
   const usable = [...host.addresses].filter((address) => {
     const link = host.links.get(address.link)
     if (link === undefined || !link.running || link.loopback || link.name === tun) return false
-    return !address.tentative && isForOthers(address, parsed)
+    return !address.tentative && isForOthers(address, pools)
   })
   usable.sort((a, b) => transience(a) - transience(b))
   const found = new Map<string, OwnLocator>()
@@ -41,6 +41,11 @@ export function ownLocators(
     for (const { address, deprecated } of addresses) found.set(`${address} ${port}`, { address, port, deprecated })
   }
   return [...found.values()].slice(0, LOCATORS_MAX)
+}
+
+/** @param pools prefixes */
+export function parsePools(pools: readonly string[]): Pool[] {
+  return pools.map((pool) => ipaddr.parseCIDR(pool))
 }
 
 function transience({ temporary, deprecated }: AddressMessage): number {

@@ -43,7 +43,8 @@ import { Turns } from './turns.js'
 import type { Whereabouts } from './whereabouts.js'
 
 const NO_BYTES = new Uint8Array(0)
-/** The record of where this host is now is made so much later than its peers are told, ms. */
+/** The record of where this host is now is made so much later than its peers are told, ms: packets wait meanwhile. The first is for hosts that have moved too, and look where this one is. */
+const PUBLISH_MS = 1
 const PUBLISH_LATER_MS = 20
 
 export class Host implements DataPathDecisions {
@@ -292,9 +293,7 @@ export class Host implements DataPathDecisions {
     const stays = ({ address, port }: Locator) => locators.some((one) => one.address === address && one.port === port)
     const isMore = this.#locators.length > 0 && this.#locators.every(stays)
     this.#locators = locators.filter(({ deprecated }) => deprecated !== true)
-    // The peers are told already, and packets wait for this turn to end; but who has moved too looks for where this host is.
-    if (isMore) this.#publishDue = Math.min(this.#publishDue, now + PUBLISH_LATER_MS)
-    else this.#publishLocators(now)
+    this.#publishDue = Math.min(this.#publishDue, now + (isMore ? PUBLISH_LATER_MS : PUBLISH_MS))
     this.dataPath.flush(now)
   }
 

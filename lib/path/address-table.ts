@@ -1,4 +1,5 @@
 import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
+import { wayKey } from './address-record.js'
 
 /** Underlay addresses by slot, as the address records that a send run refers to. Slots are counted: one `acquire`, one `release`. */
 export class AddressTable {
@@ -21,15 +22,14 @@ export class AddressTable {
 
   /** Slot of the record at `offset`, shared by all holders of that address; -1 when the table is full. */
   acquire(bytes: Uint8Array, offset = 0): number {
-    const record = bytes.subarray(offset, offset + ADDRESS_RECORD)
-    const key = recordKey(record)
+    const key = wayKey(bytes, offset)
     let slot = this.#slots.get(key)
     if (slot === undefined) {
       slot = this.#free.pop() ?? this.#keys.length
       if (slot >= this.capacity) return -1
       this.#slots.set(key, slot)
       this.#keys[slot] = key
-      this.records.set(record, slot * ADDRESS_RECORD)
+      this.records.set(bytes.subarray(offset, offset + ADDRESS_RECORD), slot * ADDRESS_RECORD)
     }
     this.#uses[slot]!++
     return slot
@@ -61,8 +61,4 @@ export class AddressTable {
     }
     return pinned === 0 || differs === 0
   }
-}
-
-function recordKey(record: Uint8Array): string {
-  return String.fromCharCode(...record)
 }

@@ -1,4 +1,5 @@
 import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
+import { isPinned, wayKey } from './address-record.js'
 import type { AddressStanding } from './path.js'
 
 /** An address of this host's underlay, as records have it, with whether it lasts. */
@@ -97,21 +98,6 @@ export class OwnAddresses {
   #find(family: number, bytes: Uint8Array, offset: number): OwnAddress | undefined {
     return this.#all.find((own) => own.family === family && own.bytes.every((byte, i) => byte === bytes[offset + i]))
   }
-}
-
-/** Whether the record names an own address. */
-export function isPinned(record: Uint8Array, offset = 0): boolean {
-  for (let i = ADDRESS_LOCAL; i < ADDRESS_RECORD; i++) if (record[offset + i] !== 0) return true
-  return false
-}
-
-/** The record without its own address, as a key. */
-export function remoteKey(record: Uint8Array, offset = 0): string {
-  return String.fromCharCode(...record.subarray(offset, offset + ADDRESS_LOCAL))
-}
-
-function wayKey(record: Uint8Array, offset = 0): string {
-  return String.fromCharCode(...record.subarray(offset, offset + ADDRESS_RECORD))
 }
 
 /** Bits that two addresses have in common from the front. */

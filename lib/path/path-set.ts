@@ -1,6 +1,7 @@
 import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 import { isSilent } from './cadence.js'
-import { isPinned, remoteKey, type OwnAddresses } from './candidates.js'
+import { isPinned, remoteKey, sameRemote, sameWay } from './address-record.js'
+import type { OwnAddresses } from './candidates.js'
 import { Path, type AddressStanding, type PathReason } from './path.js'
 import type { PeerTable } from './peers.js'
 import type { PathView } from './prober-sink.js'
@@ -74,7 +75,7 @@ export class PathSet {
       if (oldest !== undefined) this.#remotes.delete(oldest[0])
     }
     for (const path of this.paths) {
-      if (this.#keyOf(path) !== key) continue
+      if (!this.#leadsTo(path, record)) continue
       path.remote = standing
       path.announce(now)
     }
@@ -155,7 +156,7 @@ export class PathSet {
 
   /** Whether the path leads to the same address of the peer as the one in use. */
   leadsAlike(path: Path): boolean {
-    return this.current !== undefined && this.#keyOf(path) === this.#keyOf(this.current)
+    return this.current !== undefined && this.#leadsTo(path, this.recordOf(this.current))
   }
 
   /** Whether it is worth while to leave the path in use for this one, both of which work. */
@@ -194,7 +195,7 @@ export class PathSet {
     if (current === undefined) return 0
     const [ours, theirs] = [this.recordOf(path), this.recordOf(current)]
     const local = isPinned(ours) && ours.subarray(ADDRESS_LOCAL).every((byte, i) => byte === theirs[ADDRESS_LOCAL + i])
-    return Number(local) + (remoteKey(ours) === remoteKey(theirs) ? 2 : 0)
+    return Number(local) + (sameRemote(ours, theirs) ? 2 : 0)
   }
 
   #waysTo(remote: Uint8Array, now: number): Path[] {
@@ -219,7 +220,7 @@ export class PathSet {
     path.remote = this.#remotes.get(key)?.standing ?? 'usable'
     path.announced = this.#remotes.has(key)
     // That the peer is there does not depend on where we send from.
-    path.validated = this.paths.some((other) => other.validated && this.#keyOf(other) === key)
+    path.validated = this.paths.some((other) => other.validated && this.#leadsTo(other, record))
     this.paths.push(path)
     return path
   }
@@ -274,11 +275,13 @@ export class PathSet {
   }
 
   #exact(record: Uint8Array): Path | undefined {
-    return this.paths.find((path) => this.recordOf(path).every((byte, i) => byte === record[i]))
+    const { records } = this.peers.addresses
+    return this.paths.find(({ slot }) => sameWay(record, records, 0, slot * ADDRESS_RECORD))
   }
 
-  #keyOf(path: Path): string {
-    return remoteKey(this.peers.addresses.records, path.slot * ADDRESS_RECORD)
+  /** Whether the path goes to the peer's address in the record. */
+  #leadsTo(path: Path, record: Uint8Array): boolean {
+    return sameRemote(record, this.peers.addresses.records, 0, path.slot * ADDRESS_RECORD)
   }
 }
 

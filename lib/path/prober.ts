@@ -1,5 +1,6 @@
 import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 import { PROBE_TOKEN } from '../wire/constants.js'
+import { isPinned } from './address-record.js'
 import {
   Cadence,
   CHALLENGE_MS,
@@ -9,7 +10,7 @@ import {
   MOVED_PROBE_BYTES,
   PROBE_BYTES,
 } from './cadence.js'
-import { isPinned, OwnAddresses } from './candidates.js'
+import { OwnAddresses } from './candidates.js'
 import { Holding } from './holding.js'
 import { lossless, worksStill, type AddressStanding, type Path, type PathReason } from './path.js'
 import { PathSet } from './path-set.js'

@@ -2,7 +2,7 @@ import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 import type { DropReason } from '../wire/drop.js'
 import type { HostId } from '../wire/ids.js'
 import { decodeMove, encodeMove, type MovedAddress, type MoveMessage } from '../wire/move.js'
-import { remoteKey } from './candidates.js'
+import { remoteKey, sameRemote } from './address-record.js'
 import type { PeerTable } from './peers.js'
 import type { PathProber } from './prober.js'
 
@@ -65,9 +65,7 @@ export class Rebinding {
 
   /** This host's addresses are these from now on. Returns whether they are others than before. */
   setOwn(own: readonly OwnLocator[], now: number): boolean {
-    const text = (list: readonly OwnLocator[]) =>
-      list.map(({ record, deprecated }) => `${remoteKey(record)}${deprecated}`).join()
-    if (text(own) === text(this.#own)) return false
+    if (own.length === this.#own.length && own.every((one, i) => isSame(one, this.#own[i]!))) return false
     const keys = new Set(own.map(({ record }) => remoteKey(record)))
     const left = this.#own.filter(({ record }) => !keys.has(remoteKey(record)))
     for (const { record } of left) this.#gone.set(remoteKey(record), { record, at: now })
@@ -179,6 +177,10 @@ export class Rebinding {
     }
     this.#due = Math.min(this.#due, outgoing.nextAt)
   }
+}
+
+function isSame(a: OwnLocator, b: OwnLocator): boolean {
+  return a.deprecated === b.deprecated && sameRemote(a.record, b.record)
 }
 
 function addressOf(record: Uint8Array, standing: MovedAddress['standing']): MovedAddress {

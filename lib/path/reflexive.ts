@@ -1,5 +1,5 @@
-import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
-import { remoteKey } from './candidates.js'
+import { ADDRESS_RECORD } from '../wire/batch.js'
+import { remoteKey, sameRemote } from './address-record.js'
 
 /** Peers that must see this host at an address until it is believed. */
 const AGREE_MIN = 2
@@ -39,7 +39,7 @@ export class ReflexiveAddresses {
   /** The peer has seen a frame of this host come from the record. Copied. */
   seen(peer: number, record: Uint8Array, now: number): void {
     const before = this.#seen.get(peer)
-    if (before !== undefined && sameAddress(before.record, record)) {
+    if (before !== undefined && sameRemote(before.record, record)) {
       before.at = now
       return
     }
@@ -74,14 +74,9 @@ export class ReflexiveAddresses {
       .slice(0, BELIEVED_MAX)
       .map(([, { record }]) => record)
     this.#reviewAt = this.#seen.size === 0 && believed.length === 0 ? Infinity : now + IDLE_REVIEW_MS
-    const text = (records: readonly Uint8Array[]) => records.map((record) => remoteKey(record)).join()
-    if (text(believed) === text(this.#believed)) return
+    const known = this.#believed
+    if (believed.length === known.length && believed.every((record, i) => sameRemote(record, known[i]!))) return
     this.#believed = believed
     this.changed(believed, now)
   }
-}
-
-function sameAddress(a: Uint8Array, b: Uint8Array): boolean {
-  for (let i = 0; i < ADDRESS_LOCAL; i++) if (a[i] !== b[i]) return false
-  return true
 }

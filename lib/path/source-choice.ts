@@ -1,6 +1,6 @@
-import { ADDRESS_LOCAL } from '../wire/batch.js'
+import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 import type { AddressTable } from './address-table.js'
-import { remoteKey } from './candidates.js'
+import { sameRemote } from './address-record.js'
 import { sameBytes } from './path.js'
 
 /** Probes of one question, each given twice the time of the one before: any may be lost, and on a busy host an echo takes long. */
@@ -14,21 +14,21 @@ export class SourceChoice {
   /** When the next probe that asks is due; Infinity: nothing is to be asked. */
   dueAt = Infinity
   /** The last answer, and of which address of the peer. */
-  #known: { readonly remote: string; readonly local: Uint8Array } | undefined
+  #known: { readonly remote: Uint8Array; readonly local: Uint8Array } | undefined
   /** Where its probes go; -1: nothing is asked. */
   #slot = -1
   readonly #asked: { readonly token: Uint8Array; readonly sentAt: number }[] = []
 
   constructor(private readonly addresses: AddressTable) {}
 
-  /** It is known without a question: the peer's frames go as the kernel chooses, and what comes back comes to `local`. */
+  /** It is known without a question: the peer's frames go as the kernel chooses, and what comes back comes to `local`. Both are kept. */
   learnt(record: Uint8Array, local: Uint8Array): void {
-    this.#known = { remote: remoteKey(record), local }
+    this.#known = { remote: record, local }
   }
 
   /** Whether the kernel has been asked of the peer's address in the record before. */
   knows(record: Uint8Array): boolean {
-    return this.#known?.remote === remoteKey(record)
+    return this.#known !== undefined && sameRemote(this.#known.remote, record)
   }
 
   /** Its answer may be another one from now on. */
@@ -41,7 +41,7 @@ export class SourceChoice {
   probed(record: Uint8Array, token: Uint8Array, now: number, patience: number): number {
     this.dueAt = Infinity
     // What was asked of another address of the peer tells nothing of this one.
-    if (this.#slot >= 0 && remoteKey(this.addresses.record(this.#slot)) !== remoteKey(record)) this.#close()
+    if (this.#slot >= 0 && !sameRemote(record, this.addresses.records, 0, this.#slot * ADDRESS_RECORD)) this.#close()
     if (this.#asked.length >= TRIES) {
       this.#close()
       return -1
@@ -64,7 +64,7 @@ export class SourceChoice {
   answer(record: Uint8Array, local: Uint8Array): boolean {
     const before = this.#known
     this.learnt(record, local)
-    return before?.remote === remoteKey(record) && !sameBytes(before.local, local)
+    return before !== undefined && sameRemote(before.remote, record) && !sameBytes(before.local, local)
   }
 
   /** Nothing is asked any more. */

@@ -84,6 +84,8 @@ const MADE_AGAIN_MAX = 20
 const SLOWEST_KEPT = 5
 const CROWD = { connections: 1_000, senders: 128 }
 const CROWD_MOVES = 3
+/** What measures comes before what is measured: that it was not let run is no stall of the network. */
+const FIRST = ['chrt', '--fifo', '1']
 const program = fileURLToPath(new URL('moves-stream.js', import.meta.url))
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)))
 
@@ -96,12 +98,19 @@ class Streams {
 
   static async open(net: MoveNet): Promise<Streams> {
     const [from = '', to = ''] = net.hosts
-    const server = AskedProgram.onHost(net.lab, to, [process.execPath, program, 'serve', String(PORT)])
+    const server = AskedProgram.onHost(net.lab, to, [...FIRST, process.execPath, program, 'serve', String(PORT)])
     try {
       await server.said()
       const ports = (['tcp', 'udp'] as const).map((protocol) => ({ protocol, port: PORT }))
       const name = await net.serve(SERVICE, to, ports)
-      const client = AskedProgram.onHost(net.lab, from, [process.execPath, program, 'open', name, String(PORT)])
+      const client = AskedProgram.onHost(net.lab, from, [
+        ...FIRST,
+        process.execPath,
+        program,
+        'open',
+        name,
+        String(PORT),
+      ])
       await client.said().catch(async (error: unknown) => {
         await client.close()
         throw error

@@ -172,8 +172,8 @@ function serve(port: number): void {
   let client: { readonly address: string; readonly port: number } | undefined
   udp.on('message', (_, from) => (client = from))
   udp.bind(port)
-  const server = createServer({ noDelay: true }, (socket) => {
-    server.close()
+  // It goes on listening: a service is not well where nothing listens on a port of it, and the first datagram may be later than that is found.
+  const server = createServer({ noDelay: true }).once('connection', (socket) => {
     receiveStream(socket)
     run(socket, (datagram) => {
       // The client's first one has not come yet.

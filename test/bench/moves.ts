@@ -2,6 +2,7 @@
 //
 // A TCP and a UDP stream, each way, are paced at 1 ms; the stall is the longest gap at a receiver in a window after the move, minus the median of the longest gaps of windows of the
 // same length without one, in the same run. Afterwards a thousand connections go through three more moves. Status 1 when a byte or connection was lost; a target missed is only said.
+// Needs root; the streams' programs have a real-time priority.
 
 import { writeFileSync } from 'node:fs'
 import { loadavg } from 'node:os'

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { test } from 'tap'
 import { HostLinks } from '../../daemon/host-links.js'
 import { parseNetlink } from '../../daemon/netlink-messages.js'
-import { ownLocators } from '../../daemon/own-locators.js'
+import { ownLocators, parsePools } from '../../daemon/own-locators.js'
 import { addressBytes, linkBytes, message, routeBytes } from '../tools/netlink-bytes.js'
 
 const octets = (length: number) =>
@@ -43,7 +43,7 @@ test('whatever comes for a netlink message: it is read or left out, and what is 
         { address: '0.0.0.0', port: 1 },
         { address: '::', port: 1 },
       ]
-      const found = ownLocators(wildcards, links, 'over0', ['198.18.0.0/15', 'fd00::/48'])
+      const found = ownLocators(wildcards, links, 'over0', parsePools(['198.18.0.0/15', 'fd00::/48']))
       return found.every(({ address }) => !/^(127\.|169\.254\.|198\.1[89]\.|fe80)/.test(address))
     }),
     { numRuns: 3_000 },

@@ -2,14 +2,14 @@
 // called over0.
 
 import { NetworkWatcher } from '../../daemon/netlink.js'
-import { ownLocators } from '../../daemon/own-locators.js'
+import { ownLocators, parsePools } from '../../daemon/own-locators.js'
 
 const locals = [
   { address: '0.0.0.0', port: 1 },
   { address: '::', port: 1 },
 ]
 const say = () => {
-  const locators = ownLocators(locals, watcher.links, 'over0', ['198.18.0.0/15'])
+  const locators = ownLocators(locals, watcher.links, 'over0', parsePools(['198.18.0.0/15']))
   const routes = [...watcher.links.defaultRoutes].length
   const at = performance.timeOrigin + performance.now()
   const addresses = locators.map(({ address }) => address)

@@ -1,7 +1,7 @@
 import { test } from 'tap'
 import { HostLinks } from '../../../daemon/host-links.js'
 import { parseNetlink } from '../../../daemon/netlink-messages.js'
-import { ownLocators } from '../../../daemon/own-locators.js'
+import { ownLocators, parsePools } from '../../../daemon/own-locators.js'
 import { addressBytes, attribute, linkBytes, message, routeBytes, u16, u32 } from '../../tools/netlink-bytes.js'
 
 const [UP, LOOPBACK, RUNNING] = [0x1, 0x8, 0x40]
@@ -151,7 +151,7 @@ test('where others can reach this host', async (t) => {
     addressBytes(4, v4(10, 0, 2, 1)),
     addressBytes(5, v4(203, 0, 113, 1)),
   )
-  const pools = ['198.18.0.0/15', 'fd12:3456:789a::/48']
+  const pools = parsePools(['198.18.0.0/15', 'fd12:3456:789a::/48'])
   const locators = (...locals: { address: string; port: number }[]) => ownLocators(locals, links, 'over0', pools)
   t.strictSame(locators({ address: '0.0.0.0', port: 7 }, { address: '::', port: 8 }), [
     { address: '10.0.0.1', port: 7, deprecated: false },

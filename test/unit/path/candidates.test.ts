@@ -1,5 +1,6 @@
 import { test } from 'tap'
-import { isPinned, OwnAddresses, remoteKey } from '../../../lib/path/candidates.js'
+import { isPinned, remoteKey } from '../../../lib/path/address-record.js'
+import { OwnAddresses } from '../../../lib/path/candidates.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
 import { ADDRESS_LOCAL } from '../../../lib/wire/batch.js'
 

@@ -1,6 +1,6 @@
 import { test } from 'tap'
 import { PROBE_BYTES } from '../../../lib/path/cadence.js'
-import { isPinned } from '../../../lib/path/candidates.js'
+import { isPinned } from '../../../lib/path/address-record.js'
 import { decodeLocator, encodeLocator, formatLocator } from '../../../lib/path/locator.js'
 import { PeerTable } from '../../../lib/path/peers.js'
 import { PathProber } from '../../../lib/path/prober.js'

@@ -1,6 +1,6 @@
 import { test } from 'tap'
 import { AddressTable } from '../../../lib/path/address-table.js'
-import { isPinned } from '../../../lib/path/candidates.js'
+import { isPinned } from '../../../lib/path/address-record.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
 import { SourceChoice } from '../../../lib/path/source-choice.js'
 import { ADDRESS_LOCAL } from '../../../lib/wire/batch.js'
