@@ -16,6 +16,8 @@ export interface RowOptions {
   readonly rttMs: number
   /** The daemons' logs are kept there. */
   readonly logs?: string
+  /** The streams' programs come before all else that runs: that one of them was not let run is no stall of the network. Needs root. */
+  readonly first?: boolean
   readonly progress: (line: string) => void
 }
 
@@ -84,8 +86,8 @@ const MADE_AGAIN_MAX = 20
 const SLOWEST_KEPT = 5
 const CROWD = { connections: 1_000, senders: 128 }
 const CROWD_MOVES = 3
-/** What measures comes before what is measured: that it was not let run is no stall of the network. */
-const FIRST = ['chrt', '--fifo', '1']
+/** Words before those of a program that comes first. */
+const FIRST = ['chrt', '--fifo', '1'] as const
 const program = fileURLToPath(new URL('moves-stream.js', import.meta.url))
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)))
 
@@ -96,21 +98,15 @@ class Streams {
     private readonly server: AskedProgram,
   ) {}
 
-  static async open(net: MoveNet): Promise<Streams> {
+  static async open(net: MoveNet, first: boolean): Promise<Streams> {
     const [from = '', to = ''] = net.hosts
-    const server = AskedProgram.onHost(net.lab, to, [...FIRST, process.execPath, program, 'serve', String(PORT)])
+    const words = [...(first ? FIRST : []), process.execPath, program]
+    const server = AskedProgram.onHost(net.lab, to, [...words, 'serve', String(PORT)])
     try {
       await server.said()
       const ports = (['tcp', 'udp'] as const).map((protocol) => ({ protocol, port: PORT }))
       const name = await net.serve(SERVICE, to, ports)
-      const client = AskedProgram.onHost(net.lab, from, [
-        ...FIRST,
-        process.execPath,
-        program,
-        'open',
-        name,
-        String(PORT),
-      ])
+      const client = AskedProgram.onHost(net.lab, from, [...words, 'open', name, String(PORT)])
       await client.said().catch(async (error: unknown) => {
         await client.close()
         throw error
@@ -213,7 +209,7 @@ export async function measure(row: MoveName, options: RowOptions): Promise<RowRe
 type Streamed = Omit<RowReport, 'row' | 'title' | 'countedFrom' | 'rttMs' | 'targetMs' | 'crowd'>
 
 async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, options: RowOptions): Promise<Streamed> {
-  const streams = await Streams.open(net)
+  const streams = await Streams.open(net, options.first === true)
   const { windowMs } = kind
   const quiet: { tcp: number; udp: number }[] = []
   const moved: SlowMove[] = []

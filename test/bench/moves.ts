@@ -34,14 +34,11 @@ const moves = Number(values.n)
 if (!Number.isInteger(moves) || moves < 1) throw new RangeError(`-n takes a number of moves, not ${values.n}`)
 
 const reports: RowReport[] = []
-for (const rttMs of rtts) {
-  for (const row of rows) {
-    const progress = (line: string) => console.error(line)
-    reports.push(
-      await measure(row, { moves, rttMs, progress, ...(values.logs === undefined ? {} : { logs: values.logs }) }),
-    )
-  }
+const options = {
+  ...{ moves, first: true, progress: (line: string) => console.error(line) },
+  ...(values.logs === undefined ? {} : { logs: values.logs }),
 }
+for (const rttMs of rtts) for (const row of rows) reports.push(await measure(row, { ...options, rttMs }))
 
 const load = loadavg().map((average) => Number(average.toFixed(2)))
 table([
