@@ -9,6 +9,7 @@ import {
   TAG_LENGTH,
 } from '../wire/constants.js'
 import { writeInnerHeader } from '../wire/inner.js'
+import { isReceipt } from '../wire/move.js'
 
 /** Traffic class of the host's own frames: CS6, network control. */
 export const CONTROL_CLASS = 0xc0
@@ -79,9 +80,10 @@ function addressLength(family: number): number {
   return family === 4 ? 4 : ADDRESS_LOCAL - RECORD_ADDRESS
 }
 
-/** Whether the frame says by which way its sender wants to be answered: all do but echoes, and probes of other ways. `at`: its inner header. */
+/** Whether the frame says by which way its sender wants to be answered: all do but echoes, receipts, which go back the way of what they answer, and probes of other ways. `at`: its inner header. */
 export function prefersItsWay(kind: number, data: Uint8Array, at: number, length: number): boolean {
   if (kind === Kind.probeEcho) return false
+  if (kind === Kind.move && isReceipt(data.subarray(at + INNER_HEADER, at + length))) return false
   const flags = INNER_HEADER + PROBE_TOKEN
   return kind !== Kind.probe || (length > flags && (data[at + flags]! & PROBE_IN_USE) !== 0)
 }

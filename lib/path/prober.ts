@@ -18,7 +18,7 @@ import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 import { SourceChoice } from './source-choice.js'
-import { mayFollow, newWatch, reachedBefore, told, type Watch } from './watch.js'
+import { mayFollow, newWatch, reachedBefore, sendsBy, told, type Watch } from './watch.js'
 
 /** Bytes that may go to an address before it is proven, for each that came from there. */
 const AMPLIFICATION = 3
@@ -123,7 +123,10 @@ export class PathProber {
     if (current !== undefined && peers.addresses.matches(current.slot, records, offset)) {
       peers.heardAt[peer] = now
       current.heardAt = now
-      if (traffic) current.trafficAt = now
+      if (traffic) {
+        current.trafficAt = now
+        watch.trafficBy = current
+      }
       if (peers.addressSlot[peer]! < 0) this.#holding.heardAgain(peer, watch, current, traffic, now)
       if (watch.moving !== undefined) this.#settle(watch, now)
       return
@@ -135,6 +138,7 @@ export class PathProber {
     const left = traffic && mayFollow(path, watch, now) && (current?.trafficAt ?? -Infinity) < now - FOLLOW_MS
     if (traffic) {
       path.trafficAt = now
+      watch.trafficBy = path
       path.challenges = 0
       if (path.proven && left) return this.#use(peer, watch, path, 'peer-moved', now)
     }
@@ -216,7 +220,7 @@ export class PathProber {
     if (!current.usable) return this.#use(peer, watch, path, 'address-gone', now)
     if (path.lasting && !current.lasting) return this.#use(peer, watch, path, 'deprecated', now)
     if (sentAt >= current.provenAt) {
-      if (path.trafficAt >= sentAt - this.#options.activeIntervalMs && mayFollow(path, watch, now))
+      if (sendsBy(path, watch, sentAt - this.#options.activeIntervalMs) && mayFollow(path, watch, now))
         return this.#use(peer, watch, path, 'peer-moved', now)
       if (isSilent(current, now)) return this.#use(peer, watch, path, 'silent', now)
     }

@@ -18,6 +18,8 @@ export interface Watch {
   /** Last authenticated frame of the peer, over any path; the last one that was no probe of another path and no echo. */
   heardAt: number
   trafficAt: number
+  /** The path by which the last of those came. */
+  trafficBy: Path | undefined
   /** Not later than the next look at the peer. */
   nextAt: number
   /** When the peer was probed last. */
@@ -51,6 +53,7 @@ export function newWatch(set: PathSet, sourceChoice: SourceChoice, idleFor: numb
     state: 'alive',
     heardAt: now,
     trafficAt: -Infinity,
+    trafficBy: undefined,
     nextAt: now,
     probedAt: -Infinity,
     idleFor,
@@ -83,6 +86,11 @@ export function told(path: Path, { set: { current }, strayedAt }: Watch, at: num
   // What went elsewhere, or by the way before, may be what it has heard.
   const unsure = Math.max(strayedAt, current?.usedSince ?? -Infinity)
   if (path !== current && at > unsure + STRAYED_MS) path.toldAt = at
+}
+
+/** Whether the peer, as far as can be seen, sends by that path since then: what was still on its way when it left another one does not call back there. */
+export function sendsBy(path: Path, { trafficBy }: Watch, since: number): boolean {
+  return trafficBy === path && path.trafficAt >= since
 }
 
 /** A peer that has not heard yet that an address is about to go, or that has not had the time to follow, is not followed back. */

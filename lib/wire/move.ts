@@ -34,6 +34,8 @@ export type MoveMessage =
 export const MOVE_ADDRESSES_MAX = 16
 const VERSION = 1
 const LENGTH_MAX = 1_024
+/** Behind a byte for the array and one for the version. */
+const KIND_AT = 2
 const sequence = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
 const addressShape = fields([
   z.union([bytesOf(4), bytesOf(16)]),
@@ -63,6 +65,11 @@ export function encodeMove(message: MoveMessage): Uint8Array {
       .slice(0, MOVE_ADDRESSES_MAX)
       .map(({ address, port, standing }) => [address, port, standings.indexOf(standing)]),
   ])
+}
+
+/** Whether a packed message is a receipt, if it is any good. */
+export function isReceipt(bytes: Uint8Array): boolean {
+  return bytes[KIND_AT] === 1
 }
 
 /** Total: undefined for anything that is no message of this version. Addresses of a standing that a later version knows are left out. */

@@ -2,8 +2,10 @@ import { test } from 'tap'
 import { echoFrame, heardAgoIn, ownFrame, prefersItsWay, probeFrame, seenByEcho } from '../../../lib/host/own-frames.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
 import { ADDRESS_RECORD } from '../../../lib/wire/batch.js'
-import { INNER_HEADER, Kind, PROBE_TOKEN } from '../../../lib/wire/constants.js'
+import { HOST_ID_LENGTH, INNER_HEADER, Kind, PROBE_TOKEN } from '../../../lib/wire/constants.js'
+import { hostId } from '../../../lib/wire/ids.js'
 import { innerKind } from '../../../lib/wire/inner.js'
+import { encodeMove, type MoveMessage } from '../../../lib/wire/move.js'
 
 const TOKEN = Uint8Array.from({ length: PROBE_TOKEN }, (_, i) => i + 1)
 
@@ -40,6 +42,18 @@ test('a probe says how long ago its sender heard the receiver, or nothing of it'
 test('all other frames go the way that their sender prefers, but echoes where the question came from', (t) => {
   for (const kind of Object.values(Kind)) {
     if (kind !== Kind.probe) t.equal(prefers(ownFrame(kind, TOKEN)), kind !== Kind.probeEcho)
+  }
+  t.end()
+})
+
+test('a receipt goes back the way of the message, and a message the way that its sender prefers', (t) => {
+  const frame = (message: MoveMessage) => ownFrame(Kind.move, encodeMove(message))
+  const host = hostId('01'.repeat(HOST_ID_LENGTH))
+  for (const sequence of [0, 1, 70_000, Number.MAX_SAFE_INTEGER]) {
+    const receipt = frame({ kind: 'receipt', sequence })
+    t.notOk(prefers(receipt))
+    t.ok(prefers(receipt, INNER_HEADER + 2), 'what is behind its end says nothing')
+    t.ok(prefers(frame({ kind: 'move', host, sequence, addresses: [] })))
   }
   t.end()
 })

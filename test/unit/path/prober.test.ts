@@ -349,6 +349,37 @@ test('frames from a new address move nothing until a probe of ours has come back
   t.end()
 })
 
+test('a peer that has moved is not followed back by what was still on its way', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(500)
+  w.hear(OLD)
+  w.hear(NEW)
+  w.now += 1
+  w.echo(NEW, w.probes.at(-1)!.token)
+  t.equal(w.current, NEW)
+  w.probes.length = 0
+  // What overtook it: this host asks whether the peer is there as well.
+  w.now += 1
+  w.hear(OLD)
+  const [late] = w.probes.filter(({ to }) => to === OLD)
+  t.ok(late)
+  w.hear(NEW)
+  w.echo(OLD, late!.token)
+  t.equal(w.current, NEW, 'it is')
+  for (let ms = 0; ms < 100; ms += 5) {
+    w.now += 5
+    w.hear(NEW)
+  }
+  t.equal(w.current, NEW)
+  for (let ms = 0; ms < 40; ms += 5) {
+    w.now += 5
+    w.hear(OLD)
+  }
+  t.equal(w.current, OLD, 'when it really sends from there again, it is followed')
+  t.end()
+})
+
 test('a peer that moves says until when it heard this host, and all that went to it before counts as arrived', (t) => {
   for (const told of [true, false]) {
     const w = twoHomes(9)
