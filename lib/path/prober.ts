@@ -18,7 +18,7 @@ import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 import { SourceChoice } from './source-choice.js'
-import { mayFollow, newWatch, reachedBefore, sendsBy, told, type Watch } from './watch.js'
+import { mayFollow, newWatch, reachedBefore, sendsBy, sentBy, told, type Watch } from './watch.js'
 
 /** Bytes that may go to an address before it is proven, for each that came from there. */
 const AMPLIFICATION = 3
@@ -123,10 +123,7 @@ export class PathProber {
     if (current !== undefined && peers.addresses.matches(current.slot, records, offset)) {
       peers.heardAt[peer] = now
       current.heardAt = now
-      if (traffic) {
-        current.trafficAt = now
-        watch.trafficBy = current
-      }
+      if (traffic) sentBy(current, watch, now)
       if (peers.addressSlot[peer]! < 0) this.#holding.heardAgain(peer, watch, current, traffic, now)
       if (watch.moving !== undefined) this.#settle(watch, now)
       return
@@ -137,8 +134,7 @@ export class PathProber {
     if (!path.validated) path.credit += AMPLIFICATION * bytes
     const left = traffic && mayFollow(path, watch, now) && (current?.trafficAt ?? -Infinity) < now - FOLLOW_MS
     if (traffic) {
-      path.trafficAt = now
-      watch.trafficBy = path
+      sentBy(path, watch, now)
       path.challenges = 0
       if (path.proven && left) return this.#use(peer, watch, path, 'peer-moved', now)
     }
@@ -197,8 +193,7 @@ export class PathProber {
     if (path === undefined || sentAt === undefined) return
     this.probes.echoed++
     path.localSeen = records.slice(offset + ADDRESS_LOCAL, offset + ADDRESS_RECORD)
-    const record = watch.set.recordOf(path)
-    const rerouted = askedAt !== undefined && watch.sourceChoice.answer(record, path.localSeen)
+    const rerouted = askedAt !== undefined && watch.sourceChoice.answer(watch.set.recordOf(path), path.localSeen)
     if (path.usable) path.set('proven', 'proven', now)
     const { current } = watch.set
     if (current === path) peers.rttMs[peer] = path.rttMs
@@ -486,9 +481,9 @@ export class PathProber {
 
   #probeAll(peer: number, watch: Watch, now: number): void {
     const { idleIntervalMs, idleJitter } = this.#options
-    const random = this.components.randomBytes(2)
+    const [high = 0, low = 0] = this.components.randomBytes(2)
     watch.probedAt = now
-    watch.idleFor = idleIntervalMs * (1 - (idleJitter * (random[0]! * 256 + random[1]!)) / 65_536)
+    watch.idleFor = idleIntervalMs * (1 - (idleJitter * (high * 256 + low)) / 65_536)
     const { current, paths } = watch.set
     const others = watch.state !== 'alive' || current === undefined || !current.usable || current.misses(now) > 0
     // Traffic that comes in proves the peer as well as an echo would; a busy path is still probed now and then for its RTT.

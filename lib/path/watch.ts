@@ -88,6 +88,12 @@ export function told(path: Path, { set: { current }, strayedAt }: Watch, at: num
   if (path !== current && at > unsure + STRAYED_MS) path.toldAt = at
 }
 
+/** What came by that path shows that the peer prefers it. */
+export function sentBy(path: Path, watch: Watch, now: number): void {
+  path.trafficAt = now
+  watch.trafficBy = path
+}
+
 /** Whether the peer, as far as can be seen, sends by that path since then: what was still on its way when it left another one does not call back there. */
 export function sendsBy(path: Path, { trafficBy }: Watch, since: number): boolean {
   return trafficBy === path && path.trafficAt >= since
