@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { setFlagsFromString } from 'node:v8'
-import { loadBundled } from '../daemon/bundle/load.js'
+import { loadBundled, V8_FLAGS } from '../daemon/bundle/load.js'
 
-// Before anything is loaded: what comes and goes while modules load would otherwise leave the heap larger by 16 MB for good.
-setFlagsFromString('--max-semi-space-size=1')
+// Before anything is loaded, see there.
+for (const flag of V8_FLAGS) setFlagsFromString(flag)
 loadBundled('cli.cjs')

@@ -35,6 +35,12 @@ export interface Instance {
   generation: number
 }
 
+/** Who looks at what listens, and calls {@link Instances.scan} when it has changed. */
+export interface ListenerWatching {
+  /** As {@link ListenerWatch.busy}. */
+  busy(protocols: readonly Listener['protocol'][]): void
+}
+
 export interface InstancesComponents {
   readonly state: StateDirectory
   /** Served address of a service. */
@@ -48,29 +54,26 @@ export interface InstancesComponents {
 
 const FILE = 'services'
 const NOT_PROBED = 'not probed yet'
-/** Between looks while clients come or servers come and go, and otherwise: a client that comes in between to a server that is gone is refused by the kernel, and goes elsewhere. */
-const SCAN_MS = 200
-const QUIET_SCAN_MS = 1_000
-/** Quiet is what nothing has happened to for so long. */
-const QUIET_AFTER_MS = 10_000
 const PROBE_MS = 2_000
+/** Who looks at what listens is told so often, at most, that something happens. */
+const BUSY_AGAIN_MS = 5_000
 /** Between looks that a packet asks for. */
 const LOOK_AGAIN_MS = 10
 const saved = z.array(exposeRequestShape)
 
 /**
- * The services of this host: what is exposed, where each server listens and whether it is well. What listens is read from the kernel once to several times a second without contacting
- * anybody; a TCP or HTTP probe comes on top where it was asked for.
+ * The services of this host: what is exposed, where each server listens and whether it is well. What listens is read from the kernel without contacting anybody, whenever
+ * {@link ListenerWatch}, or whoever else does it, says that it has changed; a TCP or HTTP probe comes on top where it was asked for.
  */
 export class Instances implements LocalEndpoints {
   readonly #instances = new Map<ServiceId, Instance>()
   /** Read from disk and not added again yet, by name: a save meanwhile must not lose them. */
   readonly #restored = new Map<string, ExposeRequest>()
   #listeners: readonly Listener[] = []
+  /** The next probe. */
   #timer: NodeJS.Timeout | undefined
-  #started = false
-  /** The timer is the one of quiet times. */
-  #quiet = false
+  #watch: ListenerWatching | undefined
+  /** When that was told last that something happens, ms. */
   #busyAt = -Infinity
   #lookedAt = -Infinity
 
@@ -84,37 +87,41 @@ export class Instances implements LocalEndpoints {
     return requests
   }
 
-  start(): void {
-    this.#started = true
+  /** From now on servers that come and go are noticed, and probes repeated. */
+  start(watch: ListenerWatching): void {
+    this.#watch = watch
+    this.#busy(true)
     this.#arm()
   }
   stop(): void {
-    this.#started = false
+    this.#watch = undefined
     clearTimeout(this.#timer)
   }
 
+  /** The next probe of any server. */
   #arm(): void {
-    if (!this.#started || this.#timer !== undefined || this.#instances.size === 0) return
-    this.#quiet = this.components.now() - this.#busyAt >= QUIET_AFTER_MS
-    this.#timer = setTimeout(
-      () => {
-        this.#timer = undefined
-        this.scan()
-        this.#arm()
-      },
-      this.#quiet ? QUIET_SCAN_MS : SCAN_MS,
-    )
+    if (this.#watch === undefined) return
+    clearTimeout(this.#timer)
+    let due = Infinity
+    for (const instance of this.#instances.values())
+      if (this.#mayBeProbed(instance)) due = Math.min(due, instance.probedAt + PROBE_MS)
+    if (due === Infinity) return
+    this.#timer = setTimeout(() => this.#probeDue(), Math.max(0, due - this.components.now()))
     this.#timer.unref()
   }
 
-  /** Something happens: looks follow each other more closely for a while. */
-  #busy(): void {
-    this.#busyAt = this.components.now()
-    if (this.#quiet) {
-      clearTimeout(this.#timer)
-      this.#timer = undefined
-    }
-    this.#arm()
+  /** Something happens: servers are looked at more closely for a while; `others`: there may be other protocols than before. */
+  #busy(others = false): void {
+    const now = this.components.now()
+    if (this.#watch === undefined || (!others && now - this.#busyAt < BUSY_AGAIN_MS)) return
+    this.#busyAt = now
+    this.#watch.busy([...this.#protocols()])
+  }
+
+  /** Those that the instances have. */
+  #protocols(added?: Instance): Set<Listener['protocol']> {
+    const all = [...this.#instances.values(), ...(added === undefined ? [] : [added])]
+    return new Set(all.flatMap(({ request }) => request.ports.map(({ protocol }) => protocol)))
   }
 
   all(): IterableIterator<Instance> {
@@ -143,13 +150,16 @@ export class Instances implements LocalEndpoints {
     this.#locate(instance, this.#look(instance))
     if (this.#isToBeProbed(instance)) await this.#probe(instance)
     this.#instances.set(service, instance)
-    this.#busy()
+    this.#busy(true)
+    this.#arm()
     this.#restored.delete(request.name)
     return instance
   }
 
   remove(service: ServiceId): boolean {
-    return this.#instances.delete(service)
+    const had = this.#instances.delete(service)
+    this.#busy(true)
+    return had
   }
 
   /** Writes down what was exposed by hand. */
@@ -182,19 +192,20 @@ export class Instances implements LocalEndpoints {
   scan(): void {
     if (this.#instances.size === 0) return
     const listeners = this.#look()
-    for (const instance of this.#instances.values()) {
-      this.#locate(instance, listeners)
-      if (this.#isToBeProbed(instance)) void this.#probe(instance)
-    }
+    for (const instance of this.#instances.values()) this.#locate(instance, listeners)
+    this.#probeDue()
+  }
+
+  #probeDue(): void {
+    for (const instance of this.#instances.values()) if (this.#isToBeProbed(instance)) void this.#probe(instance)
+    this.#arm()
   }
 
   /** What listens now, of the protocols that the instances have; what did before where that cannot be read, as when the process has no descriptors left. */
   #look(added?: Instance): readonly Listener[] {
     this.#lookedAt = this.components.now()
-    const all = [...this.#instances.values(), ...(added === undefined ? [] : [added])]
-    const wanted = new Set(all.flatMap(({ request }) => request.ports.map(({ protocol }) => protocol)))
     try {
-      this.#listeners = readListeners(wanted, this.components.listenersFrom)
+      this.#listeners = readListeners(this.#protocols(added), this.components.listenersFrom)
     } catch {
       // The next look will do.
     }
@@ -264,8 +275,12 @@ export class Instances implements LocalEndpoints {
     return spec && endpoints.get(keyOf(spec))
   }
 
+  #mayBeProbed(instance: Instance): boolean {
+    return hasProbe(instance.request) && !instance.probing && this.#probed(instance) !== undefined
+  }
+
   #isToBeProbed(instance: Instance): boolean {
-    if (!hasProbe(instance.request) || instance.probing || this.#probed(instance) === undefined) return false
+    if (!this.#mayBeProbed(instance)) return false
     return this.components.now() - instance.probedAt >= PROBE_MS
   }
 
@@ -289,6 +304,7 @@ export class Instances implements LocalEndpoints {
     instance.probedAt = this.components.now()
     instance.failing = healthy ? '' : detail
     this.#judge(instance)
+    this.#arm()
   }
 }
 

@@ -14,8 +14,11 @@ import type { Underlay } from './underlay.js'
 
 /** Batches of one device before the other one gets its turn. */
 const ROUNDS = 8
-/** While batches follow each other, timers set by what they have begun are looked for this often; the first one after a pause is looked at at once. */
+/** While batches follow each other, deadlines set by what they have begun are looked for this often; of the first few of that time each is looked at at once, which spares a turn of the loop. */
 const NOTICE_MS = 5
+const NOTICED_AT_ONCE = 8
+/** A deadline that is further away is looked at again after so long. */
+const AWAKE_MS = 60_000
 /** More faults than this, within this time, are no single packet's doing. */
 const FAULTS_MAX = 20
 const FAULTS_WITHIN_MS = 10_000
@@ -66,7 +69,9 @@ export class PacketLoop {
   #dueAt = Infinity
   #look: NodeJS.Timeout | undefined
   #lookAt = Infinity
-  #noticedAt = -Infinity
+  /** Since when, ms, and how many of these were looked at at once. */
+  #noticingSince = -Infinity
+  #noticed = 0
   /** When the last batch came, ms. */
   #at = -Infinity
   #stopped = false
@@ -142,7 +147,8 @@ export class PacketLoop {
 
   /** Something outside the packet loop has changed the host: its next deadline may be another one. */
   wake(): void {
-    this.#arm(0, monotonicNow())
+    const now = monotonicNow()
+    this.#arm(now, now)
   }
 
   stop(): void {
@@ -155,12 +161,16 @@ export class PacketLoop {
   #notice(): void {
     if (this.#stopped) return
     const now = this.#at
-    const pause = now - this.#noticedAt
-    this.#noticedAt = now
-    if (pause < NOTICE_MS) return this.#lookSoon(now)
+    if (now - this.#noticingSince >= NOTICE_MS) {
+      this.#noticingSince = now
+      this.#noticed = 0
+    }
+    if (++this.#noticed > NOTICED_AT_ONCE) return this.#lookSoon(now)
     try {
       const next = this.components.host.nextTimeout()
-      if (next < this.#dueAt) this.#arm(Math.max(1, next - now), now)
+      // What has come may be what was waited for until then.
+      if (this.#dueAt < Infinity && next > this.#dueAt + NOTICE_MS) this.#dueAt = Infinity
+      if (next < this.#dueAt) this.#arm(Math.max(now + 1, Math.min(next, now + AWAKE_MS)), now)
     } catch (error) {
       this.#thrown(error)
     }
@@ -175,15 +185,18 @@ export class PacketLoop {
     else this.#look.refresh()
   }
 
-  #arm(within: number, now: number): void {
-    const at = now + within
+  #arm(at: number, now: number): void {
     if (this.#stopped || this.#dueAt <= at) return
     this.#dueAt = at
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => {
-      this.#dueAt = Infinity
-      this.#expire()
-    }, within)
+    // Libuv counts in whole milliseconds of the same clock: a timer that came before the deadline would be a turn for nothing.
+    this.#timer = setTimeout(
+      () => {
+        this.#dueAt = Infinity
+        this.#expire()
+      },
+      Math.ceil(at) - Math.floor(now),
+    )
   }
 
   #expire(): void {
@@ -198,7 +211,7 @@ export class PacketLoop {
         now = monotonicNow()
         next = host.nextTimeout()
       }
-      if (next < Infinity) this.#arm(Math.max(1, Math.min(next - now, 60_000)), now)
+      if (next < Infinity) this.#arm(Math.max(now + 1, Math.min(next, now + AWAKE_MS)), now)
     } catch (error) {
       this.#thrown(error)
     }

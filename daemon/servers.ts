@@ -1,4 +1,4 @@
-// What of a daemon faces programs and people rather than packets: names, the control socket, metrics, multicast DNS, and the system's own programs.
+// What of a daemon faces programs and people rather than packets: names, the control socket, metrics, multicast DNS, what listens on this host, and the system's own programs.
 
 import type { Locator } from '../lib/path/locator.js'
 import type { HostId, NetworkId } from '../lib/wire/ids.js'
@@ -8,8 +8,11 @@ import { Discovery } from './discovery.js'
 import type { DnsResolver } from './dns/dns-message.js'
 import { DnsServer } from './dns/dns-server.js'
 import { CaracalError, messageOf } from './errors.js'
+import type { ListenerWatching } from './instances.js'
+import { ListenerWatch } from './listener-watch.js'
 import type { Log } from './log.js'
 import { Metrics, type MetricsSample } from './metrics.js'
+import { monotonicNow } from './packet-loop.js'
 
 export interface DiscoveryPlace {
   readonly network: NetworkId
@@ -24,6 +27,11 @@ export interface DiscoveryPlace {
 
 export type Close = () => Promise<void>
 
+/** Looks at what listens on this host. */
+export interface WatchedListeners extends ListenerWatching {
+  readonly close: Close
+}
+
 /** Opens the servers; each call resolves with what closes that server again, or rejects with a CaracalError and has left nothing open. */
 export interface Servers {
   /** The name server, on each of the addresses. */
@@ -32,6 +40,8 @@ export interface Servers {
   metrics(listen: Locator, read: () => Promise<MetricsSample>): Promise<Close>
   /** `found`: where a host of the network may be, as anybody on the link says. */
   discovery(place: DiscoveryPlace, found: (host: HostId, locator: Locator) => void): Promise<Close>
+  /** `changed`: what listens on this host may be something else now. */
+  listeners(changed: () => void): Promise<WatchedListeners>
 }
 
 /** Servers in the thread that opens them. */
@@ -83,5 +93,11 @@ export class OwnServers implements Servers {
     })
     discovery.start()
     return () => discovery.stop()
+  }
+
+  listeners(changed: () => void): Promise<WatchedListeners> {
+    const watch = new ListenerWatch({ changed, now: monotonicNow })
+    const close = () => Promise.resolve(watch.stop())
+    return Promise.resolve({ busy: (protocols) => watch.busy(protocols), close })
   }
 }

@@ -63,9 +63,8 @@ async function write(name, file) {
 rmSync(folder, { recursive: true, force: true })
 mkdirSync(folder, { recursive: true })
 await Promise.all(Object.entries(entries).map(([name, file]) => write(name, file)))
-const { compiled } = await import('../../dist/daemon/bundle/load.js')
-// What V8 has compiled is taken by processes with the same flags only: main.ts sets this one.
-setFlagsFromString('--max-semi-space-size=1')
+const { compiled, V8_FLAGS } = await import('../../dist/daemon/bundle/load.js')
+for (const flag of V8_FLAGS) setFlagsFromString(flag)
 for (const name of readdirSync(folder)) {
   // Functions too, not just when they are first called.
   setFlagsFromString('--no-lazy')

@@ -8,6 +8,7 @@ import type { Config, UpRequest } from '../config.js'
 import type { FlowPage, WatchRequest } from '../control/protocol.js'
 import type { ControlServerOptions } from '../control/server.js'
 import type { DnsAnswer } from '../dns/dns-message.js'
+import type { Listener } from '../listeners.js'
 import type { LogFields, LogLevel } from '../log.js'
 import type { MetricsSample } from '../metrics.js'
 import type { DiscoveryPlace } from '../servers.js'
@@ -24,6 +25,8 @@ export type PacketMethods = {
   readonly answer: Does<{ readonly name: string; readonly type: string }, DnsAnswer>
   readonly sample: Does<undefined, MetricsSample>
   readonly found: Does<{ readonly host: HostId; readonly locator: Locator }>
+  /** What listens on this host may be something else now. */
+  readonly listenersChanged: Does<undefined>
   readonly reload: Does<undefined>
   /** See Requests. */
   readonly request: Does<{ readonly operation: string; readonly args: unknown }, unknown>
@@ -40,7 +43,7 @@ export type PacketMethods = {
   readonly dumpEnd: Does<{ readonly stream: number }>
 }
 
-export const servedParts = ['names', 'control', 'metrics', 'discovery'] as const
+export const servedParts = ['names', 'control', 'metrics', 'discovery', 'listeners'] as const
 export type ServedPart = (typeof servedParts)[number]
 
 export type MainMethods = {
@@ -51,6 +54,9 @@ export type MainMethods = {
   readonly control: Does<ControlServerOptions>
   readonly metrics: Does<Locator>
   readonly discovery: Does<DiscoveryPlace>
+  readonly listeners: Does<undefined>
+  /** See ListenerWatch. */
+  readonly listenersBusy: Does<readonly Listener['protocol'][]>
   readonly close: Does<ServedPart>
   readonly dumpEvents: Does<{ readonly stream: number; readonly events: readonly TapEvent[]; readonly lost: number }>
 }

@@ -19,6 +19,7 @@ let options: DaemonOptions | undefined
 let daemon: Daemon | undefined
 let requests: Requests | undefined
 let resolver: DnsResolver | undefined
+let changedListeners = (): void => undefined
 /** Hosts that were found while the daemon was starting. */
 const foundEarly: Parameters<Implementation<PacketMethods>['found']>[0][] = []
 const FOUND_EARLY_MAX = 1_024
@@ -53,6 +54,7 @@ const own: Implementation<PacketMethods> = {
     if (daemon !== undefined) daemon.hint(found.host, found.locator)
     else if (foundEarly.length < FOUND_EARLY_MAX) foundEarly.push(found)
   },
+  listenersChanged: () => changedListeners(),
   request: ({ operation, args }) => there(requests).call(operation, args),
   watch: (args) => there(requests).watch(args),
   flowPage: ({ args, from, left }) => there(requests).flowPage(args, from, left),
@@ -91,5 +93,10 @@ const servers: Servers = {
   discovery: async (place) => {
     await main.call('discovery', place)
     return closing('discovery')
+  },
+  listeners: async (changed) => {
+    changedListeners = changed
+    await main.call('listeners', undefined)
+    return { busy: (protocols) => main.tell('listenersBusy', protocols), close: closing('listeners') }
   },
 }

@@ -5,6 +5,7 @@ import { FLOWS_MAX } from '../control/line.js'
 import type { Requests } from '../control/requests.js'
 import { messageOf } from '../errors.js'
 import { collectFlows } from '../flow-pages.js'
+import type { ListenerWatching } from '../instances.js'
 import type { Log } from '../log.js'
 import type { DaemonSummary, RunningDaemon, StopRequest } from '../running.js'
 import { OwnServers, type Close } from '../servers.js'
@@ -111,6 +112,7 @@ export class PacketThread implements RunningDaemon {
   #own(): Implementation<MainMethods> {
     const { log } = this
     const servers = new OwnServers(log)
+    let listeners: ListenerWatching | undefined
     const keep = async (part: ServedPart, opening: Promise<Close>) => void this.#open.set(part, await opening)
     return {
       log: ({ level, fields, text }) => log[level](fields, text),
@@ -132,6 +134,12 @@ export class PacketThread implements RunningDaemon {
           'discovery',
           servers.discovery(place, (host, locator) => this.#calls.tell('found', { host, locator })),
         ),
+      listeners: async () => {
+        const opened = await servers.listeners(() => this.#calls.tell('listenersChanged', undefined))
+        listeners = opened
+        this.#open.set('listeners', opened.close)
+      },
+      listenersBusy: (protocols) => listeners?.busy(protocols),
       close: async (part) => {
         const close = this.#open.get(part)
         this.#open.delete(part)

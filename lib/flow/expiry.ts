@@ -8,6 +8,8 @@ import type { OwnKernel } from './own-kernel.js'
 
 const TICK = 1_000
 const ROUND = 8_000
+/** A tick may be so much late: it goes along with something else that is due, as a turn for it alone would keep packets waiting. */
+const LATE = 1_000
 const ROWS_MIN = 4_096
 
 export class Expiry {
@@ -17,6 +19,7 @@ export class Expiry {
   #row = 0
   /** Infinity: there were no flows when last looked at. */
   #next = Infinity
+  #walkedAt = -Infinity
   /** When the other end was last asked about a row, ms; only long idle ones are in it. */
   readonly #asked = new Map<number, number>()
 
@@ -27,12 +30,14 @@ export class Expiry {
   }
 
   get nextTimeout(): number {
-    return this.#next
+    return this.#next + LATE
   }
 
   /** Begins to walk when there are flows and it did not. */
   wake(now: number): void {
-    if (this.#next === Infinity && this.#core.table.count > 0) this.#next = now + TICK
+    if (this.#next < Infinity || this.#core.table.count === 0) return
+    this.#next = now + TICK
+    this.#walkedAt = now
   }
 
   handleTimeout(now: number): void {
@@ -40,7 +45,8 @@ export class Expiry {
     this.#next = now + TICK
     const { table } = this.#core
     const rows = table.highWater
-    const part = Math.min(rows, Math.max(ROWS_MIN, Math.ceil((rows * TICK) / ROUND)))
+    const part = Math.min(rows, Math.max(ROWS_MIN, Math.ceil((rows * (now - this.#walkedAt)) / ROUND)))
+    this.#walkedAt = now
     for (let i = 0; i < part; i++) {
       if (this.#row >= rows) this.#row = 0
       this.#visit(this.#row++, now)

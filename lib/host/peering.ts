@@ -194,10 +194,12 @@ export class Peering implements SessionSink, ControlSink {
         const length = desc[base + Open.length]!
         const prefers = prefersItsWay(kind, open.data, at, length)
         // First: what is said because the peer was heard is an answer.
-        if (!SELF_ANSWERED.has(kind)) this.sessions.dataReceived(peer, now)
+        const answersItself = SELF_ANSWERED.has(kind)
+        if (!answersItself) this.sessions.dataReceived(peer, now)
         if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0)
-          this.prober.heardAside(peer, now, prefers)
+          this.prober.heardAside(peer, now)
         else this.prober.heard(peer, datagrams.addresses, record, now, prefers, length + SEALED_MORE)
+        if (!answersItself) this.prober.flowed(peer, now)
       } else if (status === CLEAR) {
         this.clearFramesIn++
         const address = datagrams.addresses.slice(record, record + ADDRESS_RECORD)
@@ -265,7 +267,7 @@ export class Peering implements SessionSink, ControlSink {
     this.sessions.marked(peer)
     if (sentAt > 0) this.needed(peer, sentAt)
     // They came by the path in use, or had not passed.
-    if (heardAt > 0) this.ways.heardInUse(peer, heardAt)
+    if (heardAt > 0) this.ways.flowedInUse(peer, heardAt)
   }
 
   /** A flow or bind concerns the peer. */

@@ -103,11 +103,13 @@ export class Ways implements ProberSink {
 
   // ---- What comes ----
 
-  /** Something has come by the path in use. */
-  heardInUse(peer: number, now: number): void {
+  /** Packets of flows have come by the path in use. */
+  flowedInUse(peer: number, now: number): void {
     const { pathSlot, addresses } = this.#peers
     const slot = pathSlot[peer]!
-    if (slot >= 0) this.prober.heard(peer, addresses.records, slot * ADDRESS_RECORD, now)
+    if (slot < 0) return
+    this.prober.heard(peer, addresses.records, slot * ADDRESS_RECORD, now)
+    this.prober.flowed(peer, now)
   }
 
   /** A probe has come, by this lane from the record at `record`: it is answered by the lane, to there. */

@@ -80,7 +80,7 @@ export class Cadence {
   /** A peer that has not answered the last probe is probed more closely than an active one: no single loss makes it a doubtful one, and no few a dead one. */
   probeAt(peer: number, watch: Watch, now: number): number {
     const { activeIntervalMs, idleIntervalMs } = this.#options
-    const { probedAt, trafficAt, state } = watch
+    const { probedAt, flowedAt, state } = watch
     if (watch.unansweredSince > 0 && state !== 'dead') {
       const rtt = this.#peers.rttMs[peer]!
       const least = watch.tries > 2 ? AGAIN_LATER_MS : AGAIN_MIN_MS
@@ -88,10 +88,10 @@ export class Cadence {
       return probedAt + Math.min(again, activeIntervalMs)
     }
     if (!this.isActive(peer, now)) return probedAt + (state === 'dead' ? idleIntervalMs : watch.idleFor)
-    if (watch.attended) return probedAt + ATTENDED_INTERVALS * activeIntervalMs
+    if (watch.attended) return Math.max(probedAt, watch.attendedAt) + ATTENDED_INTERVALS * activeIntervalMs
     const next = probedAt + activeIntervalMs
     // What has come lately, and has stopped.
-    return trafficAt > probedAt ? Math.min(next, trafficAt + this.quiet(peer)) : next
+    return flowedAt > probedAt ? Math.min(next, flowedAt + this.quiet(peer)) : next
   }
 
   /** When the path in use is to be probed once more, as nothing has come by it since the last probe, and another one is proven. */

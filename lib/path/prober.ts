@@ -118,7 +118,7 @@ export class PathProber {
     const { peers } = this.components
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
-    this.#alive(peer, watch, now, traffic)
+    this.#alive(peer, watch, now)
     const { current } = watch.set
     if (current !== undefined && peers.addresses.matches(current.slot, records, offset)) {
       peers.heardAt[peer] = now
@@ -156,22 +156,26 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     if (watch === undefined || watch.attended === on) return
     watch.attended = on
+    if (on) watch.attendedAt = now
     this.#arm(peer, watch, now)
   }
 
-  /** An authenticated frame came by a lane that says nothing of the peer's paths. `traffic` as for {@link heard}. */
-  heardAside(peer: number, now: number, traffic = true): void {
+  /** An authenticated frame came by a lane that says nothing of the peer's paths. */
+  heardAside(peer: number, now: number): void {
     const watch = this.#watches.get(peer)
-    if (watch !== undefined) this.#alive(peer, watch, now, traffic)
+    if (watch !== undefined) this.#alive(peer, watch, now)
   }
 
-  #alive(peer: number, watch: Watch, now: number, traffic: boolean): void {
+  /** Of the frames that were heard at least one was of a flow: when no more of those come, the peer is probed soon. Probes and what answers them must not bring forth others in turns. */
+  flowed(peer: number, now: number): void {
+    const watch = this.#watches.get(peer)
+    if (watch === undefined) return
+    watch.flowedAt = now
+    if (this.#cadence.isActive(peer, now) && !watch.attended) this.#schedule(watch, now + this.#cadence.quiet(peer))
+  }
+
+  #alive(peer: number, watch: Watch, now: number): void {
     watch.heardAt = now
-    if (traffic) {
-      watch.trafficAt = now
-      if (this.#cadence.isActive(peer, now) && !watch.attended && watch.nextAt > now + this.#cadence.quiet(peer))
-        this.#schedule(watch, now + this.#cadence.quiet(peer))
-    }
     if (watch.unansweredSince > 0) {
       watch.unansweredSince = 0
       watch.tries = 0

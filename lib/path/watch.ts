@@ -15,10 +15,10 @@ export interface Watch {
   readonly set: PathSet
   readonly sourceChoice: SourceChoice
   state: Liveness
-  /** Last authenticated frame of the peer, over any path; the last one that was no probe of another path and no echo. */
+  /** Last authenticated frame of the peer, over any path; and of a flow. */
   heardAt: number
-  trafficAt: number
-  /** The path by which the last of those came. */
+  flowedAt: number
+  /** The path by which the last frame came that was no probe of another path and no echo. */
   trafficBy: Path | undefined
   /** Not later than the next look at the peer. */
   nextAt: number
@@ -34,6 +34,8 @@ export interface Watch {
   restsUntil: number
   /** Somebody else looks after it, and says so when it falls silent. */
   attended: boolean
+  /** Since when, ms, the last time. */
+  attendedAt: number
   /** While frames wait for the proof of where the peer sends from: until when at most, else Infinity; and until when that is not done again. */
   courtedUntil: number
   shyUntil: number
@@ -52,7 +54,7 @@ export function newWatch(set: PathSet, sourceChoice: SourceChoice, idleFor: numb
     sourceChoice,
     state: 'alive',
     heardAt: now,
-    trafficAt: -Infinity,
+    flowedAt: -Infinity,
     trafficBy: undefined,
     nextAt: now,
     probedAt: -Infinity,
@@ -61,6 +63,7 @@ export function newWatch(set: PathSet, sourceChoice: SourceChoice, idleFor: numb
     tries: 0,
     restsUntil: 0,
     attended: false,
+    attendedAt: -Infinity,
     courtedUntil: Infinity,
     shyUntil: -Infinity,
     strayedAt: -Infinity,

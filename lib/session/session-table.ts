@@ -34,6 +34,8 @@ export type { JoinResponder, SessionComponents, SessionInfo, SessionOptions } fr
 const RESPONDER_LATER_MS = 15_000
 /** Between looks at whether an old but idle session has been used, and between attempts to renew. */
 const RENEW_AGAIN_MS = 10_000
+/** A keepalive may be so much late: it goes along with something else that is due, as a turn for it alone would keep packets waiting. The other end waits longer. */
+const KEEPALIVE_LATE_MS = 500
 const PROOF_FIRST_MS = 250
 const PROOF_LAST_MS = 2_000
 
@@ -66,6 +68,8 @@ export class SessionTable {
   #membership: Uint8Array
   /** Not later than the next thing to do. */
   #due = Infinity
+  /** Of keepalives: may be KEEPALIVE_LATE_MS late. */
+  #keepaliveDue = Infinity
 
   constructor(components: SessionComponents, options: SessionOptions = {}) {
     const { primitives, hostKey, network, trust, codec, peers } = components
@@ -145,7 +149,7 @@ export class SessionTable {
 
   /** A frame came from the peer that nothing answers by itself, as an echo or an acknowledgement would. */
   dataReceived(peer: number, now: number): void {
-    if (this.#liveness.received(peer, now)) this.#arm(this.#liveness.keepaliveAt(peer))
+    if (this.#liveness.received(peer, now)) this.#armKeepalive(peer)
   }
 
   get marks(): SessionMarks {
@@ -157,7 +161,7 @@ export class SessionTable {
   /** The peer's {@link marks} have been changed as {@link transportSeen}, {@link dataSent} and {@link dataReceived} would have. */
   marked(peer: number): void {
     this.#arm(this.#liveness.silentAt(peer, this.#c.peers.rttMs[peer]!))
-    this.#arm(this.#liveness.keepaliveAt(peer))
+    this.#armKeepalive(peer)
   }
 
   /** Ends all that there is with the peer: revoked, expired, or gone. A later handshake is judged by the trust store again. */
@@ -199,12 +203,13 @@ export class SessionTable {
 
   /** When {@link handleTimeout} is to be called; Infinity: not before something else happens. It may turn out that there is nothing to do. */
   nextTimeout(): number {
-    return this.#due
+    return Math.min(this.#due, this.#keepaliveDue + KEEPALIVE_LATE_MS)
   }
 
   handleTimeout(now: number): void {
-    if (now < this.#due) return
+    if (now < this.#due && now < this.#keepaliveDue) return
     this.#due = Infinity
+    this.#keepaliveDue = Infinity
     for (const state of this.#active) this.#advance(state, now)
   }
 
@@ -216,6 +221,7 @@ export class SessionTable {
     }
     this.#active.clear()
     this.#due = Infinity
+    this.#keepaliveDue = Infinity
   }
 
   // ---- What comes in ----
@@ -474,6 +480,7 @@ export class SessionTable {
       if (state.silent && state.initiation === undefined) this.#renew(state, now)
     }
     const next = this.#nextOf(state)
+    if (state.current !== undefined) this.#armKeepalive(peer)
     if (next === Infinity && state.current === undefined && state.initiation === undefined) this.#active.delete(state)
     this.#arm(next)
   }
@@ -490,17 +497,21 @@ export class SessionTable {
     this.#fail(state, initiation.schedule.addresses.length === 0 ? 'no-address' : 'no-answer', now)
   }
 
+  /** Of keepalives apart: {@link #armKeepalive}. */
   #nextOf(state: PeerSessions): number {
     const { peer } = state
-    let next = Math.min(state.nextExpiry, state.initiation?.schedule.nextAt ?? Infinity)
+    const next = Math.min(state.nextExpiry, state.initiation?.schedule.nextAt ?? Infinity)
     if (state.current === undefined) return next
-    if (state.initiation === undefined) next = Math.min(next, state.renewAt)
-    next = Math.min(next, state.proofAt, this.#liveness.keepaliveAt(peer))
-    return Math.min(next, this.#liveness.silentAt(peer, this.#c.peers.rttMs[peer]!))
+    const silentAt = this.#liveness.silentAt(peer, this.#c.peers.rttMs[peer]!)
+    return Math.min(next, state.proofAt, silentAt, state.initiation === undefined ? state.renewAt : Infinity)
   }
 
   #arm(time: number): void {
     if (time < this.#due) this.#due = time
+  }
+
+  #armKeepalive(peer: number): void {
+    this.#keepaliveDue = Math.min(this.#keepaliveDue, this.#liveness.keepaliveAt(peer))
   }
 
   // ---- Tables ----

@@ -2,12 +2,12 @@ import { readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import t from 'tap'
-import { compiled } from '../../../daemon/bundle/load.js'
+import { compiled, V8_FLAGS } from '../../../daemon/bundle/load.js'
 import { builtFile } from '../../../daemon/our-files.js'
 
 t.test('what processes run is there as V8 has compiled it, and taken as that', async (t) => {
   // As main.ts does.
-  setFlagsFromString('--max-semi-space-size=1')
+  for (const flag of V8_FLAGS) setFlagsFromString(flag)
   const folder = builtFile('bundle')
   const files = readdirSync(folder).filter((name) => name.endsWith('.cjs'))
   for (const name of ['cli.cjs', 'packets.cjs', 'lane.cjs']) t.ok(files.includes(name), name)

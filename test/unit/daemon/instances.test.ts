@@ -2,7 +2,6 @@ import { createServer, type RequestListener } from 'node:http'
 import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { mock } from 'node:test'
 import { test, type Test } from 'tap'
 import { exposeRequestShape, type ExposeRequest } from '../../../daemon/control/protocol.js'
 import { Instances, type Instance } from '../../../daemon/instances.js'
@@ -326,49 +325,53 @@ test('a damaged file of services is told of', async (t) => {
   }
 })
 
-test('it looks by itself once started, until it is stopped', async (t) => {
-  const { instances, listening, change, changes } = await rig(t)
-  listening({})
-  await instances.add(WEB, request('web', 'tcp/80'), false)
-  const alive = setInterval(() => undefined, 1_000)
-  t.teardown(() => clearInterval(alive))
-  instances.start()
-  t.teardown(() => instances.stop())
-  const told = change()
+/** What {@link ListenerWatching} is told. */
+function watching() {
+  const told: string[] = []
+  return { told, busy: (protocols: readonly string[]) => void told.push([...protocols].sort().join(' ')) }
+}
+
+test('who watches the servers is told what to look for, and when something happens, but not all the time', async (t) => {
+  const { instances, clock, listening } = await rig(t)
   listening({ tcp: [row('0.0.0.0', 80)] })
-  await told
-  t.strictSame(changes, ['web up'])
+  const { told, busy } = watching()
+  await instances.add(WEB, request('web', 'tcp/80'), false)
+  instances.start({ busy })
+  t.teardown(() => instances.stop())
+  t.strictSame(told.splice(0), ['tcp'])
+  await instances.add(SHOP, request('shop', 'tcp/81 udp/81'), false)
+  t.strictSame(told.splice(0), ['tcp udp'], 'at once')
+  for (let i = 0; i < 100; i++) where(instances, WEB, Protocol.tcp, 80)
+  t.strictSame(told.splice(0), [])
+  clock.now += 5_000
+  for (let i = 0; i < 100; i++) where(instances, WEB, Protocol.tcp, 80)
+  t.strictSame(told.splice(0), ['tcp udp'], 'a client has come')
+  instances.remove(SHOP)
+  instances.remove(WEB)
+  t.strictSame(told.splice(0), ['tcp', ''])
+  instances.stop()
+  clock.now += 60_000
+  await instances.add(WEB, request('web', 'tcp/80'), false)
+  t.strictSame(told, [], 'nobody watches any more')
 })
 
-test('it looks more seldom in quiet times, and often again as soon as a client comes', async (t) => {
-  const { instances, clock, listening, sockets } = await rig(t)
-  mock.timers.enable({ apis: ['setTimeout'] })
-  t.teardown(() => mock.timers.reset())
-  listening({ tcp: [row('0.0.0.0', 80)] })
-  await instances.add(WEB, request('web', 'tcp/80'), false)
-  instances.start()
+test('a probe is repeated by itself once started', async (t) => {
+  const { instances, listening, clock } = await rig(t)
+  let asked = 0
+  let wake = (): void => undefined
+  const port = await server(t, (_, response) => {
+    asked++
+    response.end()
+    wake()
+  })
+  listening({ tcp: [row('127.0.0.1', port)] })
+  const health = { kind: 'http', path: '/' } as const
+  await instances.add(WEB, request('web', `tcp/80:${port}`, health), false)
+  t.equal(asked, 1)
+  clock.now += 2_000
+  const again = new Promise<void>((resolve) => (wake = resolve))
+  instances.start(watching())
   t.teardown(() => instances.stop())
-  const scan = instances.scan.bind(instances)
-  let looks = 0
-  instances.scan = () => {
-    looks++
-    scan()
-  }
-  const looksOf = (ms: number) => {
-    looks = 0
-    for (let i = 0; i < ms; i += 100) {
-      clock.now += 100
-      mock.timers.tick(100)
-    }
-    return looks
-  }
-  t.equal(looksOf(2_000), 10, 'a service that was just exposed')
-  looksOf(10_000)
-  t.equal(looksOf(5_000), 5)
-  where(instances, WEB, Protocol.tcp, 80)
-  t.equal(looksOf(2_000), 10)
-  looksOf(10_000)
-  rmSync(join(sockets, 'tcp'))
-  looksOf(1_000)
-  t.equal(looksOf(2_000), 10, 'a server has gone')
+  await again
+  t.equal(asked, 2)
 })

@@ -86,6 +86,7 @@ class World {
 
   hear(from: string, traffic = true): void {
     this.prober.heard(this.peer, record(from), 0, this.now, traffic)
+    if (traffic) this.prober.flowed(this.peer, this.now)
   }
   echo(from: string, token: Uint8Array): void {
     this.prober.echoed(this.peer, token, record(from), 0, this.now)
