@@ -47,11 +47,15 @@ export async function prepare(options: DaemonOptions, log: Log, primitives: Prim
   const newCodec = () => new NativeCodec(codecAddon(), aead)
   const codec = newCodec()
   if (!options.replace) return { codec, ahead: undefined }
-  const { rehearse } = await import('./rehearsal.js')
-  rehearse(primitives, newCodec)
+  await rehearsal(primitives, newCodec)
   const ahead = await makePartsAhead({ options, log, primitives, codec })
   if (ahead !== undefined) await rehearseTaking(ahead)
   return { codec, ahead }
+}
+
+async function rehearsal(primitives: Primitives, newCodec: () => NativeCodec): Promise<void> {
+  const { rehearse } = await import('./rehearsal.js')
+  rehearse(primitives, newCodec)
 }
 
 /** What is done when the other daemon has stopped, without any effect. */
@@ -88,6 +92,9 @@ export async function buildDaemon(
     undo.add(() => kept.link.close())
     undo.add(() => kept.release())
   }
+  // Nobody waits yet; flows that a former daemon has left would.
+  if (kept === undefined && !options.replace)
+    await rehearsal(primitives, () => new NativeCodec(codecAddon(), config.aead))
   const underlay =
     kept === undefined ? Underlay.open(config.listen, config.offload) : Underlay.take(kept.sockets, config.offload)
   undo.add(() => underlay.close())

@@ -3,6 +3,7 @@
 
 import { decodeLocator, encodeLocator, formatLocator, type Locator } from '../lib/path/locator.js'
 import {
+  ADDRESS_LOCAL,
   ADDRESS_RECORD,
   DATAGRAM_WORDS,
   PACKET_WORDS,
@@ -19,6 +20,8 @@ import type { BufferSizes, SendResult, UdpSocket } from './udp.js'
 const DATAGRAM_BUFFER = 65_536
 const RECEIVE_BATCH = 8
 const READ_BATCH = 64
+/** Position in an address record. */
+const ADDRESS = 8
 
 /** A TUN whose kernel is the test: `fromKernel` puts packets in, `toKernel` has what was written. */
 export class FakeTun implements TunDevice {
@@ -174,6 +177,8 @@ export class FakeUdp implements UdpSocket {
   readonly #waiting: FakeDatagram[] = []
   readonly #result = { sent: 0, failed: 0 }
   readonly #network: FakeNetwork
+  /** Its address as records have it. */
+  readonly #own: Uint8Array
   #callback: (() => void) | undefined
   #open = true
 
@@ -182,6 +187,7 @@ export class FakeUdp implements UdpSocket {
     readonly local: Locator,
   ) {
     this.#network = network
+    this.#own = encodeLocator(local).subarray(ADDRESS, ADDRESS_LOCAL)
   }
 
   /** A datagram arrives. */
@@ -210,6 +216,7 @@ export class FakeUdp implements UdpSocket {
       batch.desc[word + 2] = datagram.segmentSize
       batch.desc[word + 3] = datagram.trafficClass
       batch.addresses.set(encodeLocator(datagram.from), batch.count * ADDRESS_RECORD)
+      batch.addresses.set(this.#own, batch.count * ADDRESS_RECORD + ADDRESS_LOCAL)
       batch.count++
     }
     return batch.count

@@ -1,5 +1,6 @@
-// A handshake and a few packets between two hosts in memory, before it counts. What a process does for the first time takes many times as long, since its code has to be compiled: a daemon that
-// is to take over from another one has that behind it when the other one stops.
+// Two hosts in memory live through what a host lives through, before it counts: a handshake, packets, time that passes, addresses that come and go. What a process does for the first time takes
+// many times as long, since its code has to be compiled, and packets wait for it. A daemon that begins anew has it behind it when the first packet comes, and one that is to take over from
+// another one when that stops.
 
 import type { Primitives } from '../lib/crypto/primitives.js'
 import { Authority } from '../lib/crypto/authority.js'
@@ -26,6 +27,12 @@ const DAY = 86_400
 /** Steps of a millisecond: a handshake takes a few. */
 const STEPS = 200
 const ECHOES = 20
+/** Time that passes then, ms of theirs, with an echo now and then: paths are probed and their MTU confirmed often enough for their code to be worth compiling. */
+const LIFE_MS = 10_000
+const ECHO_EVERY_MS = 1_000
+/** Moves of each of them, and between the steps of a move, ms. */
+const MOVES = 4
+const MOVING_MS = 100
 const IPV4_HEADER = 20
 const ICMP = { request: 8, answer: 0, length: 16 } as const
 
@@ -55,11 +62,11 @@ class Player {
     hostKey: HostKey,
     trust: TrustStore,
     network: FakeNetwork,
-    readonly locator: Locator,
+    readonly locators: readonly [Locator, Locator],
     now: number,
   ) {
     this.now = now
-    const underlay = new Underlay([network.open(locator)])
+    const underlay = new Underlay(locators.map((locator) => network.open(locator)))
     const io = new DeviceIo()
     io.underlay = underlay
     io.tun = this.tun
@@ -80,8 +87,19 @@ class Player {
     this.tun.onReadable(() => {
       while (this.tun.readBatch(this.host.dataPath.tunIn) > 0) this.host.tunRead(this.now)
     })
-    this.host.setLocators([locator], now)
+    this.host.setLocators(locators.slice(0, 1), now)
     this.host.loaded(now)
+  }
+
+  /** Is about to leave one of its addresses for the other one; `left`: has done so. */
+  move(to: 0 | 1, left: boolean): void {
+    const [here, there] = [this.locators[to], this.locators[to === 0 ? 1 : 0]]
+    this.host.setLocators(left ? [here] : [here, { ...there, deprecated: true }], this.now)
+  }
+
+  /** How often its frames to the other one have gone another way since then. */
+  get commits(): number {
+    return [...this.host.prober.commits.values()].reduce((sum, count) => sum + count, 0)
   }
 
   step(now: number): void {
@@ -96,8 +114,8 @@ class Player {
   }
 }
 
-/** Takes some tens of milliseconds, and touches nothing outside this process. Returns how many packets came back. */
-export function rehearse(primitives: Primitives, codec: () => NativeCodec): number {
+/** Takes some tenths of a second, and touches nothing outside this process. Returns how many packets came back, and how often frames went another way than before. */
+export function rehearse(primitives: Primitives, codec: () => NativeCodec): { echoes: number; commits: number } {
   const wall = Math.floor(wallNow())
   const began = monotonicNow()
   const authority = Authority.generate(primitives)
@@ -114,29 +132,44 @@ export function rehearse(primitives: Primitives, codec: () => NativeCodec): numb
     store.adoptMembership(key.id, issueMembership(primitives, keys[0], issuer, member), wall)
     // As it is read from its file.
     const trust = TrustStore.decode(primitives, store.encode()) ?? store
-    const locator = { address: `192.0.2.${i + 1}`, port: 1 }
-    return new Player(primitives, codec(), key, trust, network, locator, began)
-  })
-  if (a === undefined || b === undefined) return 0
-  a.host.neighbours.hint(b.host.id, b.locator, began)
+    const locators = [1, 101].map((n) => ({ address: `192.0.2.${n + i}`, port: 1 })) as [Locator, Locator]
+    return new Player(primitives, codec(), key, trust, network, locators, began)
+  }) as [Player, Player]
+  a.host.neighbours.hint(b.host.id, b.locators[0], began)
   let now = began
-  const step = () => {
-    now += 1
+  const stepTo = (next: number) => {
+    now = next
     for (const player of [a, b]) player.step(now)
     network.settle()
   }
-  for (let i = 0; i < STEPS && !(a.connected(b) && b.connected(a)); i++) step()
+  for (let i = 0; i < STEPS && !(a.connected(b) && b.connected(a)); i++) stepTo(now + 1)
   const dialled = a.host.addresses.dialledAddress({ kind: 'host', host: b.host.id }, 4)
-  if (dialled === undefined) return 0
-  let came = 0
-  for (let i = 0; i < ECHOES; i++) {
-    a.tun.fromKernel(echo(ICMP.request, a.host.addresses.self(4), dialled, 7, i))
-    step()
+  let echoes = 0
+  const ask = () => {
+    if (dialled === undefined) return
+    a.tun.fromKernel(echo(ICMP.request, a.host.addresses.self(4), dialled, 7, echoes))
+    stepTo(now + 1)
     for (const packet of b.tun.toKernel.splice(0)) b.tun.fromKernel(answerTo(packet.subarray(VNET_HEADER)))
-    step()
-    came += a.tun.toKernel.splice(0).length
+    stepTo(now + 1)
+    echoes += a.tun.toKernel.splice(0).length
   }
-  return came
+  const live = (ms: number) => {
+    for (const end = now + ms; now < end;)
+      stepTo(Math.min(end, Math.max(now + 1, Math.min(a.host.nextTimeout(), b.host.nextTimeout()))))
+  }
+  for (let i = 0; i < ECHOES; i++) ask()
+  for (const end = now + LIFE_MS; now < end;) {
+    live(ECHO_EVERY_MS)
+    ask()
+  }
+  for (let i = 0; i < MOVES; i++)
+    for (const player of [a, b])
+      for (const left of [false, true]) {
+        player.move(i % 2 === 0 ? 1 : 0, left)
+        live(MOVING_MS)
+        ask()
+      }
+  return { echoes, commits: a.commits + b.commits }
 }
 
 function echo(type: number, source: Uint8Array, destination: Uint8Array, id: number, sequence: number): Uint8Array {

@@ -90,6 +90,7 @@ class Descriptors {
   void mute(const uv_loop_t* loop, bool on);
   bool openLinger(uv_loop_t* loop);
   void lingerUntil(const uv_loop_t* loop, int timeout);
+  void armLinger(uint64_t nanoseconds);
   bool joinsLinger(Descriptor& descriptor);
   void leaveLinger(Descriptor& descriptor);
   void finishCleanup();
@@ -109,6 +110,8 @@ class Descriptors {
   /** A timer in that set, and when it goes off, ms of libuv's clock; 0: it does not. */
   int lingerTimer_ = -1;
   uint64_t lingerUntil_ = 0;
+  /** When something was seen to last while `linger` waited, ns (uv_hrtime). */
+  uint64_t passedAt_ = 0;
 };
 
 /** The descriptor that the first argument, a handle, names. */

@@ -7,6 +7,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 
@@ -28,6 +29,8 @@ constexpr size_t kMaxDescriptors = 4096;
 constexpr uint32_t kSlotBits = 12;
 constexpr uint32_t kGenerations = 1u << (31 - kSlotBits);
 constexpr int kLingerEvents = 8;
+/** A turn of JavaScript takes longer than a packet. What is due while packets pass waits for a gap between them: until one has passed and so long, ns, none has followed, but no longer than the other. */
+constexpr uint64_t kGapNs = 250000, kGapWithinNs = 3000000;
 
 /** What one thread wakes another with. */
 struct Event : Descriptor {
@@ -183,9 +186,10 @@ void Descriptors::onReadable(uv_poll_t* handle, int status, int) {
 
 bool Descriptors::openLinger(uv_loop_t* loop) {
   const int set = epoll_create1(EPOLL_CLOEXEC), timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-  epoll_event event = {};
-  event.events = EPOLLIN;
-  if (set < 0 || timer < 0 || epoll_ctl(set, EPOLL_CTL_ADD, uv_backend_fd(loop), &event) != 0 || epoll_ctl(set, EPOLL_CTL_ADD, timer, &event) != 0) {
+  epoll_event event = {}, timed = {};
+  event.events = timed.events = EPOLLIN;
+  timed.data.ptr = &lingerTimer_;
+  if (set < 0 || timer < 0 || epoll_ctl(set, EPOLL_CTL_ADD, uv_backend_fd(loop), &event) != 0 || epoll_ctl(set, EPOLL_CTL_ADD, timer, &timed) != 0) {
     if (set >= 0) ::close(set);
     if (timer >= 0) ::close(timer);
     return false;
@@ -199,10 +203,16 @@ bool Descriptors::openLinger(uv_loop_t* loop) {
 void Descriptors::lingerUntil(const uv_loop_t* loop, int timeout) {
   const uint64_t until = timeout < 0 ? 0 : uv_now(loop) + static_cast<uint64_t>(timeout);
   if (until == lingerUntil_) return;
+  armLinger(timeout < 0 ? 0 : static_cast<uint64_t>(timeout) * 1000000);
   lingerUntil_ = until;
+}
+
+/** 0: it does not go off. */
+void Descriptors::armLinger(uint64_t nanoseconds) {
+  lingerUntil_ = 0;
   itimerspec in = {};
-  in.it_value.tv_sec = timeout < 0 ? 0 : timeout / 1000;
-  in.it_value.tv_nsec = timeout < 0 ? 0 : static_cast<int64_t>(timeout % 1000) * 1000000;
+  in.it_value.tv_sec = static_cast<time_t>(nanoseconds / 1000000000);
+  in.it_value.tv_nsec = static_cast<long>(nanoseconds % 1000000000);
   timerfd_settime(lingerTimer_, 0, &in, nullptr);
 }
 
@@ -234,8 +244,8 @@ void Descriptors::mute(const uv_loop_t* loop, bool on) {
 }
 
 /**
- * Waits here for what can be seen to without JavaScript, because a turn of libuv's and Node's loop takes longer than a packet. Returns as soon as there is anything else to do: a timer is due, another
- * descriptor is ready (libuv's own set is in the set), JavaScript was called.
+ * Waits here for what can be seen to without JavaScript, because a turn of libuv's and Node's loop takes longer than a packet. Returns when there is anything else to do: at once when another
+ * descriptor is ready (libuv's own set is in the set) or JavaScript was called, and in the next gap between packets when a timer is due.
  */
 void Descriptors::linger() {
   uv_loop_t* loop = nullptr;
@@ -248,10 +258,18 @@ void Descriptors::linger() {
   mute(loop, true);
   Descriptor* told = nullptr;
   epoll_event events[kLingerEvents];
+  // Of what is due: until when it waits at most; 0: nothing is. And who is to be told then; null: libuv has a timer.
+  uint64_t gapUntil = 0;
+  Descriptor* due = nullptr;
   for (bool others = false; !others && told == nullptr;) {
     const int count = epoll_wait(lingerSet_, events, kLingerEvents, -1);
     others = count <= 0;
+    bool timed = false, passed = false;
     for (int i = 0; i < count && told == nullptr; i++) {
+      if (events[i].data.ptr == &lingerTimer_) {
+        timed = true;
+        continue;
+      }
       auto* const descriptor = static_cast<Descriptor*>(events[i].data.ptr);
       // An error of a descriptor is libuv's to tell.
       if (descriptor == nullptr || events[i].events != EPOLLIN) {
@@ -260,10 +278,27 @@ void Descriptors::linger() {
       }
       told = descriptor->step();
       descriptor->restedAt = uv_hrtime();
+      if (descriptor->kind == Descriptor::Kind::express) {
+        // A timer too.
+        if (told == nullptr) continue;
+        due = told;
+        told = nullptr;
+        timed = true;
+      } else {
+        passedAt_ = descriptor->restedAt;
+        passed = true;
+      }
     }
+    const uint64_t now = passed ? passedAt_ : uv_hrtime();
+    if (timed && (gapUntil > 0 || now - passedAt_ > kGapWithinNs)) break;
+    if (timed) gapUntil = now + kGapWithinNs;
+    if (gapUntil == 0 || others || told != nullptr) continue;
+    if (now >= gapUntil) break;
+    if (timed || passed) armLinger(passed ? std::min(kGapNs, gapUntil - now) : gapUntil - now);
   }
   mute(loop, false);
-  // Whatever is called may close anything.
+  // Whatever is called may close anything; who was due is told again.
+  if (told == nullptr) told = due;
   if (told != nullptr) told->tell();
 }
 

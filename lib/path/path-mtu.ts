@@ -45,6 +45,8 @@ const LOSS_MIN = 0.1
 const LOSS_MAX = 0.9
 /** So many probes and controls are remembered for that. */
 const HISTORY = 100
+/** What there is no reason to doubt is confirmed so long after frames went by the path again: the first ones do not wait for it. */
+const CONFIRM_LATER_MS = 20
 /** Between probes of a size that is in doubt, or an eighth of a round trip; and how long the first is waited for, with two round trips; and while no round trip is known. */
 const SPACING_MS = 20
 const PATIENCE_MS = 80
@@ -99,6 +101,8 @@ export class PathMtu {
   /** Larger sizes are looked for where there were none: the largest, then the next one. */
   #raising = false
   #confirmAt: number
+  /** When the size in use is confirmed, or a larger one looked for, as frames go by the path; Infinity: that is not due. */
+  #startAt = Infinity
   /** When a hint was heeded last, or will be. */
   #hintedAt = -Infinity
   #raiseAt = Infinity
@@ -128,8 +132,11 @@ export class PathMtu {
 
   /** Frames go by the path. Returns when it is to be told again at the earliest, ms. */
   used(now: number): number {
-    if (this.#trial === undefined && now >= this.#nextStart) this.#start(now)
-    return this.#trial === undefined ? this.#nextStart : now + this.#options.hintMs
+    if (this.#trial === undefined && now >= this.#nextStart) {
+      if (this.phase !== 'complete') this.#start(now)
+      else if (this.#startAt === Infinity) this.#startAt = now + CONFIRM_LATER_MS
+    }
+    return this.nextTimeout() === Infinity ? this.#nextStart : now + this.#options.hintMs
   }
 
   /** Whether a {@link hint} changes anything now: that of another one may lie ahead. */
@@ -155,6 +162,7 @@ export class PathMtu {
   /** The path is not in use any more. */
   rest(): void {
     this.#trial = undefined
+    this.#startAt = Infinity
   }
 
   /** The host's links have changed, and so may what the path carries; nothing larger than its own link does. */
@@ -194,14 +202,15 @@ export class PathMtu {
     return false
   }
 
-  /** Infinity: no size is under test. */
+  /** Infinity: no size is under test, or about to be. */
   nextTimeout(): number {
-    return this.#trial === undefined ? Infinity : Math.min(this.#trial.nextAt, this.#trial.reviewAt)
+    return this.#trial === undefined ? this.#startAt : Math.min(this.#trial.nextAt, this.#trial.reviewAt)
   }
 
   handleTimeout(now: number): void {
     const trial = this.#trial
-    if (trial === undefined || now < this.nextTimeout()) return
+    if (now < this.nextTimeout()) return
+    if (trial === undefined) return this.#start(now)
     if (now >= trial.reviewAt && this.#isTooLarge(trial, now)) {
       this.#trial = undefined
       this.#failed(trial.size, now)
@@ -231,6 +240,7 @@ export class PathMtu {
   }
 
   #start(now: number): void {
+    this.#startAt = Infinity
     if (now >= this.#confirmAt) this.#confirm(now)
     else {
       this.phase = 'searching'

@@ -277,6 +277,23 @@ test('what is not used is not probed, and what carries nothing is soon left alon
   t.end()
 })
 
+test('the first frames after a pause do not wait for the size to be confirmed', (t) => {
+  const line = new Line()
+  line.run(1_000)
+  line.run(60_000, false)
+  const before = line.sent.length
+  t.equal(line.path.used(line.now), line.now + 500, 'it is not to be told with every batch')
+  t.equal(line.sent.length, before)
+  t.equal(line.path.nextTimeout(), line.now + 20)
+  line.run(20, false)
+  t.strictSame(line.sent.slice(before), [1500, 0], 'the size in use, and its control')
+  line.path.rest()
+  line.path.used(line.now)
+  line.run(60_000, false)
+  t.equal(line.sent.length, before + 2, 'a path that is not in use is not asked')
+  t.end()
+})
+
 test('echoes of others change nothing', (t) => {
   const line = new Line()
   line.path.used(line.now)
