@@ -17,6 +17,7 @@ import { deviceOf, keptOf, type Kept } from './keeper/keeping.js'
 import { lanesFor } from './lanes/lanes.js'
 import { LinkSetup } from './link.js'
 import type { Log } from './log.js'
+import { native } from './native.js'
 import { codecAddon, NativeCodec } from './native-codec.js'
 import { PacketLoop } from './packet-loop.js'
 import { areCurrent, makeParts, makePartsAhead, type Parts } from './parts.js'
@@ -93,8 +94,10 @@ export async function buildDaemon(
     undo.add(() => kept.release())
   }
   // Nobody waits yet; flows that a former daemon has left would.
-  if (kept === undefined && !options.replace)
+  if (kept === undefined && !options.replace) {
     await rehearsal(primitives, () => new NativeCodec(codecAddon(), config.aead))
+    native().trimMemory()
+  }
   const underlay =
     kept === undefined ? Underlay.open(config.listen, config.offload) : Underlay.take(kept.sockets, config.offload)
   undo.add(() => underlay.close())

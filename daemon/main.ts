@@ -35,8 +35,8 @@ export async function runDaemon(request: UpRequest): Promise<number> {
     if (early !== undefined) stop(early)
     const { network, name, id } = daemon.summary
     log.info({ network, host: name, id: id.slice(0, 12), pid: process.pid }, 'ready')
-    // What the start has left behind.
-    native().trimMemory()
+    // What the start has left behind. One that has taken over has packets that wait.
+    if (!request.replace) native().trimMemory()
     manager.ready(`host ${name} of ${network}`)
     const { reason, keep } = await daemon.stopRequested
     manager.stopping()

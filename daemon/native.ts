@@ -135,7 +135,7 @@ export interface Native {
    */
   listeningSockets(udp: boolean, v6: boolean, into: Uint8Array): number
 
-  /** Gives memory that all threads have freed back to the system. */
+  /** Gives memory that this thread's objects no longer need, and what all threads have freed, back to the system. Takes some tens of milliseconds. */
   trimMemory(): void
   /** Asks for large pages behind the array, which are given when it is first touched: fewer misses where it is read at random. */
   adviseHugePages(bytes: Uint8Array): void

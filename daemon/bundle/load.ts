@@ -10,7 +10,7 @@ import { builtFile } from '../our-files.js'
 export const V8_FLAGS = [
   // What comes and goes while modules load would otherwise leave the heap larger by 16 MB for good.
   '--max-semi-space-size=1',
-  // V8 would collect a heap that does little twice, from 8 s after it has started on, to give a few MB back: packets would wait for it, 10 ms and more.
+  // V8 would collect a heap that does little twice, from 8 s after it has started on, to give a few MB back: packets would wait for it, 10 ms and more. A daemon does it at its start.
   '--gc-memory-reducer-start-delay-ms=2000000000',
 ] as const
 
