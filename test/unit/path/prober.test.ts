@@ -147,6 +147,42 @@ test('the handshake’s address is the first path; the peer is alive', (t) => {
   t.end()
 })
 
+test('probes of the peer bring forth no others; what flows and stops does', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.prober.active(w.peer, w.now)
+  w.runFor(1_000)
+  const during = (step: () => void) => {
+    const before = w.probes.length
+    for (let i = 0; i < 20; i++) {
+      step()
+      w.runFor(100)
+    }
+    return w.probes.length - before
+  }
+  t.equal(
+    during(() => w.prober.heard(w.peer, record(OLD), 0, w.now)),
+    10,
+    'one each 200 ms',
+  )
+  t.ok(during(() => w.hear(OLD)) >= 19, 'one each time')
+  t.end()
+})
+
+test('a peer that somebody else looks after is probed once a second, and not at once', (t) => {
+  const w = new World()
+  w.prober.established(w.peer, record(OLD), w.now)
+  w.runFor(10_000)
+  w.prober.active(w.peer, w.now)
+  w.prober.attend(w.peer, true, w.now)
+  const before = w.probes.length
+  w.runFor(990)
+  t.equal(w.probes.length - before, 0)
+  w.runFor(5_000)
+  t.equal(w.probes.length - before, 5)
+  t.end()
+})
+
 test('the round trip is measured by the echo, and smoothed', (t) => {
   const w = new World()
   w.delay = 40
