@@ -162,6 +162,7 @@ export async function buildDaemon(
     const express = new NativeExpress({ host, codec, tun, underlay, settle })
     undo.add(() => express.close())
   }
+  if (config.loop.priority === 'real-time') takeRealTime(log)
   const daemon = new Daemon(
     options,
     config,
@@ -185,6 +186,14 @@ export async function buildDaemon(
   )
   late.daemon = daemon
   return { daemon, kept, flowFile }
+}
+
+function takeRealTime(log: Log): void {
+  try {
+    native().setRealTime(true)
+  } catch (error) {
+    log.warn({ error }, 'packets do not go before other programs as `loop.priority` says: `caracal doctor` tells why')
+  }
 }
 
 /** What a former daemon has left, if it fits; what does not is given up. Throws CARACAL_E_KEEPER. */

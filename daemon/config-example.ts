@@ -58,6 +58,9 @@ loop:
   lanes: auto
   # Packets of open connections that come alone pass at once by native code. false: everything goes the long way, as while a dump is open.
   express: true
+  # real-time: packets do not wait for other programs, whatever those do (the threads that move them run before all that is not real-time itself; needs root or CAP_SYS_NICE). The longest delays
+  # become several times shorter, and bulk transfers and floods of small packets slower, as those programs get less of the processors.
+  priority: normal
 
 limits:
   # Flows at the same time, of this host's programs and to its services. Each takes about 200 bytes of memory, so ${Math.round((FLOWS * 200) / 1e6)} MB for all, which a daemon with a keeper takes when it starts.

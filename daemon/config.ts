@@ -65,6 +65,8 @@ export interface LoopSetting {
   readonly lanes: number | 'auto'
   /** Packets of open connections that come alone pass by native code. */
   readonly express: boolean
+  /** real-time: the threads that move packets run before all other programs. */
+  readonly priority: 'normal' | 'real-time'
 }
 
 /** What becomes of the device, the sockets and the flows while no daemon runs. */
@@ -295,6 +297,7 @@ const loopShape = z.strictObject({
   thread: z.enum(['own', 'main']).default('own'),
   lanes: z.union([z.literal('auto'), z.number().int().min(1).max(LANES_MAX)]).default('auto'),
   express: z.boolean().default(true),
+  priority: z.enum(['normal', 'real-time']).default('normal'),
 })
 const limitsShape = z.strictObject({ flows: z.number().int().min(FLOWS_MIN).max(FLOWS_MAX).default(FLOWS) })
 const afterSeconds = z.number().int().min(0).max(AFTER_MAX)

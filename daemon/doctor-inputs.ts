@@ -7,6 +7,7 @@ import { runCommand } from './command.js'
 import type { DoctorCheck } from './control/shapes.js'
 import type { Daemon } from './daemon.js'
 import { runDoctor } from './doctor.js'
+import { native } from './native.js'
 import { chooseLibrary, codecAddon } from './native-codec.js'
 import { hostsView, serviceView } from './views.js'
 import { wallNow } from './wall-clock.js'
@@ -23,6 +24,7 @@ export function doctorChecks(daemon: Daemon): Promise<DoctorCheck[]> {
     nodeVersion: process.version,
     loopDelay: daemon.loopDelay.read(),
     express: host.express.on,
+    realTime: native().isRealTime(),
     readSetting: (path) => readFile(`/proc/sys/${path}`, 'utf8').catch(() => undefined),
     run: runCommand,
     tun,

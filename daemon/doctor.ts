@@ -7,6 +7,7 @@ import type { Config } from './config.js'
 import type { DoctorCheck } from './control/shapes.js'
 import {
   checkExpress,
+  checkPriority,
   checkOffloads,
   checkSealing,
   checkTun,
@@ -53,6 +54,8 @@ export interface DoctorInputs {
   readonly loopDelay: LoopDelay
   /** Packets that come alone pass by native code. */
   readonly express: boolean
+  /** The threads that move packets run before other programs. */
+  readonly realTime: boolean
   readonly readSetting: SettingReader
   /** Programs of the system; only asks. */
   readonly run: CommandRunner
@@ -115,6 +118,7 @@ export async function runDoctor(inputs: DoctorInputs, limitMs = LIMIT_MS): Promi
     ['services', () => checkInstances(inputs.instances)],
     ['drops', () => checkDrops(inputs.drops)],
     ['express', () => checkExpress(inputs.settings.loop.express, inputs.express)],
+    ['priority', () => checkPriority(inputs.settings.loop.priority, inputs.realTime)],
     ['event loop', () => checkEventLoop(inputs.loopDelay)],
   ]
   return Promise.all(checks.map(([name, check]) => attempt(name, check, limitMs)))

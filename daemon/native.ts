@@ -135,6 +135,10 @@ export interface Native {
    */
   listeningSockets(udp: boolean, v6: boolean, into: Uint8Array): number
 
+  /** This thread runs before all that is not real-time itself, or no more. Throws CARACAL_E_PRIORITY when the system does not allow it. */
+  setRealTime(on: boolean): void
+  isRealTime(): boolean
+
   /** Gives memory that this thread's objects no longer need, and what all threads have freed, back to the system. Takes some tens of milliseconds. */
   trimMemory(): void
   /** Asks for large pages behind the array, which are given when it is first touched: fewer misses where it is read at random. */
@@ -199,6 +203,8 @@ const functions = [
   'eventSignal',
   'eventClear',
   'notify',
+  'setRealTime',
+  'isRealTime',
   'trimMemory',
   'adviseHugePages',
   'mapFile',

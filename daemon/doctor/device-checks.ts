@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { AeadName } from '../../lib/crypto/codec.js'
 import { formatLocator, type Locator } from '../../lib/path/locator.js'
 import { CommandError, type CommandRunner } from '../command.js'
-import type { OffloadSetting } from '../config.js'
+import type { LoopSetting, OffloadSetting } from '../config.js'
 import type { DoctorCheck } from '../control/shapes.js'
 import { sealers, type AeadChoice, type AeadSetting } from '../native-codec.js'
 import type { TunOffloads } from '../tun.js'
@@ -70,6 +70,18 @@ export function checkExpress(wanted: boolean, on: boolean): DoctorCheck {
   const setting = 'loop.express: false'
   const cost = 'round trips of single packets take twice as long'
   return warn(name, `no packet passes at once, as \`${setting}\` switches it off: ${cost}`, switchingOn(setting))
+}
+
+/** @param wanted `loop.priority` */
+export function checkPriority(wanted: LoopSetting['priority'], realTime: boolean): DoctorCheck {
+  const name = 'priority'
+  if (realTime) return ok(name, 'packets go before all other programs')
+  if (wanted === 'normal') return ok(name, 'packets wait like all other programs')
+  return warn(
+    name,
+    'the system does not let packets go before other programs, although `loop.priority: real-time` says so: they wait as long as others',
+    'run the daemon as root or with CAP_SYS_NICE, and without RestrictRealtime= where systemd starts it',
+  )
 }
 
 /** @param wanted what is set; the rest of what is missing is not supported */

@@ -2,6 +2,7 @@
 
 import { parentPort, workerData } from 'node:worker_threads'
 import { NativeEvent } from '../event.js'
+import { native } from '../native.js'
 import { codecAddon, NativeCodec } from '../native-codec.js'
 import { NativeTun, type SharedTun } from '../tun.js'
 import { NativeUdp, type SharedUdp } from '../udp.js'
@@ -16,10 +17,13 @@ export interface LaneStart {
   readonly sockets: readonly SharedUdp[]
   readonly awake: number
   readonly decider: number
+  /** As the thread is that decides for it. */
+  readonly realTime: boolean
 }
 
 if (parentPort === null) throw new Error('this is the entry of a thread')
 const start: LaneStart = workerData
+if (start.realTime) native().setRealTime(true)
 const work = new LaneWork({
   memory: new LaneMemory(start.memory),
   records: start.records,

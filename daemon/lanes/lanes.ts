@@ -6,7 +6,7 @@ import type { DatagramBatch, FrameRuns, PacketBatch } from '../../lib/wire/batch
 import { CaracalError } from '../errors.js'
 import { NativeEvent } from '../event.js'
 import type { Log } from '../log.js'
-import type { NativeHandle } from '../native.js'
+import { native, type NativeHandle } from '../native.js'
 import { builtFile } from '../our-files.js'
 import { codecAddon, NativeCodec, type AeadSetting } from '../native-codec.js'
 import { monotonicNow, type PacketLoop } from '../packet-loop.js'
@@ -201,6 +201,7 @@ class Lane {
       sockets: this.underlay.sockets.flatMap((socket) => (socket instanceof NativeUdp ? [socket.share()] : [])),
       awake: this.#awake.share(),
       decider: this.#decider.share(),
+      realTime: native().isRealTime(),
     }
     this.#worker = new Worker(builtFile('daemon/lanes/lane.js'), {
       name: `lane ${this.number}`,

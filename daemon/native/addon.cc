@@ -15,6 +15,7 @@ void KeeperLinkInit(napi_env env, napi_value exports, caracal::Descriptors* desc
 void NotifyInit(napi_env env, napi_value exports);
 void MemoryInit(napi_env env, napi_value exports);
 void ListeningInit(napi_env env, napi_value exports);
+void PriorityInit(napi_env env, napi_value exports);
 void SpawnInit(napi_env env, napi_value exports);
 /** In codec.cc. */
 napi_value CodecInit(napi_env env, napi_value exports) __attribute__((weak));
@@ -32,6 +33,7 @@ NAPI_MODULE_INIT() {
     NotifyInit(env, exports);
     MemoryInit(env, exports);
     ListeningInit(env, exports);
+    PriorityInit(env, exports);
     SpawnInit(env, exports);
     if (CodecInit != nullptr) CodecInit(env, exports);
   } catch (const caracal::Fault& fault) {

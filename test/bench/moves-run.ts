@@ -1,4 +1,4 @@
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -18,6 +18,8 @@ export interface RowOptions {
   readonly logs?: string
   /** The streams' programs come before all else that runs: that one of them was not let run is no stall of the network. Needs root. */
   readonly first?: boolean
+  /** The daemons' configuration has `loop.priority: real-time`. Needs root. */
+  readonly realTime?: boolean
   readonly progress: (line: string) => void
 }
 
@@ -177,7 +179,10 @@ export async function measure(row: MoveName, options: RowOptions): Promise<RowRe
   const kind: MoveKind = moveKinds[row]
   const { rttMs, logs, progress } = options
   const folder = mkdtempSync(join(tmpdir(), 'caracal-moves-'))
+  const config = join(folder, 'settings.yaml')
+  if (options.realTime === true) writeFileSync(config, 'loop: { priority: real-time }\n')
   const net = await MoveNet.up({
+    ...(options.realTime === true ? { upArguments: () => ['--config', config] } : {}),
     directory: join(folder, 'lab'),
     ...kind.net,
     // A round trip passes two links twice.

@@ -1,8 +1,8 @@
-// The stall of each kind of move: npm run bench:moves -- [-n MOVES] [--rows planned,vanish] [--rtt 0,10,80] [--json FILE] [--logs FOLDER]. Prints a table and, last, one line of JSON.
+// The stall of each kind of move: npm run bench:moves -- [-n MOVES] [--rows planned,vanish] [--rtt 0,10,80] [--real-time] [--json FILE] [--logs FOLDER]. Prints a table and, last, one line of JSON.
 //
 // A TCP and a UDP stream, each way, are paced at 1 ms; the stall is the longest gap at a receiver in a window after the move, minus the median of the longest gaps of windows of the
 // same length without one, in the same run. Afterwards a thousand connections go through three more moves. Status 1 when a byte or connection was lost; a target missed is only said.
-// Needs root; the streams' programs have a real-time priority.
+// Needs root; the streams' programs have a real-time priority, and with --real-time the daemons' packet threads, too (`loop.priority: real-time`).
 
 import { writeFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
@@ -17,6 +17,7 @@ const { values } = parseArgs({
     n: { type: 'string', short: 'n', default: '200' },
     rows: { type: 'string', default: names.join() },
     rtt: { type: 'string', default: '0' },
+    'real-time': { type: 'boolean', default: false },
     json: { type: 'string' },
     logs: { type: 'string' },
   },
@@ -35,7 +36,7 @@ if (!Number.isInteger(moves) || moves < 1) throw new RangeError(`-n takes a numb
 
 const reports: RowReport[] = []
 const options = {
-  ...{ moves, first: true, progress: (line: string) => console.error(line) },
+  ...{ moves, first: true, realTime: values['real-time'], progress: (line: string) => console.error(line) },
   ...(values.logs === undefined ? {} : { logs: values.logs }),
 }
 for (const rttMs of rtts) for (const row of rows) reports.push(await measure(row, { ...options, rttMs }))
@@ -61,7 +62,8 @@ console.log(
   `ms over the baseline, ‘no move’ of windows without one likewise, p50/p99/max; ‘unread’: the program’s own buffer was full; the load was ${load.join(', ')}`,
 )
 for (const { row, errors } of reports) for (const error of errors) console.log(`${row}: ${error}`)
-const result = JSON.stringify({ date: new Date().toISOString(), load, reports })
+const realTime = values['real-time']
+const result = JSON.stringify({ date: new Date().toISOString(), load, realTime, reports })
 if (values.json !== undefined) writeFileSync(values.json, `${result}\n`)
 console.log(result)
 if (reports.some(({ errors }) => errors.length > 0)) process.exitCode = 1

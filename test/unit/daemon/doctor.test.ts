@@ -55,6 +55,7 @@ const well: DoctorInputs = {
   nodeVersion: 'v20.20.2',
   loopDelay: { p50Ms: 0.1, p99Ms: 1, maxMs: 12 },
   express: true,
+  realTime: false,
   readSetting: reader(),
   run: runner(),
   tun: { name: 'caracal0', mtu: 1380, offloads: { vnetHeader: true, checksum: true, tso: true, uso: true } },
@@ -77,7 +78,7 @@ const well: DoctorInputs = {
   settings: {
     offload: { tun: 'uso', vnetHeader: true, gso: true, gro: true, bufferBytes: 1 << 24 },
     aead: { offer: ['aes-256-gcm', 'chacha20-poly1305'], implementation: 'auto' },
-    loop: { thread: 'own', lanes: 'auto', express: true },
+    loop: { thread: 'own', lanes: 'auto', express: true, priority: 'normal' },
   },
   link: {
     pools: ['198.18.0.0/15', 'fd00:1:2:0::/48'],
@@ -160,6 +161,7 @@ test('on a host where all is well every check is ok', async (t) => {
       'services',
       'drops',
       'express',
+      'priority',
       'event loop',
     ],
     'by stable names in a fixed order',
@@ -182,6 +184,9 @@ test('the process', async (t) => {
     detail: /as `loop.express: false` switches it off: .*twice as long/,
     remedy: /take `loop.express: false` out/,
   })
+  const realTime = { ...well.settings, loop: { ...well.settings.loop, priority: 'real-time' } } as const
+  t.match(await one('priority', { settings: realTime, realTime: true }), { result: 'ok', detail: /before all other/ })
+  t.match(await one('priority', { settings: realTime }), { result: 'warn', remedy: /CAP_SYS_NICE/ })
 })
 
 test('what goes on without a daemon', async (t) => {

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { test } from 'tap'
@@ -130,6 +131,27 @@ test('a watch on hold says nothing, and what has come meanwhile afterwards', asy
   await arrived
   t.equal(come, 1)
   socket.close()
+})
+
+test('a thread is made real-time and ordinary again, and programs that it starts are ordinary', (t) => {
+  const addon = native()
+  t.equal(addon.isRealTime(), false)
+  // Field 41 of /proc/PID/stat, of which the second may have spaces in it: the scheduling policy.
+  const policyOfChild = () =>
+    spawnSync('cat', ['/proc/self/stat'], { encoding: 'utf8' }).stdout.split(') ')[1]!.split(' ')[38]
+  try {
+    addon.setRealTime(true)
+  } catch (error) {
+    t.match(error, { code: 'CARACAL_E_PRIORITY' }, 'who may not')
+    t.equal(addon.isRealTime(), false)
+    t.end()
+    return
+  }
+  t.equal(addon.isRealTime(), true)
+  t.equal(policyOfChild(), '0')
+  addon.setRealTime(false)
+  t.equal(addon.isRealTime(), false)
+  t.end()
 })
 
 test('memory of any size may be asked to lie on large pages', (t) => {
