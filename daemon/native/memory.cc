@@ -16,12 +16,19 @@ namespace {
 /** More than V8 lets hang on a heap without collecting it at once, and as thoroughly as it can. */
 constexpr int64_t kBurden = int64_t{1} << 40;
 
+/** Bytes that are kept for the next allocation. */
+constexpr int kKept = 256 * 1024;
+
 /** trimMemory(): gives what this thread's objects no longer need, and what all threads have freed, back to the system. Takes some tens of milliseconds. */
 napi_value trimMemory(const Arguments& args) {
   int64_t total;
   must(napi_adjust_external_memory(args.env(), kBurden, &total), "memory");
   must(napi_adjust_external_memory(args.env(), -kBurden, &total), "memory");
 #ifdef __GLIBC__
+  // From now on, too, what is freed goes back soon, and threads that are yet to come share what they allocate from: a daemon's do little of that.
+  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_TRIM_THRESHOLD, kKept);
+  mallopt(M_MMAP_THRESHOLD, kKept);
   malloc_trim(0);
 #endif
   return undefined(args.env());
