@@ -6,13 +6,8 @@ import { join } from 'node:path'
 import { Script } from 'node:vm'
 import { builtFile } from '../our-files.js'
 
-/** What V8 has compiled is taken by processes with the same flags only. */
-export const V8_FLAGS = [
-  // What comes and goes while modules load would otherwise leave the heap larger by 16 MB for good.
-  '--max-semi-space-size=1',
-  // V8 would collect a heap that does little twice, from 8 s after it has started on, to give a few MB back: packets would wait for it, 10 ms and more. A daemon does it at its start.
-  '--gc-memory-reducer-start-delay-ms=2000000000',
-] as const
+/** What V8 has compiled is taken by processes with the same flags only. What comes and goes while modules load would otherwise leave the heap larger by 16 MB for good. */
+export const V8_FLAGS = ['--max-semi-space-size=1'] as const
 
 type Body = (
   exports: unknown,
