@@ -18,7 +18,7 @@ import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 import { SourceChoice } from './source-choice.js'
-import { mayFollow, newWatch, reachedBefore, sendsBy, sentBy, told, type Watch } from './watch.js'
+import { mayFollow, newWatch, reachedBefore, sendsBy, sentBy, told, waitsForNothing, type Watch } from './watch.js'
 
 /** Bytes that may go to an address before it is proven, for each that came from there. */
 const AMPLIFICATION = 3
@@ -74,8 +74,7 @@ export class PathProber {
     const watch = this.#watch(peer, now)
     const path = watch.set.cameBy(record, 0, now)
     watch.heardAt = now
-    watch.unansweredSince = 0
-    watch.tries = 0
+    waitsForNothing(watch)
     this.#schedule(watch, now)
     if (path !== undefined) {
       path.provenAt = now
@@ -176,13 +175,11 @@ export class PathProber {
 
   #alive(peer: number, watch: Watch, now: number): void {
     watch.heardAt = now
-    if (watch.unansweredSince > 0) {
-      watch.unansweredSince = 0
-      watch.tries = 0
-      if (watch.state !== 'alive') this.#setState(peer, watch, 'alive', now)
-      // No need to look whether an answer has come.
-      this.#arm(peer, watch, now)
-    } else if (watch.state !== 'alive') this.#setState(peer, watch, 'alive', now)
+    const waited = watch.unansweredSince > 0
+    if (waited) waitsForNothing(watch)
+    this.#setState(peer, watch, 'alive', now)
+    // No need to look whether an answer has come.
+    if (waited) this.#arm(peer, watch, now)
   }
 
   /** Our probe came back from the record at `offset`. */
@@ -383,8 +380,7 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
     watch.restsUntil = until
-    watch.unansweredSince = 0
-    watch.tries = 0
+    waitsForNothing(watch)
     for (const path of watch.set.paths) path.forgetProbes()
     this.#arm(peer, watch, now)
   }

@@ -91,6 +91,12 @@ export function told(path: Path, { set: { current }, strayedAt }: Watch, at: num
   if (path !== current && at > unsure + STRAYED_MS) path.toldAt = at
 }
 
+/** No answer of the peer is outstanding: it has come, or is not to be expected. */
+export function waitsForNothing(watch: Watch): void {
+  watch.unansweredSince = 0
+  watch.tries = 0
+}
+
 /** What came by that path shows that the peer prefers it. */
 export function sentBy(path: Path, watch: Watch, now: number): void {
   path.trafficAt = now
