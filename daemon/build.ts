@@ -8,6 +8,7 @@ import { CounterFile } from './counter-file.js'
 import { Daemon } from './daemon.js'
 import { CaracalError, messageOf } from './errors.js'
 import { NativeExpress } from './express.js'
+import { HeapCare, ownHeap } from './heap-care.js'
 import { joinNetwork } from './joining.js'
 import { FlowFile } from './keeper/flow-file.js'
 import type { HandedOver } from './keeper/hand-over.js'
@@ -157,9 +158,15 @@ export async function buildDaemon(
     },
   })
   undo.add(() => loop.stop())
+  const heap = new HeapCare(
+    { ...ownHeap, packets: () => host.dataPath.tunPacketsIn + host.dataPath.datagramsIn },
+    kept === undefined && !options.replace,
+  )
+  undo.add(() => heap.stop())
   if (config.loop.express) {
-    const settle = () => loop.run((now) => host.settle(now))
-    const express = new NativeExpress({ host, codec, tun, underlay, settle })
+    // With what has passed all else is seen to that can wait for a turn.
+    const due = () => loop.run((now) => host.handleTimeout(now))
+    const express = new NativeExpress({ host, codec, tun, underlay, due })
     undo.add(() => express.close())
   }
   if (config.loop.priority === 'real-time') takeRealTime(log)

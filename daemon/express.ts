@@ -16,7 +16,7 @@ export class NativeExpress {
   #open = true
 
   /**
-   * @param settle called from the event loop when something has passed, 1 s later at most, or when a lively peer has fallen silent
+   * @param due called from the event loop when something has passed, 1 s later at most, or when a lively peer has fallen silent: what the host then does at any time-out
    */
   constructor(
     private readonly components: {
@@ -24,23 +24,23 @@ export class NativeExpress {
       readonly codec: NativeCodec
       readonly tun: NativeTun
       readonly underlay: Underlay
-      readonly settle: () => void
+      readonly due: () => void
     },
   ) {
-    const { host, codec, tun, underlay, settle } = components
+    const { host, codec, tun, underlay, due } = components
     this.#handle = this.#native.expressOpen(codec.share(), host.express.memory, monotonicNow())
-    this.#native.watch(this.#handle, settle)
+    this.#native.watch(this.#handle, due)
     tun.express(this.#handle, host.dataPath.tunIn)
     for (const socket of underlay.sockets)
       if (socket instanceof NativeUdp) socket.express(this.#handle, host.dataPath.wireIn)
-    host.express.use(true, true, monotonicNow())
+    host.express.use(true, monotonicNow(), () => this.#native.expressWatch(this.#handle))
   }
 
   /** Closing twice is allowed. */
   close(): void {
     if (!this.#open) return
     this.#open = false
-    this.components.host.express.use(false, false, monotonicNow())
+    this.components.host.express.use(false, monotonicNow())
     this.#native.close(this.#handle)
   }
 }

@@ -38,7 +38,7 @@ export interface Instance {
 /** Who looks at what listens, and calls {@link Instances.scan} when it has changed. */
 export interface ListenerWatching {
   /** As {@link ListenerWatch.busy}. */
-  busy(protocols: readonly Listener['protocol'][]): void
+  busy(protocols: readonly Listener['protocol'][], missing: boolean): void
 }
 
 export interface InstancesComponents {
@@ -110,12 +110,13 @@ export class Instances implements LocalEndpoints {
     this.#timer.unref()
   }
 
-  /** Something happens: servers are looked at more closely for a while; `others`: there may be other protocols than before. */
-  #busy(others = false): void {
+  /** Something happens: servers are looked at more closely for a while, or as long as one is missing; `changed`: there may be other protocols than before, or one is missing or not any more. */
+  #busy(changed = false): void {
     const now = this.components.now()
-    if (this.#watch === undefined || (!others && now - this.#busyAt < BUSY_AGAIN_MS)) return
+    if (this.#watch === undefined || (!changed && now - this.#busyAt < BUSY_AGAIN_MS)) return
     this.#busyAt = now
-    this.#watch.busy([...this.#protocols()])
+    const missing = [...this.#instances.values()].some(({ listens }) => !listens)
+    this.#watch.busy([...this.#protocols()], missing)
   }
 
   /** Those that the instances have. */
@@ -221,7 +222,7 @@ export class Instances implements LocalEndpoints {
     instance.detail = problems.join('; ')
     if (this.#instances.get(instance.service) !== instance) return
     if (instance.health === health && instance.detail === detail) return
-    this.#busy()
+    this.#busy(true)
     this.components.changed(instance)
   }
 

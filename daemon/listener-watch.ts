@@ -1,6 +1,6 @@
 import { readListeners, type Listener } from './listeners.js'
 
-/** Between looks while clients come or servers come and go, and otherwise: a client that comes in between to a server that is gone is refused by the kernel, and goes elsewhere. */
+/** Between looks while clients come, servers come and go, or one is missing, and otherwise: a client that comes in between to a server that is gone is refused by the kernel, and goes elsewhere. */
 const LOOK_MS = 200
 const QUIET_LOOK_MS = 1_000
 /** Quiet is what nothing has happened to for so long. */
@@ -21,15 +21,17 @@ export class ListenerWatch {
   /** The timer is the one of quiet times. */
   #quiet = false
   #busyAt = -Infinity
+  #missing = false
   #protocols: ReadonlySet<Listener['protocol']> = new Set()
   /** What listened at the last look; undefined: there was none. */
   #last: string | undefined
 
   constructor(private readonly components: ListenerWatchComponents) {}
 
-  /** Something happens to servers of these protocols, and no others matter: looks follow each other more closely for a while. */
-  busy(protocols: readonly Listener['protocol'][]): void {
+  /** Something happens to servers of these protocols, and no others matter: looks follow each other more closely for a while; with `missing`, until it is called without: a server is waited for. */
+  busy(protocols: readonly Listener['protocol'][], missing: boolean): void {
     this.#busyAt = this.components.now()
+    this.#missing = missing
     if (protocols.some((protocol) => !this.#protocols.has(protocol))) this.#last = undefined
     this.#protocols = new Set(protocols)
     if (this.#quiet || protocols.length === 0) this.#disarm()
@@ -48,7 +50,7 @@ export class ListenerWatch {
 
   #arm(): void {
     if (this.#timer !== undefined || this.#protocols.size === 0) return
-    this.#quiet = this.components.now() - this.#busyAt >= QUIET_AFTER_MS
+    this.#quiet = !this.#missing && this.components.now() - this.#busyAt >= QUIET_AFTER_MS
     const within = this.#quiet ? QUIET_LOOK_MS : LOOK_MS
     this.#timer = setTimeout(() => {
       this.#timer = undefined

@@ -3,7 +3,6 @@ import { createLog } from './json-log.js'
 import type { Log } from './log.js'
 import { checkPrivilege } from './privilege.js'
 import type { RunningDaemon } from './running.js'
-import { native } from './native.js'
 import { ServiceManager } from './service-manager.js'
 import { PacketThread } from './thread/packet-thread.js'
 
@@ -35,8 +34,6 @@ export async function runDaemon(request: UpRequest): Promise<number> {
     if (early !== undefined) stop(early)
     const { network, name, id } = daemon.summary
     log.info({ network, host: name, id: id.slice(0, 12), pid: process.pid }, 'ready')
-    // What the start has left behind. One that has taken over has packets that wait.
-    if (!request.replace) native().trimMemory()
     manager.ready(`host ${name} of ${network}`)
     const { reason, keep } = await daemon.stopRequested
     manager.stopping()
@@ -58,7 +55,7 @@ async function start(request: UpRequest, log: Log): Promise<RunningDaemon> {
     await thread.end()
     throw error
   }
-  if (loop.thread === 'own') return thread.start()
+  if (loop.thread === 'own') return thread.start(!request.replace)
   await thread.end()
   // What one thread does not need is not loaded into it.
   const [{ loadConfig }, { startDaemon }, { loadPrimitives }, { OwnServers }] = await Promise.all([

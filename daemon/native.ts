@@ -72,6 +72,8 @@ export interface Native {
    * `codec`: a token of NativeCodec.share; `now`: ms of {@link monotonicNow}.
    */
   expressOpen(codec: number, memory: ExpressMemory, now: number): NativeHandle
+  /** It is noticed from now on when a peer in `memory.attended` falls silent. */
+  expressWatch(express: NativeHandle): void
   /** A PacketBatch's arrays, into which it is read from now on: tunRead must be called with them. */
   tunExpress(handle: NativeHandle, express: NativeHandle, data: Uint8Array, desc: Int32Array): void
   /** A DatagramBatch's arrays, as for tunExpress. `local`: the socket's own address record. */
@@ -187,6 +189,7 @@ const functions = [
   'tunExpress',
   'udpExpress',
   'expressTry',
+  'expressWatch',
   'netlinkOpen',
   'netlinkAsk',
   'netlinkRead',

@@ -98,6 +98,6 @@ export class OwnServers implements Servers {
   listeners(changed: () => void): Promise<WatchedListeners> {
     const watch = new ListenerWatch({ changed, now: monotonicNow })
     const close = () => Promise.resolve(watch.stop())
-    return Promise.resolve({ busy: (protocols) => watch.busy(protocols), close })
+    return Promise.resolve({ busy: (protocols, missing) => watch.busy(protocols, missing), close })
   }
 }

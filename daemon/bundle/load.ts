@@ -7,7 +7,7 @@ import { Script } from 'node:vm'
 import { builtFile } from '../our-files.js'
 
 /** What V8 has compiled is taken by processes with the same flags only. What comes and goes while modules load would otherwise leave the heap larger by 16 MB for good. */
-export const V8_FLAGS = ['--max-semi-space-size=1'] as const
+export const V8_FLAGS = ['--max-semi-space-size=1', '--no-memory-reducer'] as const
 
 type Body = (
   exports: unknown,

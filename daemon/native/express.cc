@@ -144,6 +144,7 @@ Express::Express(int timer, napi_env env, SharedCodec codec, napi_value memory, 
     pathHeardAt_ = held.take<double>("pathHeardAt", peers, peers);
     sentAt_ = held.take<double>("sentAt", peers, peers);
     heardAt_ = held.take<double>("heardAt", peers, peers);
+    longest_ = held.take<int32_t>("longest", peers, peers);
     records_ = held.take<uint8_t>("records", kAddressRecord);
     lanePeer_ = held.take<int32_t>("lanePeer", kSlots, kSlots);
     laneRole_ = held.take<uint8_t>("laneRole", kSlots, kSlots);
@@ -267,10 +268,15 @@ int32_t Express::find(const LonePacket& packet) const {
   return -1;
 }
 
-/** Established, and its other end's flow ID known to both. */
-bool Express::isOrdinary(const int32_t* flow) const {
+/** Established, and its other end's flow ID known here. */
+bool Express::isBound(const int32_t* flow) const {
+  return flow[layout_.state] == layout_.established && flow[layout_.remoteGeneration] != 0;
+}
+
+/** This end has accepted it, and does not know whether the other has heard of it. */
+bool Express::isUnconfirmed(const int32_t* flow) const {
   const Layout& l = layout_;
-  return flow[l.state] == l.established && (flow[l.flags] & (l.acceptor | l.confirmed)) != l.acceptor && flow[l.remoteGeneration] != 0;
+  return (flow[l.flags] & (l.acceptor | l.confirmed)) == l.acceptor;
 }
 
 bool Express::hasPath(int32_t peer) const {
@@ -360,7 +366,7 @@ Express::Way Express::outward(uint8_t* packet, size_t length) {
   if (index < 0) return Way::missed;
   int32_t* const flow = row(index);
   const int32_t peer = flow[l.peer];
-  if (!isOrdinary(flow) || !hasPath(peer)) return Way::missed;
+  if (!isBound(flow) || isUnconfirmed(flow) || !hasPath(peer)) return Way::missed;
   uint8_t* const at = p.wire - kInnerHeader;
   const size_t plain = static_cast<size_t>(p.end - at), payload = static_cast<size_t>(p.end - p.payload);
   if (static_cast<int64_t>(plain) > room(peer) || plain > kPlainMax) return Way::missed;
@@ -427,6 +433,7 @@ Express::Way Express::outward(uint8_t* packet, size_t length) {
   owedSince_.data[peer] = kNone;
   if (waitingSince_.data[peer] == kNone) waitingSince_.data[peer] = moment;
   mark(sentAt_, peer, moment);
+  longest_.data[peer] = std::max(longest_.data[peer], static_cast<int32_t>(plain));
   return Way::taken;
 }
 
@@ -470,7 +477,7 @@ Express::Way Express::inward(const uint8_t* frame, size_t length, int32_t outerC
     index = static_cast<int32_t>(flowSlot);
     const int32_t* const flow = row(index);
     const auto generation = static_cast<uint32_t>(readLittle(at + 4, 4));
-    if (generation == 0 || static_cast<uint32_t>(flow[l.generation]) != generation || flow[l.peer] != peer || !isOrdinary(flow)) return Way::missed;
+    if (generation == 0 || static_cast<uint32_t>(flow[l.generation]) != generation || flow[l.peer] != peer || !isBound(flow)) return Way::missed;
     const int32_t kind = flow[l.kind];
     if (kind >> 8 != head.protocol) return Way::missed;
     const int32_t trafficClass = innerClass(at[9], outerClass);
@@ -499,6 +506,7 @@ Express::Way Express::inward(const uint8_t* frame, size_t length, int32_t outerC
   const bool request = head.protocol == kIcmp && wire[0] == 8;
   const double moment = now();
   int32_t* const flow = row(index);
+  if (isUnconfirmed(flow)) flow[l.flags] |= l.confirmed;
   uint8_t* const vnet = head.write(wire, end);
   if (head.protocol == kTcp) trackIn(index, wire, payload);
   if (!packets->takePacket(vnet, static_cast<size_t>(end - vnet))) count(kNotWritten, 1);
@@ -553,6 +561,12 @@ napi_value expressOpen(const Arguments& args) {
   return integer(args.env(), static_cast<Descriptors*>(args.data())->add(std::make_unique<Express>(timer, args.env(), std::move(codec), memory, now)));
 }
 
+/** expressWatch(handle): looks from now on whether one of the peers that are attended to has fallen silent. */
+napi_value expressWatch(const Arguments& args) {
+  descriptor<Express>(args).arm();
+  return undefined(args.env());
+}
+
 /** expressTry(handle, outward, data, length, record, trafficClass, out, now) → bytes written to `out`, 0: missed. One packet or datagram as the devices would hand it over, for tests. */
 napi_value expressTry(const Arguments& args) {
   Express& express = descriptor<Express>(args);
@@ -585,4 +599,5 @@ napi_value expressTry(const Arguments& args) {
 void ExpressInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors) {
   caracal::define<caracal::expressOpen>(env, exports, "expressOpen", descriptors);
   caracal::define<caracal::expressTry>(env, exports, "expressTry", descriptors);
+  caracal::define<caracal::expressWatch>(env, exports, "expressWatch", descriptors);
 }

@@ -89,6 +89,9 @@ class Express : public Descriptor {
     }
   }
 
+  /** It is looked soon whether JavaScript is to be told. */
+  void arm();
+
   /** For tests: time stands still at this moment, ms; negative: it goes on. */
   void freeze(double at) { frozenAt_ = at; }
 
@@ -116,7 +119,8 @@ class Express : public Descriptor {
   const uint8_t* record(int32_t slot) const { return records_.data + static_cast<size_t>(slot) * kAddressRecord; }
   uint32_t hash(uint32_t kind, uint32_t ports, const int32_t* remote, bool v6) const;
   int32_t find(const LonePacket& packet) const;
-  bool isOrdinary(const int32_t* flow) const;
+  bool isBound(const int32_t* flow) const;
+  bool isUnconfirmed(const int32_t* flow) const;
   bool hasPath(int32_t peer) const;
   int64_t room(int32_t peer) const;
   FrameSink* socketFor(const uint8_t* record) const;
@@ -125,7 +129,6 @@ class Express : public Descriptor {
   void remember(const uint8_t* frame, size_t length, int32_t addressSlot, int32_t trafficClass, int32_t sealSlot, double at);
   void count(size_t counter, double by) { counters_.data[counter] += by; }
   void mark(Span<double>& marks, int32_t peer, double at);
-  void arm();
   /** Whether JavaScript is to be told now. */
   bool isDue(double moment) const;
 
@@ -140,7 +143,7 @@ class Express : public Descriptor {
   double stirredAt_ = 0;
 
   Layout layout_;
-  Span<int32_t> words_, sealSlot_, addressSlot_, pathMtu_, lanePeer_, touched_, attended_, state_, ringWords_;
+  Span<int32_t> words_, sealSlot_, addressSlot_, pathMtu_, lanePeer_, longest_, touched_, attended_, state_, ringWords_;
   Span<double> doubles_, laneOpened_, waitingSince_, owedSince_, usedAt_, pathHeardAt_, sentAt_, heardAt_, counters_, ringHead_, ringDoubles_;
   Span<uint8_t> records_, laneRole_, ring_;
   uint8_t sealed_[2048];

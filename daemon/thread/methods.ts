@@ -56,7 +56,7 @@ export type MainMethods = {
   readonly discovery: Does<DiscoveryPlace>
   readonly listeners: Does<undefined>
   /** See ListenerWatch. */
-  readonly listenersBusy: Does<readonly Listener['protocol'][]>
+  readonly listenersBusy: Does<{ readonly protocols: readonly Listener['protocol'][]; readonly missing: boolean }>
   readonly close: Does<ServedPart>
   readonly dumpEvents: Does<{ readonly stream: number; readonly events: readonly TapEvent[]; readonly lost: number }>
 }

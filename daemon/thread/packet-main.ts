@@ -97,6 +97,9 @@ const servers: Servers = {
   listeners: async (changed) => {
     changedListeners = changed
     await main.call('listeners', undefined)
-    return { busy: (protocols) => main.tell('listenersBusy', protocols), close: closing('listeners') }
+    return {
+      busy: (protocols, missing) => main.tell('listenersBusy', { protocols, missing }),
+      close: closing('listeners'),
+    }
   },
 }

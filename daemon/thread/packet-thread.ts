@@ -5,6 +5,7 @@ import { FLOWS_MAX } from '../control/line.js'
 import type { Requests } from '../control/requests.js'
 import { messageOf } from '../errors.js'
 import { collectFlows } from '../flow-pages.js'
+import { HeapCare, ownHeap } from '../heap-care.js'
 import type { ListenerWatching } from '../instances.js'
 import type { Log } from '../log.js'
 import type { DaemonSummary, RunningDaemon, StopRequest } from '../running.js'
@@ -29,6 +30,7 @@ export class PacketThread implements RunningDaemon {
   readonly #dumps = new Map<number, DumpReader>()
   #lastDump = 0
   #summary: DaemonSummary | undefined
+  #heap: HeapCare | undefined
   #stopping = false
 
   private constructor(private readonly log: Log) {
@@ -53,10 +55,11 @@ export class PacketThread implements RunningDaemon {
     }
   }
 
-  /** Brings the daemon up; rejects as startDaemon does, and nothing is left behind. */
-  async start(): Promise<this> {
+  /** Brings the daemon up; rejects as startDaemon does, and nothing is left behind. `idle`: no packets wait when it is up. */
+  async start(idle: boolean): Promise<this> {
     try {
       this.#summary = await this.#calls.call('start', undefined)
+      this.#heap = new HeapCare({ ...ownHeap, packets: () => 0 }, idle)
       return this
     } catch (error) {
       await this.end()
@@ -94,6 +97,7 @@ export class PacketThread implements RunningDaemon {
   /** Ends the thread as it is. */
   async end(): Promise<void> {
     this.#stopping = true
+    this.#heap?.stop()
     for (const close of this.#open.values()) await close()
     this.#open.clear()
     await this.#worker.terminate()
@@ -139,7 +143,7 @@ export class PacketThread implements RunningDaemon {
         listeners = opened
         this.#open.set('listeners', opened.close)
       },
-      listenersBusy: (protocols) => listeners?.busy(protocols),
+      listenersBusy: ({ protocols, missing }) => listeners?.busy(protocols, missing),
       close: async (part) => {
         const close = this.#open.get(part)
         this.#open.delete(part)

@@ -10,7 +10,6 @@ import { INNER_HEADER, Kind } from '../wire/constants.js'
 import { seconds, type FlowCore } from './flow-core.js'
 import { FlowFlag, FlowState, ROW_WORDS, Row } from './flow-table.js'
 import type { FrameSender } from './frame-sender.js'
-import { renewChecksum } from './row-checksum.js'
 
 const ENTRY = 16
 /** Fits the smallest path. */
@@ -76,7 +75,6 @@ export class Confirmation {
       table.set(row, Row.confirmed, seconds(now))
       table.flag(row, FlowFlag.confirmed)
       if (state === FlowState.halfOpen) this.#core.setState(row, FlowState.established)
-      else renewChecksum(table, row)
       rows.push(row)
     }
     if (kind === Kind.confirm && rows.length > 0) this.#sender.plain(peer, Kind.confirmed, this.#list(rows))

@@ -44,7 +44,6 @@ import type { Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
 import { PieceAssembler } from './pieces.js'
 import { ReadAhead } from './read-ahead.js'
-import { renewChecksum } from './row-checksum.js'
 import { trackIn } from './tcp-track.js'
 import { outerToInnerEcn } from './translate.js'
 
@@ -175,7 +174,6 @@ export class Inbound {
     if ((flags & (FlowFlag.acceptor | FlowFlag.confirmed)) === FlowFlag.acceptor) {
       table.words[base + Row.flags] = flags | FlowFlag.confirmed
       if (state === FlowState.halfOpen) this.#core.setState(row, FlowState.established)
-      else renewChecksum(table, row)
     }
     this.#deliver(data, view, at, at + INNER_HEADER, at + length, row, outer, gsoKind, gsoSize)
   }

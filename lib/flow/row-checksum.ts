@@ -12,7 +12,7 @@ const COVERED = [
   ...[Row.service, Row.dialled, Row.since, Row.initial, Row.bindingSequence, Row.hostMoveSequence],
 ]
 /** Of the flags those that change with the flow's state, and not in passing or with the index. */
-const COVERED_FLAGS = FlowFlag.acceptor | FlowFlag.confirmed | FlowFlag.finOut | FlowFlag.finIn | FlowFlag.reset
+const COVERED_FLAGS = FlowFlag.acceptor | FlowFlag.finOut | FlowFlag.finIn | FlowFlag.reset
 
 /** After each change of what the checksum covers in the row of an established flow. */
 export function renewChecksum(table: FlowTable, row: number): void {

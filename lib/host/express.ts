@@ -71,6 +71,8 @@ export interface ExpressMemory extends SessionMarks {
   /** By peer: when something was last sent to it, and heard of it, since the last settling, ms; 0: nothing. */
   readonly sentAt: Float64Array
   readonly heardAt: Float64Array
+  /** Longest plaintext of what was sent. */
+  readonly longest: Int32Array
   /** Peers with one of these. */
   readonly touched: Int32Array
   /** Lively peers: to be told of when one falls silent. */
@@ -86,8 +88,8 @@ export interface ExpressComponents {
   readonly ring: RecentRing
   readonly dataPath: DataPath
   readonly counters: FlowCounters
-  /** Something was sent to the peer, and heard of it, at these times; 0: nothing. Its marks say so already. */
-  readonly passed: (peer: number, sentAt: number, heardAt: number) => void
+  /** Something was sent to the peer, its plaintext so long at most, and heard of it, at these times; 0: nothing. Its marks say so already. */
+  readonly passed: (peer: number, sentAt: number, longest: number, heardAt: number) => void
   /** From now on it is noticed here when the peer falls silent, or not any more. */
   readonly attend: (peer: number, on: boolean, now: number) => void
 }
@@ -106,7 +108,7 @@ export class Express {
   /** When those that are attended to are to be looked at again. */
   #lookAt = -Infinity
   #wanted = false
-  #attends = false
+  #watch: (() => void) | undefined
   #held = false
 
   constructor(components: ExpressComponents) {
@@ -126,6 +128,7 @@ export class Express {
       ring: ring.memory,
       sentAt: new Float64Array(peers.capacity),
       heardAt: new Float64Array(peers.capacity),
+      longest: new Int32Array(peers.capacity),
       touched: new Int32Array(TOUCHED),
       attended: new Int32Array(TOUCHED),
       state: new Int32Array(STATES),
@@ -138,11 +141,18 @@ export class Express {
     return this.memory.state[State.on] === 1
   }
 
-  /** There is somebody who lets packets pass, or not any more. `attends`: and who notices when a lively peer falls silent. */
-  use(on: boolean, attends: boolean, now: number): void {
+  /** There is somebody who lets packets pass, or not any more; `watch`: and who notices when a lively peer falls silent, from when it is called on while there is one. */
+  use(on: boolean, now: number, watch?: () => void): void {
     this.#wanted = on
-    this.#attends = attends
+    this.#watch = watch
     this.#switch(now)
+  }
+
+  /** A packet of a flow has come from the peer, alone, to the host itself: others may follow that pass, and the host need not be told of that first. */
+  came(peer: number, now: number): void {
+    if (!this.on || this.#watch === undefined) return
+    this.#attend(peer, now)
+    this.#watch()
   }
 
   /** On hold everything comes to the host, for whoever wants to see it. */
@@ -167,7 +177,7 @@ export class Express {
   }
 
   #takeIn(now: number): void {
-    const { state, touched, sentAt, heardAt } = this.memory
+    const { state, touched, sentAt, heardAt, longest } = this.memory
     state[State.stirred] = 0
     const count = state[State.touched]!
     state[State.touched] = 0
@@ -176,10 +186,12 @@ export class Express {
       const peer = touched[i]!
       const sent = sentAt[peer]!
       const heard = heardAt[peer]!
+      const length = longest[peer]!
       sentAt[peer] = 0
       heardAt[peer] = 0
-      this.#c.passed(peer, sent, heard)
-      if (this.#attends && heard > now - LIVELY_MS) this.#attend(peer, now)
+      longest[peer] = 0
+      this.#c.passed(peer, sent, length, heard)
+      if (this.#watch !== undefined && heard > now - LIVELY_MS) this.#attend(peer, now)
     }
   }
 

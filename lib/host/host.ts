@@ -173,7 +173,7 @@ export class Host implements DataPathDecisions {
       marks: this.sessions.marks,
       ring: dataPath.replay.ring,
       counters: this.flows.counters,
-      passed: (peer, sentAt, heardAt) => peering.passed(peer, sentAt, heardAt),
+      passed: (peer, sentAt, longest, heardAt) => peering.passed(peer, sentAt, longest, heardAt),
       attend: (peer, on, now) => peering.prober.attend(peer, on, now),
     })
     if (options.restore !== 'later') this.takeFlows(options.restore === true)
@@ -451,6 +451,7 @@ export class Host implements DataPathDecisions {
       confirmed: (peer, now) => this.#sendWaiting(peer, now),
       released: (peer, now) => this.#sendWaiting(peer, now),
       spend: (peer, addressSlot, bytes, now) => this.#spend(peer, addressSlot, bytes, now),
+      cameAlone: (peer, now) => this.express.came(peer, now),
       sessionLost: (peer) => this.services.sessionLost(peer),
       sessionFailed: (peer, now) => this.flows.sessionFailed(peer, now),
       peerLost: (peer, now) => this.flows.peerLost(peer, now),

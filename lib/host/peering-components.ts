@@ -20,6 +20,8 @@ export interface PeeringSink {
   released(peer: number, now: number): void
   /** Of what waits for a way to the peer, so many bytes of datagrams may go to this address slot, at once. Returns how many have, or more. */
   spend(peer: number, addressSlot: number, bytes: number, now: number): number
+  /** A frame of a flow has come from the peer, and no other with it. */
+  cameAlone(peer: number, now: number): void
   /** There is no session any more; flows to the peer may wait for the next one. */
   sessionLost(peer: number): void
   /** No session could be had. */

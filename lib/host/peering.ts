@@ -199,7 +199,9 @@ export class Peering implements SessionSink, ControlSink {
         if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0)
           this.prober.heardAside(peer, now)
         else this.prober.heard(peer, datagrams.addresses, record, now, prefers, length + SEALED_MORE)
-        if (!answersItself) this.prober.flowed(peer, now)
+        if (answersItself) continue
+        this.prober.flowed(peer, now)
+        if (open.count === 1) this.#c.sink.cameAlone(peer, now)
       } else if (status === CLEAR) {
         this.clearFramesIn++
         const address = datagrams.addresses.slice(record, record + ADDRESS_RECORD)
@@ -250,29 +252,33 @@ export class Peering implements SessionSink, ControlSink {
 
   /** These entries are about to be sealed and sent. */
   sent(seal: SealBatch, now: number): void {
-    let last = -1
-    for (let i = 0; i < seal.count; i++) {
-      const slot = seal.desc[i * SEAL_WORDS + Seal.sealSlot]!
-      if (slot === last) continue
-      last = slot
+    const { desc, count } = seal
+    let longest = 0
+    for (let i = 0; i < count; i++) {
+      const base = i * SEAL_WORDS
+      const slot = desc[base + Seal.sealSlot]!
+      longest = Math.max(longest, desc[base + Seal.length]!)
+      if (i + 1 < count && desc[base + SEAL_WORDS + Seal.sealSlot] === slot) continue
       const peer = this.peers.sealPeer[slot]!
-      if (peer <= 0) continue
-      this.sessions.dataSent(peer, now)
-      this.needed(peer, now)
+      if (peer > 0) {
+        this.sessions.dataSent(peer, now)
+        this.needed(peer, now, longest)
+      }
+      longest = 0
     }
   }
 
-  /** Packets of flows have passed without this host being asked: as {@link sent} and {@link heard}. 0: none. */
-  passed(peer: number, sentAt: number, heardAt: number): void {
+  /** Packets of flows have passed without this host being asked: as {@link sent}, their plaintext so long at most, and {@link heard}. 0: none. */
+  passed(peer: number, sentAt: number, longest: number, heardAt: number): void {
     this.sessions.marked(peer)
-    if (sentAt > 0) this.needed(peer, sentAt)
+    if (sentAt > 0) this.needed(peer, sentAt, longest)
     // They came by the path in use, or had not passed.
     if (heardAt > 0) this.ways.flowedInUse(peer, heardAt)
   }
 
-  /** A flow or bind concerns the peer. */
-  needed(peer: number, now: number): void {
-    this.ways.used(peer, now)
+  /** A flow or bind concerns the peer. `longest`: plaintext of frames that go to it. */
+  needed(peer: number, now: number, longest = 0): void {
+    this.ways.used(peer, now, longest)
     this.#idle.used(peer, now)
   }
 

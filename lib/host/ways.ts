@@ -178,10 +178,10 @@ export class Ways implements ProberSink {
     this.#dataPath.replay.forget(peer)
   }
 
-  /** A flow or bind concerns the peer. */
-  used(peer: number, now: number): void {
+  /** A flow or bind concerns the peer. `longest`: plaintext of frames that go to it. */
+  used(peer: number, now: number, longest: number): void {
     this.prober.active(peer, now)
-    this.pathMtus.used(peer, now)
+    this.pathMtus.used(peer, now, longest)
   }
 
   /** What the peer's records say about where it is are paths to fall back to. */

@@ -130,8 +130,9 @@ export class PathMtu {
     this.#raiseIn = this.#options.raiseMinMs
   }
 
-  /** Frames go by the path. Returns when it is to be told again at the earliest, ms. */
-  used(now: number): number {
+  /** Frames go by the path, and some that are not small, or none such: those are carried by any path. Returns when it is to be told again of such at the earliest, ms. */
+  used(now: number, small = false): number {
+    if (small && this.phase === 'complete') return Infinity
     if (this.#trial === undefined && now >= this.#nextStart) {
       if (this.phase !== 'complete') this.#start(now)
       else if (this.#startAt === Infinity) this.#startAt = now + CONFIRM_LATER_MS

@@ -1,5 +1,5 @@
 import { ADDRESS_FLAGS, ADDRESS_RECORD, AddressFlag } from '../wire/batch.js'
-import { CLEAR_HEADER, PATH_MTU, TAG_LENGTH } from '../wire/constants.js'
+import { CLEAR_HEADER, MIN_PLPMTU_IPV4, PATH_MTU, TAG_LENGTH } from '../wire/constants.js'
 import { IPV4_HEADER, IPV6_HEADER } from '../wire/ip.js'
 import { UDP_HEADER } from '../wire/udp.js'
 import { PathMtu, type PathMtuOptions } from './path-mtu.js'
@@ -16,6 +16,9 @@ export interface PathMtusComponents {
 
 /** Paths of a peer that are remembered when another one is in use. */
 const PATHS_MAX = 4
+
+/** Plaintext so long, inner header included, goes by any path in one piece. */
+const SMALL = MIN_PLPMTU_IPV4 - IPV6_HEADER - UDP_HEADER - CLEAR_HEADER - TAG_LENGTH
 
 /** Longest plaintext of a frame, inner header included, that fits into an IP packet of so many bytes. */
 export function frameRoom(mtu: number, family: number): number {
@@ -41,8 +44,9 @@ export class PathMtus {
   readonly #watches = new Map<number, Watch>()
   /** Peers of which a size is under test. */
   readonly #busy = new Set<number>()
-  /** When a peer in use is to be looked at again, by peer. */
+  /** When a peer in use is to be looked at again, by peer; and when although only small frames go to it. */
   readonly #lookAt: Float64Array
+  readonly #smallLookAt: Float64Array
   readonly #options: Partial<PathMtuOptions>
   /** How often a path turned out to carry more, or less, than was taken for true. */
   readonly changes = { raised: 0, lowered: 0 }
@@ -53,6 +57,7 @@ export class PathMtus {
   ) {
     this.#options = options
     this.#lookAt = new Float64Array(components.peers.capacity)
+    this.#smallLookAt = new Float64Array(components.peers.capacity)
   }
 
   /** The peer has a path, or another one: `PeerTable.pathSlot` says which. */
@@ -91,18 +96,26 @@ export class PathMtus {
       }
       watch.paths.push(path)
     }
-    this.#lookAt[peer] = 0
+    this.#lookAgain(peer)
     this.#publish(peer, watch)
   }
 
-  /** Frames go to the peer. Called once a batch. */
-  used(peer: number, now: number): void {
-    if (now < this.#lookAt[peer]!) return
+  /** Frames go to the peer, their plaintext so long at most. Called once a batch. */
+  used(peer: number, now: number, longest: number): void {
+    const small = longest <= SMALL
+    const lookAt = small ? this.#smallLookAt : this.#lookAt
+    if (now < lookAt[peer]!) return
     const watch = this.#watches.get(peer)
     const path = watch?.paths.at(-1)
     if (watch === undefined || path === undefined) return
-    this.#lookAt[peer] = path.mtu.used(now)
+    lookAt[peer] = path.mtu.used(now, small)
     this.#publish(peer, watch)
+  }
+
+  /** What is known of the path is not what it was. */
+  #lookAgain(peer: number): void {
+    this.#lookAt[peer] = 0
+    this.#smallLookAt[peer] = 0
   }
 
   /** Whether a hint would change anything now. */
@@ -117,7 +130,7 @@ export class PathMtus {
     if (watch === undefined || mtu === undefined) return
     if (renewed) mtu.renewed(now)
     else mtu.hint(now)
-    this.#lookAt[peer] = 0
+    this.#lookAgain(peer)
     this.#publish(peer, watch)
   }
 
@@ -136,7 +149,7 @@ export class PathMtus {
     const { peers, linkMtu } = this.components
     for (const [peer, watch] of this.#watches) {
       for (const { slot, mtu } of watch.paths) mtu.linksChanged(linkMtu(peers.addresses.record(slot)) || PATH_MTU, now)
-      this.#lookAt[peer] = 0
+      this.#lookAgain(peer)
       this.#publish(peer, watch)
     }
   }
@@ -177,6 +190,7 @@ export class PathMtus {
     const path = watch.paths.at(-1)
     pathMtu[peer] = path?.mtu.mtu ?? 0
     if (path !== undefined) this.#count(path)
+    if (path?.mtu.phase !== 'complete' && this.#smallLookAt[peer] === Infinity) this.#smallLookAt[peer] = 0
     if (path !== undefined && path.mtu.nextTimeout() < Infinity) this.#busy.add(peer)
     else this.#busy.delete(peer)
   }

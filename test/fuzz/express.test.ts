@@ -67,7 +67,7 @@ class Side {
     if (!withExpress) return
     for (const [i, { host }] of this.hosts.entries()) {
       this.#express.push(native().expressOpen(this.#codecs[i]!.share(), host.express.memory, this.world.now))
-      host.express.use(true, false, this.world.now)
+      host.express.use(true, this.world.now)
     }
   }
 

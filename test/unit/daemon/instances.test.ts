@@ -328,7 +328,9 @@ test('a damaged file of services is told of', async (t) => {
 /** What {@link ListenerWatching} is told. */
 function watching() {
   const told: string[] = []
-  return { told, busy: (protocols: readonly string[]) => void told.push([...protocols].sort().join(' ')) }
+  const busy = (protocols: readonly string[], missing: boolean) =>
+    void told.push([...[...protocols].sort(), ...(missing ? ['missing'] : [])].join(' '))
+  return { told, busy }
 }
 
 test('who watches the servers is told what to look for, and when something happens, but not all the time', async (t) => {
@@ -340,12 +342,21 @@ test('who watches the servers is told what to look for, and when something happe
   t.teardown(() => instances.stop())
   t.strictSame(told.splice(0), ['tcp'])
   await instances.add(SHOP, request('shop', 'tcp/81 udp/81'), false)
-  t.strictSame(told.splice(0), ['tcp udp'], 'at once')
+  t.strictSame(told.splice(0), ['tcp udp missing'], 'at once')
   for (let i = 0; i < 100; i++) where(instances, WEB, Protocol.tcp, 80)
   t.strictSame(told.splice(0), [])
   clock.now += 5_000
   for (let i = 0; i < 100; i++) where(instances, WEB, Protocol.tcp, 80)
-  t.strictSame(told.splice(0), ['tcp udp'], 'a client has come')
+  t.strictSame(told.splice(0), ['tcp udp missing'], 'a client has come')
+  listening({ tcp: [row('0.0.0.0', 80), row('0.0.0.0', 81)] })
+  instances.scan()
+  t.strictSame(told.splice(0), ['tcp udp'], 'the server that was missing')
+  listening({ tcp: [row('0.0.0.0', 81)] })
+  instances.scan()
+  t.strictSame(told.splice(0), ['tcp udp missing'])
+  listening({ tcp: [row('0.0.0.0', 80), row('0.0.0.0', 81)] })
+  instances.scan()
+  t.strictSame(told.splice(0), ['tcp udp'])
   instances.remove(SHOP)
   instances.remove(WEB)
   t.strictSame(told.splice(0), ['tcp', ''])

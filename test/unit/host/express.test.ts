@@ -39,7 +39,7 @@ class Scene {
     this.openedAt = performance.now()
     this.express = addon.expressOpen(this.codecs[1]!.share(), this.client.host.express.memory, this.world.now)
     t.teardown(() => addon.close(this.express))
-    this.client.host.express.use(true, false, this.world.now)
+    this.client.host.express.use(true, this.world.now)
   }
 
   get flow() {
@@ -71,6 +71,21 @@ test('what has passed is accounted for when the host settles', (t) => {
   t.equal(host.flows.counters.packetsOut, packetsOut + 5)
   host.settle(scene.world.now)
   t.equal(host.express.packetsOut, 5, 'once')
+  t.end()
+})
+
+test('the longest plaintext that has passed says whether the way is to be measured', (t) => {
+  const scene = new Scene(t)
+  const { longest } = scene.client.host.express.memory
+  t.equal(longest[1], 0)
+  t.ok(scene.pass())
+  const length = longest[1]!
+  t.ok(length > scene.packet.length - 40 && length < scene.packet.length + 40, `${length} bytes`)
+  longest[1] = 1_400
+  t.ok(scene.pass())
+  t.equal(longest[1], 1_400, 'the longest, not the last')
+  scene.client.host.settle(scene.world.now)
+  t.equal(longest[1], 0, 'accounted for')
   t.end()
 })
 
@@ -113,9 +128,9 @@ test('on hold, not in use, or with a full list of peers, everything is the hostâ
   t.notOk(scene.pass(), 'somebody looks')
   scene.client.host.setTap(undefined)
   t.ok(scene.pass())
-  express.use(false, false, scene.world.now)
+  express.use(false, scene.world.now)
   t.notOk(scene.pass(), 'nobody does it')
-  express.use(true, false, scene.world.now)
+  express.use(true, scene.world.now)
   scene.client.host.settle(scene.world.now)
   express.memory.state[1] = express.memory.touched.length
   t.notOk(scene.pass(), 'no room to note it down')
@@ -163,7 +178,7 @@ test('a lively peer is probed now and then only, and looked for as soon as it ha
     if (from === client.address) probes.push(world.now)
     return false
   }
-  express.use(true, true, world.now)
+  express.use(true, world.now, () => undefined)
   const until = world.now + 900
   while (world.now < until) {
     bothWays(scene)
@@ -187,7 +202,7 @@ test('who sees to everything itself attends to nobody', (t) => {
   const { express } = scene.client.host
   bothWays(scene)
   t.equal(express.memory.state[3], 0, 'nobody would notice')
-  express.use(true, true, scene.world.now)
+  express.use(true, scene.world.now, () => undefined)
   bothWays(scene)
   t.equal(express.memory.state[3], 1)
   express.hold(true, scene.world.now)

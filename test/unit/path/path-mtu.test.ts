@@ -294,6 +294,19 @@ test('the first frames after a pause do not wait for the size to be confirmed', 
   t.end()
 })
 
+test('small frames do not have a size confirmed that is known', (t) => {
+  const line = new Line()
+  line.path.used(line.now, true)
+  t.strictSame(line.sent, [1500, 0], 'a new path is measured')
+  line.run(1_000)
+  line.run(60_000, false)
+  t.equal(line.path.used(line.now, true), Infinity)
+  t.equal(line.path.nextTimeout(), Infinity)
+  line.path.used(line.now)
+  t.equal(line.path.nextTimeout(), line.now + 20)
+  t.end()
+})
+
 test('echoes of others change nothing', (t) => {
   const line = new Line()
   line.path.used(line.now)
