@@ -18,7 +18,8 @@ import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
 import { SourceChoice } from './source-choice.js'
-import { mayFollow, newWatch, reachedBefore, sendsBy, sentBy, told, waitsForNothing, type Watch } from './watch.js'
+import { enter, mayFollow, newWatch, prefer, reachedBefore, sendsBy, sentBy, told, waitsForNothing } from './watch.js'
+import type { Watch } from './watch.js'
 
 /** Bytes that may go to an address before it is proven, for each that came from there. */
 const AMPLIFICATION = 3
@@ -197,6 +198,7 @@ export class PathProber {
     const rerouted = askedAt !== undefined && watch.sourceChoice.answer(watch.set.recordOf(path), path.localSeen)
     if (path.usable) path.set('proven', 'proven', now)
     const { current } = watch.set
+    if (current === path && rerouted) prefer(path, watch, now)
     if (current === path) peers.rttMs[peer] = path.rttMs
     else if (current === undefined) this.#use(peer, watch, path, 'proven', now)
     else if (rerouted && path.lasting && watch.set.leadsAlike(path)) this.#use(peer, watch, path, 'rerouted', now)
@@ -527,9 +529,7 @@ export class PathProber {
     const { peers } = this.components
     const before = watch.set.current
     const from = peers.pathSlot[peer]!
-    watch.set.current = path
-    watch.left = reason === 'peer-moved' ? undefined : before
-    watch.shyUntil = -Infinity
+    enter(path, watch, reason)
     peers.setPath(peer, path.slot)
     if (path.rttMs > 0) peers.rttMs[peer] = path.rttMs
     for (const each of watch.set.paths) each.betterFor = 0

@@ -41,7 +41,8 @@ export interface Watch {
   shyUntil: number
   /** When frames went elsewhere than to the path in use, in the hope that it would be proven, the last time, ms. */
   strayedAt: number
-  /** The path that this host has left by itself for the one in use. */
+  /** The path that was in use before; and the one that this host has left by itself for the one in use. */
+  before: Path | undefined
   left: Path | undefined
   /** A move of which nothing has been heard yet. */
   moving: PathCommit | undefined
@@ -67,6 +68,7 @@ export function newWatch(set: PathSet, sourceChoice: SourceChoice, idleFor: numb
     courtedUntil: Infinity,
     shyUntil: -Infinity,
     strayedAt: -Infinity,
+    before: undefined,
     left: undefined,
     moving: undefined,
   }
@@ -101,6 +103,20 @@ export function waitsForNothing(watch: Watch): void {
 export function sentBy(path: Path, watch: Watch, now: number): void {
   path.trafficAt = now
   watch.trafficBy = path
+}
+
+/** The path is in use from now on. */
+export function enter(path: Path, watch: Watch, reason: PathReason): void {
+  watch.before = watch.set.current
+  watch.left = reason === 'peer-moved' ? undefined : watch.before
+  watch.shyUntil = -Infinity
+  watch.set.current = path
+}
+
+/** This host would have gone by the path in use without the peer, which was quicker: what it has not sent to there yet does not lead back. */
+export function prefer(path: Path, watch: Watch, now: number): void {
+  watch.left = watch.before
+  path.usedSince = now
 }
 
 /** Whether the peer, as far as can be seen, sends by that path since then: what was still on its way when it left another one does not call back there. */

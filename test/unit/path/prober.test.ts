@@ -1074,6 +1074,8 @@ test('a peer that rests is not looked at, and not taken for dead', (t) => {
 /** A host with a peer that answers at once to the own address a probe came from; where it names none, from the one that the routes prefer. */
 class Routed extends World {
   preferred = '192.0.2.1'
+  /** Echoes of probes that name no own address are delivered when this is called; undefined: at once. */
+  answers: (() => void)[] | undefined
 
   static at(address: string): Uint8Array {
     return encodeLocator({ address, port: 7474 }).slice(8, 24)
@@ -1094,8 +1096,11 @@ class Routed extends World {
   override sent(slot: number, token: Uint8Array): void {
     super.sent(slot, token)
     const way = this.peers.addresses.record(slot)
-    if (!isPinned(way)) way.set(Routed.at(this.preferred), ADDRESS_LOCAL)
-    queueMicrotask(() => this.prober.echoed(this.peer, token, way, 0, this.now))
+    const asks = !isPinned(way)
+    if (asks) way.set(Routed.at(this.preferred), ADDRESS_LOCAL)
+    const answer = () => this.prober.echoed(this.peer, token, way, 0, this.now)
+    if (asks && this.answers !== undefined) this.answers.push(answer)
+    else queueMicrotask(answer)
   }
 
   async pass(ms: number): Promise<void> {
@@ -1154,4 +1159,25 @@ test('what still comes by a way that was left does not lead back to it, unless t
   t.equal(w.from, '192.0.2.2')
   await heard('192.0.2.1', 300)
   t.equal(w.from, '192.0.2.1')
+})
+
+test('a peer that goes to the new own address first is not followed back to the old one, by which it was answered meanwhile', async (t) => {
+  const w = await routed()
+  w.preferred = '192.0.2.2'
+  w.answers = []
+  w.prober.setOwn([own('192.0.2.1'), own('192.0.2.2')], false, w.now)
+  await w.pass(2)
+  t.equal(w.from, '192.0.2.1', 'nobody has said which one the routes prefer')
+  w.prober.heard(w.peer, Routed.way('192.0.2.2'), 0, w.now)
+  t.equal(w.from, '192.0.2.2')
+  t.match(w.events.at(-1), /peer-moved$/)
+  for (const answer of w.answers.splice(0)) answer()
+  w.answers = undefined
+  const moves = w.events.length
+  for (let i = 0; i < 30; i++) {
+    w.prober.heard(w.peer, Routed.way('192.0.2.1'), 0, w.now)
+    await w.pass(1)
+  }
+  t.equal(w.from, '192.0.2.2')
+  t.equal(w.events.length, moves, 'forth and back')
 })
