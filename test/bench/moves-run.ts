@@ -42,10 +42,16 @@ export interface Baseline {
   /** Median of their longest gaps, ms. */
   readonly tcp: number
   readonly udp: number
-  /** Of TCP or UDP the longer, over the median: what would be found of a move that does nothing. */
+  /** Median of the longest that a datagram was under way, ms. */
+  readonly underWay: number
+  /** Of TCP or UDP the longer, over the median: what would be found of a move that does nothing; and of being under way, likewise. */
   readonly over: Spread
+  readonly underWayOver: Spread
   readonly windows: number
 }
+/** Of what is measured in a window, that is compared with windows without a move. */
+type Measure = 'tcp' | 'udp' | 'underWay'
+
 export interface RowReport {
   readonly row: MoveName
   readonly title: string
@@ -59,6 +65,8 @@ export interface RowReport {
   /** Over the baseline; of the two directions the longer. */
   readonly tcp: Spread
   readonly udp: Spread
+  /** The longest that a datagram was under way, likewise over the baseline: what the streams' own processes did not do in time is no part of it. */
+  readonly underWay: Spread
   readonly baseline: Baseline
   /** Longest pause of the streams' own processes in each move's window. */
   readonly own: Spread
@@ -216,7 +224,7 @@ type Streamed = Omit<RowReport, 'row' | 'title' | 'countedFrom' | 'rttMs' | 'tar
 async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, options: RowOptions): Promise<Streamed> {
   const streams = await Streams.open(net, options.first === true)
   const { windowMs } = kind
-  const quiet: { tcp: number; udp: number }[] = []
+  const quiet: Record<Measure, number>[] = []
   const moved: SlowMove[] = []
   const lost: number[] = []
   let overflowed = 0
@@ -276,7 +284,7 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
     const hashesAgree = client.hashSent === server.hashReceived && server.hashSent === client.hashReceived
     if (!hashesAgree) errors.push('what came by TCP is not what was sent')
     const baseline = baselineOf(quiet)
-    const over = (of: 'tcp' | 'udp') => spread(moved.map((move) => Math.max(0, larger(move)[of] - baseline[of])))
+    const over = (of: Measure) => spread(moved.map((move) => Math.max(0, larger(move)[of] - baseline[of])))
     const longest = (move: SlowMove) => Math.max(larger(move).tcp, larger(move).udp)
     const sum = (of: (end: StreamState) => number) => of(client) + of(server)
     return {
@@ -284,6 +292,7 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
       madeAgain,
       tcp: over('tcp'),
       udp: over('udp'),
+      underWay: over('underWay'),
       baseline,
       own: spread(moved.map(({ there, back }) => Math.max(there.own, back.own))),
       datagrams: {
@@ -322,19 +331,21 @@ async function throughCrowd(net: MoveNet, kind: MoveKind, moves: number) {
   }
 }
 
-function baselineOf(windows: readonly { readonly tcp: number; readonly udp: number }[]): Baseline {
-  const median = (of: 'tcp' | 'udp') =>
+function baselineOf(windows: readonly Readonly<Record<Measure, number>>[]): Baseline {
+  const median = (of: Measure) =>
     quantile(
       windows.map((window) => window[of]),
       0.5,
     )
-  const [tcp, udp] = [median('tcp'), median('udp')]
+  const [tcp, udp, underWay] = [median('tcp'), median('udp'), median('underWay')]
   const over = spread(windows.map((window) => Math.max(0, window.tcp - tcp, window.udp - udp)))
-  return { tcp, udp, over, windows: windows.length }
+  const underWayOver = spread(windows.map((window) => Math.max(0, window.underWay - underWay)))
+  return { tcp, udp, underWay, over, underWayOver, windows: windows.length }
 }
 
-function larger({ there, back }: { there: Gaps; back: Gaps }): { tcp: number; udp: number } {
-  return { tcp: Math.max(there.tcp, back.tcp), udp: Math.max(there.udp, back.udp) }
+function larger({ there, back }: { there: Gaps; back: Gaps }): Record<Measure, number> {
+  const of = (measure: Measure) => Math.max(there[measure], back[measure])
+  return { tcp: of('tcp'), udp: of('udp'), underWay: of('underWay') }
 }
 
 /** Nearest rank; NaN of nothing. */

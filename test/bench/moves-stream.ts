@@ -1,7 +1,8 @@
 // The two ends of a TCP and a UDP stream, each way, paced at 1 ms. usage: node moves-stream.js serve PORT, or node moves-stream.js open NAME PORT. Says `ready`, then answers each
 // line on stdin by a line of JSON.
 //
-// TCP: records of random bytes; either end has the hash of all that it sent and all that it received. UDP: a sequence number 4 bytes (LE) in as many bytes, one up from 0.
+// TCP: records of random bytes; either end has the hash of all that it sent and all that it received. UDP: a sequence number 4 bytes (LE), one up from 0, and when it was
+// sent, ms, 8 bytes (LE), in as many bytes: both ends have the same clock.
 
 import { createHash, randomBytes } from 'node:crypto'
 import { createSocket, type Socket as DatagramSocket } from 'node:dgram'
@@ -22,6 +23,8 @@ export interface Gaps {
   readonly udp: number
   /** This process did nothing for so long: as much of a gap may be its own. */
   readonly own: number
+  /** Of the datagrams that came meanwhile one was under way for so long: what the sending process did not send in time is no part of it. */
+  readonly underWay: number
 }
 export interface StreamState {
   readonly bytesSent: number
@@ -42,31 +45,47 @@ export interface StreamState {
 }
 
 const TICK_MS = 1
+/** Position in a datagram. */
+const SENT_AT = 4
 /** More than come in the longest window. */
 const ARRIVALS_KEPT = 1 << 16
 
 class Arrivals {
   readonly #at = new Float64Array(ARRIVALS_KEPT)
+  readonly #took = new Float64Array(ARRIVALS_KEPT)
   #count = 0
 
-  add(now: number): void {
-    this.#at[this.#count++ % ARRIVALS_KEPT] = now
+  /** `took`: how long it was under way, ms. */
+  add(now: number, took = 0): void {
+    const slot = this.#count++ % ARRIVALS_KEPT
+    this.#at[slot] = now
+    this.#took[slot] = took
   }
   get last(): number {
     return this.#count === 0 ? 0 : this.#at[(this.#count - 1) % ARRIVALS_KEPT]!
   }
   longestGap(from: number, to: number): number {
-    const oldest = Math.max(0, this.#count - ARRIVALS_KEPT)
-    let i = this.#count
-    while (i > oldest && this.#at[(i - 1) % ARRIVALS_KEPT]! > from) i--
-    if (i === oldest && oldest > 0) throw new RangeError('the window is too long ago')
     let [longest, before] = [0, from]
-    for (; i < this.#count && before < to; i++) {
+    for (let i = this.#first(from); i < this.#count && before < to; i++) {
       const at = this.#at[i % ARRIVALS_KEPT]!
       longest = Math.max(longest, at - before)
       before = at
     }
     return before < to ? Math.max(longest, monotonicNow() - before) : longest
+  }
+  longestWay(from: number, to: number): number {
+    let longest = 0
+    for (let i = this.#first(from); i < this.#count && this.#at[i % ARRIVALS_KEPT]! <= to; i++)
+      longest = Math.max(longest, this.#took[i % ARRIVALS_KEPT]!)
+    return longest
+  }
+  /** Number of the first one after `from`. */
+  #first(from: number): number {
+    const oldest = Math.max(0, this.#count - ARRIVALS_KEPT)
+    let i = this.#count
+    while (i > oldest && this.#at[(i - 1) % ARRIVALS_KEPT]! > from) i--
+    if (i === oldest && oldest > 0) throw new RangeError('the window is too long ago')
+    return i
   }
 }
 
@@ -88,7 +107,8 @@ function receiveStream(socket: Socket): void {
 }
 
 function receiveDatagram(datagram: Buffer): void {
-  arrivals.udp.add(monotonicNow())
+  const now = monotonicNow()
+  arrivals.udp.add(now, now - datagram.readDoubleLE(SENT_AT))
   const number = datagram.readUInt32LE()
   const slot = number % ARRIVALS_KEPT
   if (seen[slot] === number + 1) {
@@ -113,6 +133,7 @@ function run(socket: Socket, sendDatagram: (datagram: Buffer) => void): void {
       if (socket.writable) socket.write(record)
       const datagram = Buffer.alloc(RECORD)
       datagram.writeUInt32LE(counts.datagramsSent++)
+      datagram.writeDoubleLE(monotonicNow(), SENT_AT)
       sendDatagram(datagram)
     }
   }, TICK_MS)
@@ -130,6 +151,7 @@ function run(socket: Socket, sendDatagram: (datagram: Buffer) => void): void {
     tcp: arrivals.tcp.longestGap(from, to),
     udp: arrivals.udp.longestGap(from, to),
     own: arrivals.own.longestGap(from, to),
+    underWay: arrivals.udp.longestWay(from, to),
   })
   const obey = (command: StreamCommand): unknown => {
     if (command.do === 'gaps') return gaps(command.from, command.to)

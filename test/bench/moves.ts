@@ -1,7 +1,7 @@
 // The stall of each kind of move: npm run bench:moves -- [-n MOVES] [--rows planned,vanish] [--rtt 0,10,80] [--real-time] [--json FILE] [--logs FOLDER]. Prints a table and, last, one line of JSON.
 //
 // A TCP and a UDP stream, each way, are paced at 1 ms; the stall is the longest gap at a receiver in a window after the move, minus the median of the longest gaps of windows of the
-// same length without one, in the same run. Afterwards a thousand connections go through three more moves. Status 1 when a byte or connection was lost; a target missed is only said.
+// same length without one, in the same run; likewise how long a datagram was under way, which leaves out when the sending process itself stood still. Afterwards a thousand connections go through three more moves. Status 1 when a byte or connection was lost; a target missed is only said.
 // Needs root; the streams' programs have a real-time priority, and with --real-time the daemons' packet threads, too (`loop.priority: real-time`).
 
 import { writeFileSync } from 'node:fs'
@@ -43,15 +43,29 @@ for (const rttMs of rtts) for (const row of rows) reports.push(await measure(row
 
 const load = loadavg().map((average) => Number(average.toFixed(2)))
 table([
-  ['move', 'RTT', 'target', 'TCP p50/p99/max', 'UDP p50/p99/max', 'baseline', 'no move', 'lost', 'resets', 'crowd', ''],
+  [
+    'move',
+    'RTT',
+    'target',
+    'TCP p50/p99/max',
+    'UDP p50/p99/max',
+    'under way',
+    'baseline',
+    'no move',
+    'lost',
+    'resets',
+    'crowd',
+    '',
+  ],
   ...reports.map((report) => [
     report.row,
     report.rttMs.toFixed(1),
     report.targetMs.toFixed(0),
     shown(report.tcp),
     shown(report.udp),
-    `${report.baseline.tcp.toFixed(1)} / ${report.baseline.udp.toFixed(1)}`,
-    shown(report.baseline.over),
+    shown(report.underWay),
+    `${report.baseline.tcp.toFixed(1)} / ${report.baseline.udp.toFixed(1)}, ${report.baseline.underWay.toFixed(1)}`,
+    `${shown(report.baseline.over)}, ${shown(report.baseline.underWayOver)}`,
     lossOf(report),
     String(report.resets),
     `${report.crowd.moves} × ${report.crowd.connections}, ${report.crowd.slowestMs.toFixed(0)}`,
@@ -59,7 +73,7 @@ table([
   ]),
 ])
 console.log(
-  `ms over the baseline, ‘no move’ of windows without one likewise, p50/p99/max; ‘unread’: the program’s own buffer was full; the load was ${load.join(', ')}`,
+  `ms over the baseline, ‘no move’ of windows without one likewise, p50/p99/max; ‘under way’, and what follows a comma: the longest of a datagram; ‘unread’: the program’s own buffer was full; the load was ${load.join(', ')}`,
 )
 for (const { row, errors } of reports) for (const error of errors) console.log(`${row}: ${error}`)
 const realTime = values['real-time']
