@@ -15,6 +15,8 @@ test('wrong arguments throw coded errors and nothing worse', async (t) => {
   const addon = native()
   const { handle } = addon.udpOpen('127.0.0.1', 0, 1 << 16, 0)
   hammer(addon, [handle], 4000)
+  // What the right arguments among them may have done.
+  addon.setRealTime(false)
   t.doesNotThrow(() => addon.close(handle), 'the socket has survived')
 })
 
