@@ -18,7 +18,7 @@ const AGAIN_LATER_MS = 100
 export const CHALLENGES_MAX = 2
 export const CHALLENGE_MS = 20
 /** Between probes of a peer whose frames keep coming: for the round trip, not for its life. */
-const ATTENDED_INTERVALS = 15
+const ATTENDED_INTERVALS = 5
 /** Between probes of a path that nobody has proven yet, to an active peer: the first wait, doubled each time. */
 const UNPROVEN_MS = 100
 /** Of a probe by which a peer learns that this host is elsewhere: its bytes are what the peer may send there before it has proven it. */

@@ -102,13 +102,13 @@ test('packets that come alone', async (t) => {
 
   await t.test('leave room for what is due: paths are probed while they pass, and answered', async (t) => {
     const before = (await pair.status('h1')).counters
-    const ping = ['ping', '-4', '-n', '-q', '-c', '3500', '-i', '0.002', '-w', '30', 'h2.host.svc.internal']
+    const ping = ['ping', '-4', '-n', '-q', '-c', '2500', '-i', '0.002', '-w', '20', 'h2.host.svc.internal']
     t.match((await pair.net.run('h1', ping)).out, / 0% packet loss/)
     const { counters } = await pair.status('h1')
     const [sent, echoed] = (['probesSent', 'probesEchoed'] as const).map((name) => counters[name]! - before[name]!)
-    // One in three seconds while the peer's packets keep coming.
-    t.ok(sent! >= 2, `${sent} probes`)
-    t.ok(echoed! >= 2, `${echoed} answered`)
+    // One a second while the peer's packets keep coming.
+    t.ok(sent! >= 3, `${sent} probes`)
+    t.ok(echoed! >= 3, `${echoed} answered`)
   })
 
   await t.test('do not while a dump is open, which shows all of them', async (t) => {
