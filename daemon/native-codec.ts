@@ -228,7 +228,7 @@ export class NativeCodec implements FrameCodec {
     return next
   }
 
-  /** Throws CARACAL_E_RANGE for a descriptor out of range or an `out` without room for every segment, before it touches anything. */
+  /** Throws CARACAL_E_RANGE for a descriptor out of range or an `out` without room for every entry, before it touches anything. */
   open(datagrams: DatagramBatch, out: OpenBatch): void {
     const { data, desc, addresses, count } = datagrams
     this.#codec.open(data, desc, addresses, count, out.data, out.desc, this.#state)

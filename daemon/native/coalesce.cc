@@ -25,6 +25,10 @@ void Coalescer::datagram(size_t index, bool sameSource) {
   sameSource_ = sameSource;
 }
 
+void Coalescer::reject(size_t offset, size_t length, int32_t lane, int32_t status, size_t size) {
+  append(offset, length, 0, lane, status)[kGsoSize] = static_cast<int32_t>(size);
+}
+
 uint8_t* Coalescer::place(size_t length, int32_t lane) {
   const bool mayExtend = row_ != nullptr && lane_ == lane && sameSource_;
   savedLength_ = mayExtend ? headerLength_ : 0;

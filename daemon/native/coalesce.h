@@ -35,8 +35,8 @@ class Coalescer {
   /** Datagram with which the super-packet under construction began. */
   size_t first() const { return first_; }
 
-  /** An entry that points into the datagrams: a clear frame or a failure. */
-  void reject(size_t offset, size_t length, int32_t lane, int32_t status) { append(offset, length, 0, lane, status); }
+  /** An entry that points into the datagrams: a clear frame or a failure. `size`: it stands for frames of so many bytes each. */
+  void reject(size_t offset, size_t length, int32_t lane, int32_t status, size_t size = 0);
 
   /** Where a plaintext of this length is to be opened; null when there is no room. Followed by `add` or `discard`. */
   uint8_t* place(size_t length, int32_t lane);

@@ -245,14 +245,14 @@ napi_value open(const Arguments& args) {
   const Span<int32_t> state = args.words(6, "state", 2);
   checkApart(data, out);
   if (out.length > INT32_MAX) outOfRange("out.data must have less than 2 GB");
-  size_t segments = 0, bytes = 0;
+  size_t entries = 0, bytes = 0;
   for (size_t d = 0; d < count; d++) {
     const Datagram datagram = readDatagram(data, desc, d);
-    segments += datagram.length == 0 ? 1 : (datagram.length + datagram.stride - 1) / datagram.stride;
+    entries += datagram.length == 0 ? 1 : std::min((datagram.length + datagram.stride - 1) / datagram.stride, kReadSegmentsMax + 1);
     bytes += datagram.length;
   }
-  if (segments * kOpenWords > outDesc.length || bytes + segments * kEntryOverhead > out.length)
-    outOfRange("out must have room for every segment");
+  if (entries * kOpenWords > outDesc.length || bytes + entries * kEntryOverhead > out.length)
+    outOfRange("out must have room for every entry");
 
   const Lock lock(codec(args).mutex);
   Coalescer coalescer(out, outDesc);
@@ -267,10 +267,14 @@ napi_value open(const Arguments& args) {
     const size_t first = coalescer.first();
     coalescer.datagram(d, desc.data[first * kDatagramWords + 3] == datagram.trafficClass &&
                               std::memcmp(addresses.data + first * kAddressRecord, addresses.data + d * kAddressRecord, kAddressRecord) == 0);
-    size_t at = 0;
+    size_t at = 0, segment = 0;
     do {
       const size_t length = std::min(datagram.stride, datagram.length - at);
       const size_t offset = datagram.offset + at;
+      if (segment++ == kReadSegmentsMax) {
+        if (!coalescer.full()) coalescer.reject(offset, datagram.length - at, 0, codec(args).status(kBadFrame), datagram.stride);
+        break;
+      }
       room = !coalescer.full() && openFrame(codec(args), data.data + offset, offset, length, coalescer);
       at += datagram.stride;
     } while (at < datagram.length && room);

@@ -55,6 +55,7 @@ constexpr size_t kIcmpHeader = 8;
 
 constexpr size_t kGsoBytesMax = 65507;
 constexpr size_t kGsoSegmentsMax = 64;
+constexpr size_t kReadSegmentsMax = 128;  // SEGMENTS_READ_MAX
 constexpr size_t kHeadroom = 64;
 constexpr size_t kAddressRecord = 40;
 constexpr uint64_t kReplayWindow = 8192;

@@ -46,9 +46,9 @@ export class Coalescer {
     out.used = 0
   }
 
-  /** An entry that points into the datagrams: a clear frame or a failure. */
-  reject(offset: number, length: number, lane: number, datagram: number, status: number): void {
-    this.#append(offset, length, 0, lane, datagram, status)
+  /** An entry that points into the datagrams: a clear frame or a failure. `size`: it stands for frames of so many bytes each. */
+  reject(offset: number, length: number, lane: number, datagram: number, status: number, size = 0): void {
+    this.#out.desc[this.#append(offset, length, 0, lane, datagram, status) + Open.gsoSize] = size
   }
 
   /** Adds an authentic plaintext, at least an inner header long; false when it is no frame. */

@@ -33,7 +33,8 @@ export interface FrameCodec {
 
   /**
    * Opens all datagrams into `out` (emptied first), coalescing consecutive data segments of one flow (same lane, inner header, and TCP in sequence with equal ack,
-   * window, options; UDP of equal length, at most 64). `out` must have room for every segment: 64 entries and 128 KB a datagram.
+   * window, options; UDP of equal length, at most 64). `out` must have room for every entry: OPEN_ENTRIES and OPEN_BYTES a datagram
+   * are enough whatever it holds. What is behind SEGMENTS_READ_MAX segments of one is not opened.
    */
   open(datagrams: DatagramBatch, out: OpenBatch): void
 }

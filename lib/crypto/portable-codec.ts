@@ -1,5 +1,13 @@
 import { CLEAR_HEADER, FrameType, INNER_HEADER, PROTOCOL_VERSION, TAG_LENGTH } from '../wire/constants.js'
-import { ADDRESS_RECORD, CLEAR, DATAGRAM_WORDS, OPEN_WORDS, SEAL_WORDS } from '../wire/batch.js'
+import {
+  ADDRESS_RECORD,
+  CLEAR,
+  DATAGRAM_WORDS,
+  OPEN_ENTRIES,
+  OPEN_WORDS,
+  SEAL_WORDS,
+  SEGMENTS_READ_MAX,
+} from '../wire/batch.js'
 import type { DatagramBatch, FrameRuns, OpenBatch, SealBatch } from '../wire/batch.js'
 import { dropNumber, type DropReason } from '../wire/drop.js'
 import { Coalescer, ENTRY_OVERHEAD } from './coalescer.js'
@@ -122,7 +130,7 @@ export class PortableCodec implements FrameCodec {
     return batch.count
   }
 
-  /** Throws CARACAL_E_RANGE for a descriptor out of range or an `out` without room for every segment, before it touches anything. */
+  /** Throws CARACAL_E_RANGE for a descriptor out of range or an `out` without room for every entry, before it touches anything. */
   open(datagrams: DatagramBatch, out: OpenBatch): void {
     checkDatagrams(datagrams, out)
     const { data, desc, count } = datagrams
@@ -132,7 +140,12 @@ export class PortableCodec implements FrameCodec {
       const end = desc[row]! + desc[row + 1]!
       const stride = segmentSize(desc, row)
       let offset = desc[row]!
+      let segment = 0
       do {
+        if (segment++ === SEGMENTS_READ_MAX) {
+          coalescer.reject(offset, end - offset, 0, datagram, -(dropNumber('bad-frame') + 1), stride)
+          break
+        }
         const length = Math.min(stride, end - offset)
         const frame = data.subarray(offset, offset + length)
         const lane = length >= HEADER_COUNTER && frame[0] === FrameType.transport ? readLane(frame) : 0
@@ -210,7 +223,7 @@ function checkDatagrams(datagrams: DatagramBatch, out: OpenBatch): void {
   const rows = Math.min(Math.floor(desc.length / DATAGRAM_WORDS), Math.floor(addresses.length / ADDRESS_RECORD))
   checkInteger(count, 'datagrams.count', 0, rows)
   checkApart(data, out.data)
-  let segments = 0
+  let entries = 0
   let bytes = 0
   for (let datagram = 0; datagram < count; datagram++) {
     const row = datagram * DATAGRAM_WORDS
@@ -218,9 +231,9 @@ function checkDatagrams(datagrams: DatagramBatch, out: OpenBatch): void {
     const length = desc[row + 1]!
     if (offset < 0 || length < 0 || offset > data.length - length || desc[row + 2]! < 0)
       throw new CodecError('CARACAL_E_RANGE', `datagram ${datagram} lies outside the batch`)
-    segments += length === 0 ? 1 : Math.ceil(length / segmentSize(desc, row))
+    entries += length === 0 ? 1 : Math.min(Math.ceil(length / segmentSize(desc, row)), OPEN_ENTRIES)
     bytes += length
   }
-  if (segments * OPEN_WORDS > out.desc.length || bytes + segments * ENTRY_OVERHEAD > out.data.length)
-    throw new CodecError('CARACAL_E_RANGE', 'out must have room for every segment')
+  if (entries * OPEN_WORDS > out.desc.length || bytes + entries * ENTRY_OVERHEAD > out.data.length)
+    throw new CodecError('CARACAL_E_RANGE', 'out must have room for every entry')
 }

@@ -84,6 +84,6 @@ export interface FlowEnvironment {
   sendBatch(seal: SealBatch, now: number): void
   /** One packet to the own kernel outside the fast path: vnet header and all. Copied. */
   writePacket(packet: Uint8Array): void
-  /** A packet was dropped; `packet` is only valid during the call. Counts it. */
-  drop(reason: DropReason, packet?: Uint8Array): void
+  /** Packets or frames, `n` in number, were dropped; `packet`, the one if it is one, is only valid during the call. Counts them. */
+  drop(reason: DropReason, packet: Uint8Array | undefined, n: number): void
 }

@@ -53,10 +53,9 @@ export class FlowCore {
     this.#accepted = new Int32Array(env.peers.capacity)
   }
 
-  drop(reason: DropReason, packet?: Uint8Array): void {
-    this.dropped++
-    if (packet === undefined) this.env.drop(reason)
-    else this.env.drop(reason, packet)
+  drop(reason: DropReason, packet?: Uint8Array, n = 1): void {
+    this.dropped += n
+    this.env.drop(reason, packet, n)
   }
 
   /** Flows of the peer that servers here have not answered. */

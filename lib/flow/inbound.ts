@@ -104,7 +104,9 @@ export class Inbound {
       const status = desc[entry + Open.status]!
       if (status === CLEAR) continue
       if (status !== OPENED) {
-        this.#core.drop(dropReasons[-status - 1] ?? 'bad-frame')
+        const size = desc[entry + Open.gsoSize]!
+        const frames = size === 0 ? 1 : Math.ceil(desc[entry + Open.length]! / size)
+        this.#core.drop(dropReasons[-status - 1] ?? 'bad-frame', undefined, frames)
         continue
       }
       const peer = lanePeer[desc[entry + Open.lane]! & LANE_MASK] ?? -1

@@ -6,6 +6,8 @@ import {
   datagramBatch,
   frameRuns,
   Gso,
+  OPEN_BYTES,
+  OPEN_ENTRIES,
   openBatch,
   packetBatch,
   PACKET_WORDS,
@@ -59,8 +61,6 @@ export interface DataPathTap {
 const TUN_READ_BYTES = 512 * 1024
 const TUN_READ_PACKETS = 128
 const DATAGRAMS = 8
-const SEGMENTS = 64
-const OPEN_BYTES = 2 * 1024 * 1024
 const RUN_BYTES = 1024 * 1024
 const RUNS = 512
 const SCRATCH_BYTES = 512 * 1024
@@ -87,11 +87,11 @@ export class DataPath {
   datagramsIn = 0
   bytesIn = 0
   readonly #tunSeal = sealBatch(this.tunIn.data, TUN_READ_PACKETS)
-  readonly #open = openBatch(OPEN_BYTES, DATAGRAMS * SEGMENTS)
+  readonly #open = openBatch(DATAGRAMS * OPEN_BYTES, DATAGRAMS * OPEN_ENTRIES)
   readonly #tunOut: PacketBatch = {
     data: this.#open.data,
     view: this.#open.view,
-    desc: new Int32Array(DATAGRAMS * SEGMENTS * PACKET_WORDS),
+    desc: new Int32Array(DATAGRAMS * OPEN_ENTRIES * PACKET_WORDS),
     count: 0,
     used: 0,
   }

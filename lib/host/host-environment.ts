@@ -40,7 +40,7 @@ export interface HostEnvironmentComponents {
   readonly sendFrame: (peer: number, plaintext: Uint8Array, trafficClass: number) => boolean
   readonly sendBatch: (seal: SealBatch, now: number) => void
   readonly writePacket: (packet: Uint8Array) => void
-  readonly drop: (reason: DropReason, packet?: Uint8Array) => void
+  readonly drop: (reason: DropReason, packet: Uint8Array | undefined, n: number) => void
 }
 
 /** What the flow layer gets to see of its host: the meeting point of directory, choice, policy and the data path. */
@@ -214,8 +214,8 @@ export class HostEnvironment implements FlowEnvironment {
   writePacket(packet: Uint8Array): void {
     this.#c.writePacket(packet)
   }
-  drop(reason: DropReason, packet?: Uint8Array): void {
-    this.#c.drop(reason, packet)
+  drop(reason: DropReason, packet: Uint8Array | undefined, n: number): void {
+    this.#c.drop(reason, packet, n)
   }
 
   #candidate(host: HostId, service: ServiceId | undefined, doubtful: boolean): Candidate | undefined {

@@ -156,7 +156,7 @@ export class Host implements DataPathDecisions {
       sendFrame: (peer, plaintext, trafficClass) => peering.sendFrame(peer, plaintext, trafficClass),
       sendBatch: (seal, now) => peering.sendBatch(seal, now),
       writePacket: (packet) => dataPath.packet(packet),
-      drop: (reason, packet) => this.drop(reason, packet),
+      drop: (reason, packet, n) => this.drop(reason, packet, n),
     })
     const generations = new Generations((length) => primitives.randomBytes(length))
     const shape = { flows: options.flowCapacity, peers: capacity, host: this.id }
@@ -497,8 +497,8 @@ export class Host implements DataPathDecisions {
     this.#c.events.revocationsChanged()
   }
 
-  drop(reason: DropReason, packet?: Uint8Array): void {
-    this.drops.add(reason)
+  drop(reason: DropReason, packet?: Uint8Array, n = 1): void {
+    this.drops.add(reason, n)
     if (this.wantsDrops) this.#c.events.dropped(reason, packet)
   }
 }

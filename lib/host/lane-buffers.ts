@@ -2,6 +2,8 @@
 
 import {
   datagramBatch,
+  OPEN_BYTES,
+  OPEN_ENTRIES,
   openBatch,
   packetBatch,
   packetsOver,
@@ -32,8 +34,6 @@ export const LANE_READ_PACKETS = 128
 const SCRATCH_BYTES = 512 * 1024
 const SCRATCH_ENTRIES = 1024
 const DATAGRAMS = 8
-const SEGMENTS = 64
-const OPEN_BYTES = 1024 * 1024
 
 export function laneOutward(allocate?: Allocate): LaneOutward {
   const tunIn = packetBatch(LANE_READ_BYTES + SCRATCH_BYTES, LANE_READ_PACKETS, allocate)
@@ -42,6 +42,6 @@ export function laneOutward(allocate?: Allocate): LaneOutward {
 
 export function laneInward(allocate?: Allocate): LaneInward {
   const wireIn = datagramBatch(DATAGRAMS, allocate)
-  const open = openBatch(OPEN_BYTES + SCRATCH_BYTES, DATAGRAMS * SEGMENTS, allocate)
-  return { wireIn, open, tunOut: packetsOver(open, DATAGRAMS * SEGMENTS + SCRATCH_ENTRIES, allocate) }
+  const open = openBatch(DATAGRAMS * OPEN_BYTES + SCRATCH_BYTES, DATAGRAMS * OPEN_ENTRIES, allocate)
+  return { wireIn, open, tunOut: packetsOver(open, DATAGRAMS * OPEN_ENTRIES + SCRATCH_ENTRIES, allocate) }
 }

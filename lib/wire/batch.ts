@@ -115,6 +115,7 @@ export const Open = {
   offset: 0,
   length: 1,
   headerLength: 2,
+  /** Of a failed entry: size of the frames that it stands for, 0: it is one. */
   gsoSize: 3,
   gsoKind: 4,
   /** Our lane index that it came in on (as signed 32 bit). */
@@ -126,6 +127,11 @@ export const Open = {
 } as const
 export const OPENED = 0
 export const CLEAR = 1
+/** Segments of a datagram that are opened one by one: as many as a kernel joins (UDP_MAX_SEGMENTS of Linux 6.9). What is behind them is one failed entry, which has their size as `gsoSize`. */
+export const SEGMENTS_READ_MAX = 128
+/** What a datagram takes in an OpenBatch at most, whatever it holds. */
+export const OPEN_ENTRIES = SEGMENTS_READ_MAX + 1
+export const OPEN_BYTES = 128 * 1024
 
 /** Gives memory for the arrays of a batch, in its order: zeroed, at an offset that its elements allow. */
 export type Allocate = (bytes: number) => { readonly buffer: ArrayBufferLike; readonly offset: number }

@@ -2,7 +2,16 @@
 
 import type { Test } from 'tap'
 import type { AeadName, FrameCodec } from '../../../lib/crypto/codec.js'
-import { Gso, OPENED, CLEAR, frameRuns } from '../../../lib/wire/batch.js'
+import {
+  Gso,
+  OPENED,
+  CLEAR,
+  frameRuns,
+  openBatch,
+  OPEN_BYTES,
+  OPEN_ENTRIES,
+  SEGMENTS_READ_MAX,
+} from '../../../lib/wire/batch.js'
 import {
   CLEAR_HEADER,
   FrameType,
@@ -22,10 +31,12 @@ import {
   join,
   openAll,
   pattern,
+  readEntries,
   readRuns,
   sealAll,
   split,
   tcp,
+  toOpen,
   toSeal,
   udp,
   type Entry,
@@ -241,6 +252,40 @@ export function codecContract(t: Test, make: () => FrameCodec, aead: AeadName): 
     t.equal(entries.length, 2)
     t.equal(entries[0]!.bytes[12 + 9], FLAG.ack | FLAG.psh | FLAG.fin)
     t.match(entries[0], { gsoSize: 100, gsoKind: Gso.tcp, headerLength: 40 })
+  })
+
+  t.test('of a datagram of too many segments the rest is one entry, and nothing else suffers', async (t) => {
+    const codec = pair(make, aead)
+    const good = sealAll(codec, [udp({ payload: pattern(40) })]).flatMap(split)[0]!
+    const shapes = [
+      [65_507, 1],
+      [65_507, 16],
+      [65_507, 44],
+      [SEGMENTS_READ_MAX * 16 + 1, 16],
+      [SEGMENTS_READ_MAX * 16, 16],
+      [SEGMENTS_READ_MAX, 1],
+      [65_507, 3],
+    ] as const
+    const datagrams = toOpen([
+      ...shapes.map(([length, size]) => ({ bytes: new Uint8Array(length).fill(6), size })),
+      single(good),
+    ])
+    const out = openBatch(datagrams.count * OPEN_BYTES, datagrams.count * OPEN_ENTRIES)
+    codec.open(datagrams, out)
+    const entries = readEntries(out, datagrams)
+    t.match(entries.at(-1), { status: OPENED, datagram: shapes.length })
+    for (const [datagram, [length, size]] of shapes.entries()) {
+      const own = entries.filter((entry) => entry.datagram === datagram)
+      const rest = Math.max(0, Math.ceil(length / size) - SEGMENTS_READ_MAX)
+      const name = `${length} bytes by ${size}`
+      t.equal(own.length, Math.min(Math.ceil(length / size), SEGMENTS_READ_MAX) + Math.min(rest, 1), name)
+      t.ok(
+        own.slice(0, SEGMENTS_READ_MAX).every((one) => one.status < 0 && one.gsoSize === 0 && one.bytes.length <= size),
+      )
+      if (rest === 0) continue
+      t.match(own.at(-1), { status: failed('bad-frame'), gsoSize: size }, name)
+      t.equal(own.at(-1)!.bytes.length, length - SEGMENTS_READ_MAX * size, name)
+    }
   })
 
   t.test('super-packets end at their limits', async (t) => {
