@@ -179,7 +179,7 @@ export class FlowEngine {
   /** More is known of services: first packets held by DELAY rules are tried again. */
   release(now: number): void {
     this.#core.now = now
-    this.#opening.release(now)
+    this.#opening.release(now, this.#outbound.carry)
     this.#loop(now)
   }
 
@@ -232,7 +232,7 @@ export class FlowEngine {
 
   handleTimeout(now: number): void {
     this.#core.now = now
-    this.#opening.handleTimeout(now)
+    this.#opening.handleTimeout(now, this.#outbound.carry)
     this.#expiry.handleTimeout(now)
     this.#reunion.handleTimeout(now)
     this.#kernel.handleTimeout(now)

@@ -71,6 +71,9 @@ export interface Pending {
   done: boolean
 }
 
+/** Takes a packet, vnet header and all, for one of the TUN. */
+export type CarryPacket = (packet: Uint8Array, view: DataView, now: number) => void
+
 export class Opening {
   readonly #core: FlowCore
   readonly #sender: FrameSender
@@ -167,16 +170,20 @@ export class Opening {
     this.#affinity.remember(key, table.get(row, Row.peer), now)
   }
 
-  /** What is held is tried again: more is known of services. What has been held for too long is refused. */
-  release(now: number): void {
+  /** What is held is tried again: more is known of services. What has been held for too long is refused. `carry`: takes packets whose flow is there by then on their way. */
+  release(now: number, carry: CarryPacket): void {
     for (const { target, packet: bytes, until } of this.#held.takeAll()) {
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
       const packet = this.#released
       if (parsePacket(bytes, view, 0, bytes.length, packet) !== 'ok') continue
       const { family, protocol, sourceOffset, destinationOffset, sourcePort, destinationPort } = packet
       const ports = (sourcePort << 16) | destinationPort
-      // A repeated SYN may have opened the flow meanwhile.
-      if (this.#core.table.find(view, sourceOffset, destinationOffset, family, protocol, ports) >= 0) continue
+      const row = this.#core.table.find(view, sourceOffset, destinationOffset, family, protocol, ports)
+      if (row >= 0) {
+        // It was opened by what was held before: of a SYN that is this one again enough has gone.
+        if (!this.#isRepeatedSyn(row, view, packet)) carry(bytes, view, now)
+        continue
+      }
       if (now < until) {
         this.start(bytes, view, packet, target, now, until)
         continue
@@ -184,6 +191,13 @@ export class Opening {
       this.#kernel.refusePacket(bytes, view, packet, 'no-such-service', now)
       this.#core.drop('no-such-service', bytes.subarray(packet.ipOffset, packet.end))
     }
+  }
+
+  #isRepeatedSyn(row: number, view: DataView, { protocol, transportOffset }: ParsedPacket): boolean {
+    return (
+      protocol === Protocol.tcp &&
+      view.getInt32(transportOffset + Tcp.sequence) === this.#core.table.get(row, Row.initial)
+    )
   }
 
   /** Another packet of a flow that is being opened. */
@@ -343,14 +357,14 @@ export class Opening {
     return Math.min(this.#deadlines.next, this.#idleAt, this.#held.next)
   }
 
-  handleTimeout(now: number): void {
+  handleTimeout(now: number, carry: CarryPacket): void {
     for (let pending = this.#deadlines.take(now); pending !== undefined; pending = this.#deadlines.take(now)) {
       if (pending.done) continue
       this.#tick(pending, now)
       if (!pending.done) this.#schedule(pending, now)
     }
     if (now >= this.#idleAt) this.#expireIdle(now)
-    if (now >= this.#held.next) this.release(now)
+    if (now >= this.#held.next) this.release(now, carry)
   }
 
   #expireIdle(now: number): void {

@@ -30,7 +30,7 @@ import type { FlowCore } from './flow-core.js'
 import { Count, FlowFlag, FlowState, ROW_WORDS, Row } from './flow-table.js'
 import type { FrameSender } from './frame-sender.js'
 import { errorToFrame, IcmpErrorPacket, parseIcmpError } from './icmp-error.js'
-import type { Opening } from './opening.js'
+import type { CarryPacket, Opening } from './opening.js'
 import type { OwnKernel } from './own-kernel.js'
 import { ReadAhead } from './read-ahead.js'
 import { renewChecksum } from './row-checksum.js'
@@ -94,6 +94,12 @@ export class Outbound {
       if (length >= 0) this.#packetIn(batch.data, batch.view, batch.desc[i * PACKET_WORDS]!, length)
     }
     this.#seal = undefined
+  }
+
+  /** One packet that lies elsewhere. */
+  readonly carry: CarryPacket = (packet, view, now) => {
+    this.#now = now
+    this.#packetIn(packet, view, 0, packet.length)
   }
 
   /** Stages 1 to 3. */

@@ -7,13 +7,13 @@ import { SYN, udpPacket } from './packets.js'
 
 const ENDS = { clientFamily: 4, serverFamily: 4 } as const
 const SYN_PACKET = fromClient(ENDS, { flags: SYN, sequence: ISN })
-const datagram = (port: number) =>
+const datagram = (port: number, payload = 1) =>
   udpPacket({
     family: 4,
     source: SELF_ADDRESS[4],
     destination: address('dialled', 4, WEB),
     ports: [port, 53],
-    payload: [1],
+    payload: [payload],
   })
 
 function host(options = {}) {
@@ -40,6 +40,33 @@ test('a held packet goes out when its service becomes known, a repeated one only
   )
   client.engine.release(1_300)
   t.same(client.sent, [])
+  t.end()
+})
+
+test('held datagrams of one flow all go out, in their order', (t) => {
+  const { client, known } = host()
+  client.tun(0, datagram(5000, 1), datagram(5001, 7), datagram(5000, 2), SYN_PACKET, datagram(5000, 3), SYN_PACKET)
+  known()
+  client.engine.release(1_000)
+  const sent = client.takeSent()
+  t.ok(sent.every(({ kind }) => kind === Kind.open))
+  const payloads = sent.map(({ bytes }) => bytes.at(-1))
+  t.same([payloads[0], payloads[1], payloads[2], payloads[4]], [1, 7, 2, 3])
+  t.equal(sent.length, 5, 'and the SYN once')
+  t.same(client.drops, [])
+  t.end()
+})
+
+test('held SYNs of two connections from one port: the second one supersedes the first', (t) => {
+  const { client, known } = host()
+  client.tun(0, SYN_PACKET, fromClient(ENDS, { flags: SYN, sequence: ISN + 1 }))
+  known()
+  client.engine.release(1_000)
+  t.same(
+    client.takeSent().map(({ kind }) => kind),
+    [Kind.open, Kind.close, Kind.open],
+  )
+  t.equal([...client.engine.flows()].length, 1)
   t.end()
 })
 
