@@ -26,6 +26,7 @@ const ADDRESS = 8
 /** A TUN whose kernel is the test: `fromKernel` puts packets in, `toKernel` has what was written. */
 export class FakeTun implements TunDevice {
   readonly offloads: TunOffloads
+  packetsLost = 0
   /** Packets written, vnet header in front, oldest first. The test takes them out. */
   readonly toKernel: Uint8Array[] = []
   readonly #waiting: Uint8Array[] = []
@@ -174,6 +175,7 @@ export class FakeNetwork {
 /** A socket of a FakeNetwork. */
 export class FakeUdp implements UdpSocket {
   readonly bufferSizes: BufferSizes = { receive: 1 << 24, send: 1 << 24 }
+  datagramsLost = 0
   readonly #waiting: FakeDatagram[] = []
   readonly #result = { sent: 0, failed: 0 }
   readonly #network: FakeNetwork

@@ -69,6 +69,8 @@ const explained: Readonly<Record<string, string>> = {
   pathMtuLowered: 'Paths that turned out to carry only smaller packets',
   piecesOut: 'Pieces of datagrams that were too large for their path',
   tooBig: 'Packets that were answered with "too big"',
+  tunPacketsLost: 'Packets of own programs that the kernel dropped, as the TUN device was not read in time',
+  wireDatagramsLost: 'Datagrams of other hosts that the kernel dropped, as the UDP sockets were not read in time',
 }
 
 /** Writes samples, one after another. */

@@ -78,7 +78,7 @@ export interface AddonCodec {
   sealed(slot: number): number
   installOpen(lane: number, aead: AeadName, key: Uint8Array): void
   removeOpen(lane: number): void
-  /** Returns the first entry not consumed; leaves the runs' count and used in `state`. */
+  /** Returns the first entry not consumed; leaves the runs' count and used, and the entries that were not sealed, in `state`. */
   seal(
     data: Uint8Array,
     desc: Int32Array,
@@ -167,7 +167,8 @@ const reportedDrops: readonly DropReason[] = [
 export class NativeCodec implements FrameCodec {
   readonly aeads: readonly AeadName[]
   readonly #codec: AddonCodec
-  readonly #state = new Int32Array(2)
+  skipped = 0
+  readonly #state = new Int32Array(3)
 
   /**
    * @param setting undefined: all that passed its self-test, as fast as possible
@@ -225,6 +226,7 @@ export class NativeCodec implements FrameCodec {
     )
     runs.count = state[0]!
     runs.used = state[1]!
+    this.skipped = state[2]!
     return next
   }
 

@@ -57,7 +57,9 @@ export interface Native {
   udpReceive(handle: NativeHandle, data: Uint8Array, desc: Int32Array, addresses: Uint8Array): number
   /** MTU by which this host reaches the address; 0: not known; -1: there is no route. */
   udpRouteMtu(record: Uint8Array): number
-  /** Sends the runs; `result` becomes frames sent, frames failed, last errno (0: none), 1 while GSO is in use. */
+  /** Datagrams that the kernel has dropped before they were read, modulo 2^32, since the socket is there. */
+  udpLost(handle: NativeHandle): number
+  /** Sends the runs; `result` becomes frames sent, frames failed, last errno (0: none), and 0 without GSO, 1 with it, 2 with it but to some destinations. */
   udpSend(
     handle: NativeHandle,
     data: Uint8Array,
@@ -184,6 +186,7 @@ const functions = [
   'udpTake',
   'udpReceive',
   'udpRouteMtu',
+  'udpLost',
   'udpSend',
   'expressOpen',
   'tunExpress',

@@ -38,8 +38,10 @@ export class DeviceIo implements HostIo {
   tunWriteFailed = 0
 
   writeTun(batch: PacketBatch): void {
+    // It throws when the device is gone.
+    this.tunWriteFailed += batch.count
     const written = this.tun?.writeBatch(batch) ?? 0
-    this.tunWriteFailed += batch.count - written
+    this.tunWriteFailed -= written
   }
   sendFrames(runs: FrameRuns, addresses: Uint8Array, lane: number): void {
     if (lane === 0) this.underlay?.send(runs, addresses)
@@ -83,7 +85,7 @@ export class PacketLoop {
       readonly host: Driven
       readonly tun: TunDevice
       readonly underlay: Underlay
-      /** Something unforeseen was thrown over one batch, which is lost; the loop goes on. */
+      /** Something unforeseen was thrown over a packet or a batch: what is lost is counted, and the loop goes on. */
       readonly fault: (error: unknown) => void
       /** The TUN device is gone, or faults do not end: the loop has stopped. */
       readonly failed: (error: unknown) => void

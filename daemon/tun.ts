@@ -1,5 +1,6 @@
 // A TUN device as the data path sees it, and the real one.
 
+import { readFileSync } from 'node:fs'
 import { PACKET_WORDS, type PacketBatch } from '../lib/wire/batch.js'
 import { CaracalError, messageOf } from './errors.js'
 import { native, nativeReason, TunFlag, TunOffload, type NativeHandle, type OpenedTun } from './native.js'
@@ -21,6 +22,8 @@ export interface TunDevice {
   readonly name: string
   readonly mtu: number
   readonly offloads: TunOffloads
+  /** Packets of programs that the kernel has dropped since it was opened or taken over, mostly as the device was not read in time and its queue was full. Asks the kernel. */
+  readonly packetsLost: number
   /** Replaces the batch's content by what waits, up to 64 packets; returns its count. Throws CARACAL_E_GONE when the device was removed. */
   readBatch(batch: PacketBatch): number
   /** Writes the batch's packets, but for those of negative length; returns how many the kernel took. Never throws for what it did not. */
@@ -69,6 +72,7 @@ export class NativeTun implements TunDevice {
   /** For who hands it to another process. */
   readonly handle: NativeHandle
   #open = true
+  readonly #lostBefore: number
 
   /** Throws CARACAL_E_TUN_DENIED without the right to, CARACAL_E_TUN for any other failure. */
   constructor(options: TunOptions | SharedTun | HeldTun) {
@@ -77,6 +81,7 @@ export class NativeTun implements TunDevice {
       this.name = options.name
       this.mtu = options.mtu
       this.offloads = options.offloads
+      this.#lostBefore = 0
       return
     }
     this.mtu = options.mtu
@@ -85,6 +90,7 @@ export class NativeTun implements TunDevice {
       this.handle = taken.handle
       this.name = taken.name
       this.offloads = offloadsOf(taken)
+      this.#lostBefore = transmitDropped(this.name)
       return
     }
     if (!/^[A-Za-z0-9_.%-]{1,15}$/.test(options.name) || options.name === '.' || options.name === '..') {
@@ -97,6 +103,7 @@ export class NativeTun implements TunDevice {
       this.handle = opened.handle
       this.name = opened.name
       this.offloads = offloadsOf(opened)
+      this.#lostBefore = transmitDropped(this.name)
     } catch (error) {
       throw openFailure(options.name, error)
     }
@@ -107,6 +114,10 @@ export class NativeTun implements TunDevice {
       this.close()
       throw openFailure(options.name, error)
     }
+  }
+
+  get packetsLost(): number {
+    return Math.max(0, transmitDropped(this.name) - this.#lostBefore)
   }
 
   readBatch(batch: PacketBatch): number {
@@ -157,6 +168,27 @@ export class NativeTun implements TunDevice {
     this.#open = false
     this.#native.close(this.handle)
   }
+}
+
+/** Position among the counts of a line of /proc/net/dev. */
+const TRANSMIT_DROPPED = 11
+
+/** What the kernel counts for the device, in this process's network namespace; 0: it does not say. */
+function transmitDropped(name: string): number {
+  let text: string
+  try {
+    text = readFileSync('/proc/net/dev', 'latin1')
+  } catch {
+    return 0
+  }
+  const line = text.split('\n').find((one) => one.trimStart().startsWith(`${name}:`))
+  const count = Number(
+    line
+      ?.slice(line.indexOf(':') + 1)
+      .trim()
+      .split(/\s+/)[TRANSMIT_DROPPED],
+  )
+  return Number.isSafeInteger(count) ? count : 0
 }
 
 function offloadsOf({ vnetHeader, offload }: OpenedTun): TunOffloads {

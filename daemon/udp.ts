@@ -23,6 +23,8 @@ export interface UdpSocket {
   /** Where it listens; the address may be the wildcard, the port is the real one. */
   readonly local: Locator
   readonly bufferSizes: BufferSizes
+  /** Datagrams that the kernel has dropped since it was opened or taken over: they were not read in time, and the buffer was full. Asks the kernel. */
+  readonly datagramsLost: number
   /** Replaces the batch's content by what waits, up to 8 datagrams; returns its count. Never throws for errors of the network. */
   recvBatch(batch: DatagramBatch): number
   /** Sends all runs; each goes to the record that its address slot names in `addressRecords`. Never throws for errors of the network. */
@@ -77,8 +79,12 @@ export class NativeUdp implements UdpSocket {
   readonly handle: NativeHandle
   readonly #words = new Int32Array(4)
   readonly #result = { sent: 0, failed: 0 }
-  #gso: boolean
+  readonly #gso: boolean
+  #gsoRefused = false
   #open = true
+  /** What the kernel's count, of 32 bits, was last, and by how much it has risen in all. */
+  #lostCount: number
+  #lost = 0
 
   /** Throws CARACAL_E_LISTEN. */
   constructor(options: UdpOptions | SharedUdp | HeldUdp) {
@@ -88,6 +94,7 @@ export class NativeUdp implements UdpSocket {
       this.bufferSizes = options.bufferSizes
       this.gro = options.gro
       this.#gso = options.gso
+      this.#lostCount = this.#native.udpLost(this.handle)
       return
     }
     const flags = (options.gro === false ? UdpFlag.noGro : 0) | (options.gso === false ? UdpFlag.noGso : 0)
@@ -104,14 +111,28 @@ export class NativeUdp implements UdpSocket {
       this.bufferSizes = { receive: opened.receiveBuffer, send: opened.sendBuffer }
       this.gro = opened.gro
       this.#gso = opened.gso
+      this.#lostCount = this.#native.udpLost(this.handle)
     } catch (error) {
       throw 'held' in options ? error : openFailure(options, error)
     }
   }
 
-  /** Whether a run goes as one message; turns false for good when the kernel refuses. */
+  /** Whether a run goes as one message. */
   get gso(): boolean {
     return this.#gso
+  }
+
+  /** Whether that is refused by the device on the way to some destination, whose frames go one by one. Tried again after some thousand runs. */
+  get gsoRefused(): boolean {
+    return this.#gsoRefused
+  }
+
+  get datagramsLost(): number {
+    if (!this.#open) return this.#lost
+    const count = this.#native.udpLost(this.handle)
+    this.#lost += (count - this.#lostCount) >>> 0
+    this.#lostCount = count
+    return this.#lost
   }
 
   /** errno of the last frame that failed in the last send; 0: none. */
@@ -128,7 +149,7 @@ export class NativeUdp implements UdpSocket {
     this.#native.udpSend(this.handle, runs.data, runs.desc, runs.count, addressRecords, this.#words)
     this.#result.sent = this.#words[0]!
     this.#result.failed = this.#words[1]!
-    this.#gso = this.#words[3] === 1
+    this.#gsoRefused = this.#words[3] === 2
     return this.#result
   }
 

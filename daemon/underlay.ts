@@ -77,6 +77,10 @@ export class Underlay {
     return this.sockets.map((socket) => socket.bufferSizes)
   }
 
+  get datagramsLost(): number {
+    return this.sockets.reduce((sum, socket) => sum + socket.datagramsLost, 0)
+  }
+
   send(runs: FrameRuns, records: Uint8Array): void {
     let taken = 0
     for (const socket of this.sockets) {

@@ -44,6 +44,16 @@ import type { Lanes } from './lanes/lanes.js'
 import type { Underlay } from './underlay.js'
 import { version } from './version.js'
 
+type LaneCounts =
+  | 'count'
+  | 'ports'
+  | 'framesOut'
+  | 'bytesOut'
+  | 'framesFailed'
+  | 'packetsNotWritten'
+  | 'packetsNotSealed'
+  | 'datagramsLost'
+
 /** What of a daemon is shown. */
 export interface Viewed {
   readonly state: 'starting' | 'ready' | 'closing'
@@ -58,9 +68,9 @@ export interface Viewed {
   readonly instances: Instances
   readonly admission: Pick<Admission, 'isIssuer'>
   readonly underlay: Underlay
-  readonly lanes: Pick<Lanes, 'count' | 'ports' | 'framesOut' | 'bytesOut' | 'framesFailed' | 'packetsNotWritten'>
+  readonly lanes: Pick<Lanes, LaneCounts>
   readonly io: Pick<DeviceIo, 'tunWriteFailed'>
-  readonly tun: Pick<TunDevice, 'name' | 'mtu'>
+  readonly tun: Pick<TunDevice, 'name' | 'mtu' | 'packetsLost'>
   readonly linkReport: LinkReport | undefined
   readonly resolver: Pick<ResolverSettings, 'description'> | undefined
   readonly locators: readonly Locator[]
@@ -122,6 +132,7 @@ export function statusView(daemon: Viewed): StatusResponse {
       ...host.flows.counters,
       tunPacketsIn: dataPath.tunPacketsIn,
       tunPacketsOut: dataPath.tunPacketsOut,
+      tunPacketsLost: daemon.tun.packetsLost,
       expressPacketsOut: express.packetsOut,
       expressPacketsIn: express.packetsIn,
       wireFramesOut: dataPath.framesOut + lanes.framesOut,
@@ -134,6 +145,7 @@ export function statusView(daemon: Viewed): StatusResponse {
       wireDatagramsIn: dataPath.datagramsIn,
       wireBytesIn: dataPath.bytesIn,
       wireFramesFailed: framesFailed,
+      wireDatagramsLost: underlay.datagramsLost + lanes.datagramsLost,
       movesSent: rebinding.told,
       movesUnanswered: rebinding.unanswered,
       movesReceived: rebinding.received,
@@ -159,7 +171,8 @@ export function statusView(daemon: Viewed): StatusResponse {
     },
     drops: {
       ...host.drops.toJSON(),
-      // The devices count these themselves.
+      // The devices, and who seals, count these themselves.
+      'no-session': host.drops.get('no-session') + lanes.packetsNotSealed + express.packetsNotSealed,
       'send-failed': host.drops.get('send-failed') + framesFailed,
       'tun-write-failed':
         host.drops.get('tun-write-failed') +

@@ -18,12 +18,13 @@ export interface TunReport {
   readonly offloads: TunOffloads
 }
 
-/** A UDP socket; NativeUdp is one. `gro` and `gso`: undefined where it cannot tell. */
+/** A UDP socket; NativeUdp is one. `gro` and `gso`: undefined where it cannot tell. `gsoRefused`: by the device on the way to some hosts. */
 export interface SocketReport {
   readonly local: Locator
   readonly bufferSizes: BufferSizes
   readonly gro?: boolean
   readonly gso?: boolean
+  readonly gsoRefused?: boolean
 }
 
 const linkShape = z.array(z.looseObject({ flags: z.array(z.string()).optional(), mtu: z.number().optional() }))
@@ -129,6 +130,13 @@ export function checkUdpOffloads(sockets: readonly SocketReport[], wanted: Offlo
       problems.push(`${what}, as \`${setting}\` switches it off: ${cost}`)
       off.push(setting)
     }
+  }
+  const refused = sockets.filter(({ gsoRefused }) => gsoRefused === true)
+  if (refused.length > 0) {
+    const where = refused.map(({ local }) => formatLocator(local))
+    problems.push(
+      `one frame a message is sent to some hosts (no GSO) on ${listed(where, ', ')}, as the device on the way to them refuses more: ${GSO_COST}`,
+    )
   }
   if (problems.length === 0) return ok(name, 'GSO and GRO')
   if (off.length > 0) remedies.push(switchingOn(...off))

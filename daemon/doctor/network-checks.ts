@@ -153,6 +153,7 @@ const telling: readonly (readonly [reason: DropReason, meaning: string, remedy: 
   ],
   ['flow-table-full', 'would have begun flows that had no room', 'see caracal flows for who opens so many'],
   ['tun-write-failed', 'were refused by the kernel', 'see the log of the kernel (dmesg) and the checks of the device'],
+  ['fault', "made this host's daemon fail", 'see the log of the daemon, and report what it says there'],
   ['send-failed', 'had no way out of this host', 'see ip route and the addresses of the hosts (caracal hosts)'],
 ]
 

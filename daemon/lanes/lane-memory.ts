@@ -32,7 +32,7 @@ const ALIGNMENT = 64
 
 const Header = { turn: 0, first: 1, second: 2, third: 3, fourth: 4 } as const
 const Word = { wanted: 0, is: 1 } as const
-const Counter = { framesOut: 0, bytesOut: 1, framesFailed: 2, packetsNotWritten: 3 } as const
+const Counter = { framesOut: 0, bytesOut: 1, framesFailed: 2, packetsNotWritten: 3, packetsNotSealed: 4 } as const
 
 export class OutwardBuffer {
   /** The part of the batch that packets are read into. */
@@ -52,6 +52,7 @@ export class OutwardBuffer {
     batches.tunIn.count = header[Header.first]!
     batches.tunIn.used = header[Header.second]!
     batches.seal.count = header[Header.third]!
+    batches.seal.byFirst = header[Header.fourth]!
     return true
   }
 
@@ -60,6 +61,7 @@ export class OutwardBuffer {
     header[Header.first] = batches.tunIn.count
     header[Header.second] = batches.tunIn.used
     header[Header.third] = batches.seal.count
+    header[Header.fourth] = batches.seal.byFirst
     Atomics.store(header, Header.turn, turn)
   }
 }
@@ -142,6 +144,10 @@ export class LaneMemory {
     return this.#counters[Counter.packetsNotWritten]!
   }
 
+  get packetsNotSealed(): number {
+    return this.#counters[Counter.packetsNotSealed]!
+  }
+
   countSent(frames: number, bytes: number): void {
     this.#counters[Counter.framesOut]! += frames
     this.#counters[Counter.bytesOut]! += bytes
@@ -151,5 +157,8 @@ export class LaneMemory {
   }
   countNotWritten(packets: number): void {
     this.#counters[Counter.packetsNotWritten]! += packets
+  }
+  countNotSealed(packets: number): void {
+    this.#counters[Counter.packetsNotSealed]! += packets
   }
 }

@@ -116,11 +116,14 @@ export class LaneWork {
   #send({ batches: { seal } }: OutwardBuffer): void {
     const { memory, codec, records } = this.c
     const runs = this.#runs
+    // Those that the first lane has sent have no key here.
+    let skipped = -seal.byFirst
     for (let next = 0; next < seal.count;) {
       runs.count = 0
       runs.used = 0
       next = codec.seal(seal, next, runs)
-      if (runs.count === 0) return
+      skipped += codec.skipped
+      if (runs.count === 0) break
       for (let i = 0; i < runs.count; i++) {
         const length = runs.desc[i * RUN_WORDS + 1]!
         memory.countSent(Math.ceil(length / Math.max(runs.desc[i * RUN_WORDS + 2]!, 1)), length)
@@ -129,6 +132,7 @@ export class LaneWork {
       this.#underlay.send(runs, records)
       memory.countFailed(this.#underlay.framesFailed - failed)
     }
+    if (skipped > 0) memory.countNotSealed(skipped)
   }
 
   #write(): boolean {

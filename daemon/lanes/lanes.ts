@@ -116,6 +116,13 @@ export class Lanes {
     return this.#sum((lane) => lane.memory.packetsNotWritten)
   }
 
+  get datagramsLost(): number {
+    return this.#underlays.reduce((sum, one) => sum + one.datagramsLost, 0)
+  }
+  get packetsNotSealed(): number {
+    return this.#sum((lane) => lane.memory.packetsNotSealed)
+  }
+
   /** Further queues of the device, one a lane. Throws as NativeTun does. False: a flow would not keep to one queue, and so not keep its order; everything goes by the first lane. */
   attach(first: NativeTun, tun: TunOptions): boolean {
     if (this.count > 0 && !first.steer()) {

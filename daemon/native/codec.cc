@@ -125,7 +125,7 @@ void prefetchKeys(const Codec& codec, const Span<int32_t>& desc, size_t i) {
     for (const Region& region : lane->hot) region.prefetch();
 }
 
-/** (data, desc, count, from, runsData, runsDesc, runsCount, runsUsed, state) → first entry not consumed; state: count and used of the runs */
+/** (data, desc, count, from, runsData, runsDesc, runsCount, runsUsed, state) → first entry not consumed; state: count and used of the runs, entries that were not sealed */
 napi_value seal(const Arguments& args) {
   const Span<uint8_t> data = args.bytes(0, "batch.data");
   const Span<int32_t> desc = args.words(1, "batch.desc");
@@ -135,7 +135,7 @@ napi_value seal(const Arguments& args) {
   const Span<int32_t> outDesc = args.words(5, "runs.desc", kRunWords);
   const int64_t runsCount = args.integer(6, "runs.count", 0, static_cast<int64_t>(outDesc.length / kRunWords));
   const int64_t runsUsed = args.integer(7, "runs.used", 0, static_cast<int64_t>(out.length));
-  const Span<int32_t> state = args.words(8, "state", 2);
+  const Span<int32_t> state = args.words(8, "state", 3);
   checkApart(data, out);
   if (out.length > INT32_MAX) outOfRange("runs.data must have less than 2 GB");
 
@@ -148,26 +148,35 @@ napi_value seal(const Arguments& args) {
   for (size_t i = from; i < std::min(from + kAhead, count); i++) prefetchKeys(codec(args), desc, i);
   RunWriter runs(out, outDesc, static_cast<size_t>(runsCount), static_cast<size_t>(runsUsed));
   size_t i = from;
+  int32_t skipped = 0;
   for (; i < count; i++) {
     if (i + kAhead < count) prefetchKeys(codec(args), desc, i + kAhead);
     entry.read(data, desc, i, out.length);
     SealLane* const lane = codec(args).seals.get(entry.sealSlot());
-    if (lane == nullptr) continue;
+    if (lane == nullptr) {
+      skipped++;
+      continue;
+    }
     size_t segment = 0;
+    bool sealed = true;
     for (; segment < entry.segments(); segment++) {
       const size_t length = entry.length(segment);
       uint8_t* const place = runs.place(length + kFrameOverhead, entry);
       if (place == nullptr) break;
-      sealFrame(*lane, entry.plaintext(segment), length, place);
+      sealed = sealFrame(*lane, entry.plaintext(segment), length, place);
+      if (!sealed) break;
       runs.commit(length + kFrameOverhead, entry);
     }
-    if (segment < entry.segments()) {
+    if (!sealed) {
+      skipped++;
+    } else if (segment < entry.segments()) {
       entry.keepRest(segment);
       break;
     }
   }
   state.data[0] = static_cast<int32_t>(runs.count());
   state.data[1] = static_cast<int32_t>(runs.used());
+  state.data[2] = skipped;
   return integer(args.env(), static_cast<int32_t>(i));
 }
 

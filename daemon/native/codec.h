@@ -85,8 +85,8 @@ using Lock = std::lock_guard<std::mutex>;
 /** The codec that was shared under this token, once. CARACAL_E_CLOSED when nothing waits under it. */
 SharedCodec takeCodec(int32_t token);
 
-/** Writes length + kFrameOverhead bytes to `out`, which does not overlap the plaintext. */
-inline void sealFrame(SealLane& lane, const uint8_t* plaintext, size_t length, uint8_t* out) {
+/** Writes length + kFrameOverhead bytes to `out`, which does not overlap the plaintext. False: it could not be sealed, and must not be sent. Never throws: it is called where nobody catches. */
+[[nodiscard]] inline bool sealFrame(SealLane& lane, const uint8_t* plaintext, size_t length, uint8_t* out) noexcept {
   uint8_t nonce[kNonceLength] = {};
   out[0] = kTypeTransport;
   out[1] = kVersion;
@@ -95,8 +95,7 @@ inline void sealFrame(SealLane& lane, const uint8_t* plaintext, size_t length, u
   writeLittle(out + kCounterAt, 8, lane.counter);
   writeLittle(nonce + 4, 8, lane.counter);
   lane.counter++;
-  if (!lane.key->seal(nonce, out, kClearHeader, plaintext, length, out + kClearHeader))
-    throw Fault{"CARACAL_E_INTERNAL", "a frame could not be sealed"};
+  return lane.key->seal(nonce, out, kClearHeader, plaintext, length, out + kClearHeader);
 }
 
 }  // namespace caracal

@@ -35,7 +35,7 @@ constexpr uint8_t kAckFlag = 16;
 /** ExpressMemory.counters. */
 enum Counter : size_t {
   kTunIn, kTunOut, kFramesOut, kBytesOut, kDatagramsIn, kFramesIn, kBytesIn,
-  kPacketsOut, kInnerBytesOut, kPacketsIn, kInnerBytesIn, kDelivered, kFramesFailed, kNotWritten, kCounters
+  kPacketsOut, kInnerBytesOut, kPacketsIn, kInnerBytesIn, kDelivered, kFramesFailed, kNotWritten, kNotSealed, kCounters
 };
 /** ExpressMemory.state. */
 enum State : size_t { kOn, kTouched, kStirred, kAttended, kStates };
@@ -350,6 +350,10 @@ void Express::remember(const uint8_t* frame, size_t length, int32_t addressSlot,
 void Express::mark(Span<double>& marks, int32_t peer, double at) {
   if (sentAt_.data[peer] == 0 && heardAt_.data[peer] == 0) touched_.data[state_.data[kTouched]++] = peer;
   marks.data[peer] = at;
+  stir(at);
+}
+
+void Express::stir(double at) {
   if (state_.data[kStirred] == 0) stirredAt_ = at;
   state_.data[kStirred] = 1;
   arm();
@@ -375,6 +379,7 @@ Express::Way Express::outward(uint8_t* packet, size_t length) {
   const int32_t sealSlot = sealSlot_.data[peer], addressSlot = addressSlot_.data[peer];
   FrameSink* const socket = socketFor(record(addressSlot));
   if (socket == nullptr) return Way::missed;
+  bool sealed;
   {
     const Lock lock(codec_->mutex);
     SealLane* const lane = codec_->seals.get(static_cast<size_t>(sealSlot));
@@ -411,7 +416,14 @@ Express::Way Express::outward(uint8_t* packet, size_t length) {
     at[9] = p.trafficClass;
     at[10] = static_cast<uint8_t>(p.hopLimit - 1);
     at[11] = p.protocol;
-    sealFrame(*lane, at, plain, sealed_);
+    sealed = sealFrame(*lane, at, plain, sealed_);
+  }
+  if (!sealed) {
+    // The packet has been written over: it is nobody's any more.
+    count(kTunIn, 1);
+    count(kNotSealed, 1);
+    stir(now());
+    return Way::taken;
   }
   const double moment = now();
   const size_t frame = plain + kFrameOverhead;

@@ -129,6 +129,8 @@ class Express : public Descriptor {
   void remember(const uint8_t* frame, size_t length, int32_t addressSlot, int32_t trafficClass, int32_t sealSlot, double at);
   void count(size_t counter, double by) { counters_.data[counter] += by; }
   void mark(Span<double>& marks, int32_t peer, double at);
+  /** There is something to account for. */
+  void stir(double at);
   /** Whether JavaScript is to be told now. */
   bool isDue(double moment) const;
 

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
@@ -190,6 +191,14 @@ napi_value udpRouteMtu(const Arguments& args) {
   return integer(args.env(), mtu);
 }
 
+/** udpLost(handle) → datagrams that the kernel has dropped, modulo 2^32, because the socket's buffer was full or they were damaged; also before this process had the socket. */
+napi_value udpLost(const Arguments& args) {
+  uint32_t counts[SK_MEMINFO_VARS] = {};
+  socklen_t length = sizeof counts;
+  if (getsockopt(descriptor<Udp>(args).fd, SOL_SOCKET, SO_MEMINFO, counts, &length) != 0) return number(args.env(), 0);
+  return number(args.env(), counts[SK_MEMINFO_DROPS]);
+}
+
 /** Segment size, traffic class and own address (into the last part of `record`) from a received message's control data. */
 void readControl(msghdr& header, int32_t& segment, int32_t& trafficClass, uint8_t* record) {
   segment = 0;
@@ -323,5 +332,6 @@ void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors
   caracal::define<caracal::udpReceive>(env, exports, "udpReceive", descriptors);
   caracal::define<caracal::udpExpress>(env, exports, "udpExpress", descriptors);
   caracal::define<caracal::udpRouteMtu>(env, exports, "udpRouteMtu", descriptors);
+  caracal::define<caracal::udpLost>(env, exports, "udpLost", descriptors);
   caracal::define<caracal::udpSend>(env, exports, "udpSend", descriptors);
 }

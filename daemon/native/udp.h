@@ -5,6 +5,8 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <cstring>
+
 #include "descriptor.h"
 #include "express.h"
 
@@ -31,6 +33,53 @@ union Control {
   cmsghdr align;
 };
 
+/**
+ * Destinations whose runs the kernel does not take as one message: the device on the way there does not cut them. Theirs go frame by frame, all others' do not suffer by it; and after so many
+ * runs it is tried again, for the way may be another one by then.
+ */
+class GsoRefusals {
+ public:
+  /** Whether a run to the record is to go frame by frame. */
+  bool has(const uint8_t* record) const {
+    if (lasting_ == 0) return false;
+    const uint32_t key = hash(record);
+    const Line& line = lines_[key % kLines];
+    return line.left > 0 && line.key == key;
+  }
+  /** A run to a record that it has goes. */
+  void passed(const uint8_t* record) {
+    if (--lines_[hash(record) % kLines].left == 0) lasting_--;
+  }
+  void add(const uint8_t* record) {
+    const uint32_t key = hash(record);
+    Line& line = lines_[key % kLines];
+    if (line.left == 0) lasting_++;
+    line = {key, kRuns};
+  }
+  bool any() const { return lasting_ > 0; }
+
+ private:
+  static constexpr size_t kLines = 64;
+  static constexpr uint32_t kRuns = 4096;
+  /** Two destinations of one line put each other out, which costs a refused send now and then. */
+  struct Line {
+    uint32_t key = 0;
+    uint32_t left = 0;
+  };
+  static uint32_t hash(const uint8_t* record) {
+    uint32_t h = 0;
+    for (size_t at = 0; at < kAddressRecord; at += sizeof h) {
+      uint32_t word;
+      memcpy(&word, record + at, sizeof word);
+      h = (h ^ word) * 0x9e3779b1u;
+      h ^= h >> 15;
+    }
+    return h;
+  }
+  Line lines_[kLines];
+  size_t lasting_ = 0;
+};
+
 struct Udp : Descriptor, FrameSink {
   static constexpr Kind kKind = Kind::udp;
   Udp(int fd, bool v6) : Descriptor(kKind, fd), v6(v6) {}
@@ -39,7 +88,9 @@ struct Udp : Descriptor, FrameSink {
   }
   const bool v6;
   bool gro = false;
+  /** The kernel cuts runs, as far as the device on the way does. */
   bool gso = false;
+  GsoRefusals refusals;
   // Scratch of one call each.
   mmsghdr messages[kSendBatch] = {};
   iovec parts[kSendBatch] = {};

@@ -160,7 +160,7 @@ void sendWhole(Udp& udp, const Run& run, Outcome& outcome) {
   outcome.sent += unused.sent;
 }
 
-/** A run that did not go as one message: GSO refused for this route, this size or altogether, or the message failed. */
+/** A run that did not go as one message: GSO refused for this route or this size, or the message failed. */
 void sendRefused(Udp& udp, const Run& run, int error, Outcome& outcome) {
   const bool segmented = run.frames() > 1;
   if (run.local != nullptr && blamesLocal(error)) {
@@ -175,7 +175,7 @@ void sendRefused(Udp& udp, const Run& run, int error, Outcome& outcome) {
     }
     return sendRefused(udp, free, error, outcome);
   }
-  if (segmented && (error == EIO || error == EOPNOTSUPP || (error == EINVAL && run.stride <= kSureStride))) udp.gso = false;
+  if (segmented && (error == EIO || error == EOPNOTSUPP || (error == EINVAL && run.stride <= kSureStride))) udp.refusals.add(run.record);
   if (segmented && (error == EIO || error == EOPNOTSUPP || error == EINVAL || error == EMSGSIZE)) return sendFrames(udp, run, outcome);
   outcome.failed += run.frames();
   outcome.error = error;
@@ -199,7 +199,7 @@ bool Udp::sendFrame(uint8_t* frame, size_t length, const uint8_t* record, int32_
 
 /**
  * udpSend(handle, data, desc, count, records, result): sends the runs; result (Int32Array of 4) becomes frames sent, frames failed, the last error
- * (errno, 0 for none), 1 when GSO is in use. Errors of the network never throw. All descriptors are checked before the first send.
+ * (errno, 0 for none), GSO in use: 0 no, 1 yes, 2 but to some destinations. Errors of the network never throw. All descriptors are checked before the first send.
  */
 napi_value udpSend(const Arguments& args) {
   Udp& udp = descriptor<Udp>(args);
@@ -219,7 +219,7 @@ napi_value udpSend(const Arguments& args) {
       const Run run = runAt(data, desc, records, next + prepared);
       const socklen_t addressLength = fromRecord(run.record, udp.v6, udp.addresses[prepared]);
       const bool segmented = run.frames() > 1;
-      if (run.length == 0 || addressLength == 0 || (segmented && !udp.gso) || run.whole()) break;
+      if (run.length == 0 || addressLength == 0 || run.whole() || (segmented && (!udp.gso || udp.refusals.has(run.record)))) break;
       prepare(udp, prepared, run.at, run.length, addressLength, segmented ? run.stride : 0, run.trafficClass, run.local);
     }
     if (prepared == 0) {
@@ -227,6 +227,7 @@ napi_value udpSend(const Arguments& args) {
       const Run run = runAt(data, desc, records, next++);
       Address unused;
       if (fromRecord(run.record, udp.v6, unused) != 0) {
+        if (udp.refusals.has(run.record)) udp.refusals.passed(run.record);
         if (run.whole()) sendWhole(udp, run, outcome);
         else sendFrames(udp, run, outcome);
       } else if (run.length > 0) {
@@ -251,7 +252,7 @@ napi_value udpSend(const Arguments& args) {
   result.data[0] = outcome.sent;
   result.data[1] = outcome.failed;
   result.data[2] = outcome.error;
-  result.data[3] = udp.gso ? 1 : 0;
+  result.data[3] = !udp.gso ? 0 : udp.refusals.any() ? 2 : 1;
   return undefined(args.env());
 }
 

@@ -27,9 +27,12 @@ export interface FrameCodec {
    * Segments and seals entries `from`.. of the batch and appends to `runs` (gathering consecutive equal-sized frames to one address into one run).
    * Returns the first entry not consumed: `batch.count`, or less when `runs` is full (send, reset `count` and `used`, call again).
    * TCP segments: sequence number advances, FIN and PSH only on the last, CWR only on the first. UDP segments: length per segment.
-   * An entry whose seal slot is empty is skipped.
+   * An entry whose seal slot is empty is skipped: see {@link skipped}.
    */
   seal(batch: SealBatch, from: number, runs: FrameRuns): number
+
+  /** Entries that the last call of {@link seal} consumed without sealing all of them: there was no key any more. */
+  readonly skipped: number
 
   /**
    * Opens all datagrams into `out` (emptied first), coalescing consecutive data segments of one flow (same lane, inner header, and TCP in sequence with equal ack,

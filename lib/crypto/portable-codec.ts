@@ -53,6 +53,7 @@ interface OpenLane {
 /** The frame codec in plain TypeScript: for the simulator, for tests, and as the yardstick of the native one. */
 export class PortableCodec implements FrameCodec {
   readonly aeads: readonly AeadName[]
+  skipped = 0
   readonly #aeads: ReadonlyMap<AeadName, PortableAead>
   readonly #sealLanes = new Map<number, SealLane>()
   readonly #openLanes = new Map<number, OpenLane>()
@@ -112,10 +113,14 @@ export class PortableCodec implements FrameCodec {
     const writer = new RunWriter(runs)
     const entry = this.#entry
     for (let i = from; i < batch.count; i++) entry.read(batch, i, runs.data.length)
+    this.skipped = 0
     for (let i = from; i < batch.count; i++) {
       entry.read(batch, i, runs.data.length)
       const lane = this.#sealLanes.get(entry.sealSlot)
-      if (lane === undefined) continue
+      if (lane === undefined) {
+        this.skipped++
+        continue
+      }
       for (let segment = 0; segment < entry.segments; segment++) {
         const length = entry.sealedLength(segment)
         const place = writer.place(length, entry)

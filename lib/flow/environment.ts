@@ -86,4 +86,6 @@ export interface FlowEnvironment {
   writePacket(packet: Uint8Array): void
   /** Packets or frames, `n` in number, were dropped; `packet`, the one if it is one, is only valid during the call. Counts them. */
   drop(reason: DropReason, packet: Uint8Array | undefined, n: number): void
+  /** Something unforeseen was thrown over a packet or frame, which is counted; the others of its batch are decided upon all the same. */
+  fault(error: unknown): void
 }

@@ -58,6 +58,12 @@ export class FlowCore {
     this.env.drop(reason, packet, n)
   }
 
+  /** Something was thrown over one packet, or so many frames. Those that were dropped before that, when so many had been, are counted already. */
+  fault(error: unknown, dropped: number, frames = 1): void {
+    if (this.dropped === dropped) this.drop('fault', undefined, frames)
+    this.env.fault(error)
+  }
+
   /** Flows of the peer that servers here have not answered. */
   halfOpen(peer: number): number {
     return this.#halfOpen[peer]!

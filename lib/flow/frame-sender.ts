@@ -20,7 +20,7 @@ import {
   VNET_HEADER,
 } from '../wire/constants.js'
 import type { ServiceId } from '../wire/ids.js'
-import { writeInnerHeader } from '../wire/inner.js'
+import { innerKind, writeInnerHeader } from '../wire/inner.js'
 import {
   ACCEPT_HEADER,
   CLOSE_HEADER,
@@ -309,13 +309,23 @@ export class FrameSender {
       this.#bytes.set(ring.data.subarray(offset, offset + length), HEADROOM)
       ring.shift()
       left--
-      if (slot >= 0 && !wanted(slot, generation)) continue
+      if (slot >= 0 && !wanted(slot, generation)) {
+        // The packet of an OPEN has gone to another candidate, or was refused.
+        if (this.#carriesAnswer(length)) this.#core.drop('flow-closed')
+        continue
+      }
       spent += cost
       this.#core.counters.heldSent++
       this.#sendNow(peer, length, trafficClass)
     }
     this.waiting.emptied(peer)
     return spent
+  }
+
+  /** Whether the frame that was built is an ACCEPT or DATA with a packet of a program. */
+  #carriesAnswer(length: number): boolean {
+    const kind = innerKind(this.#bytes, HEADROOM)
+    return kind === Kind.accept ? length > INNER_HEADER + ACCEPT_HEADER : kind === Kind.data
   }
 
   #run(run: (packets: PacketBatch, seal: SealBatch) => void): void {

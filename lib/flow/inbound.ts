@@ -98,40 +98,48 @@ export class Inbound {
     this.#out = out
     this.#now = now
     this.#ahead.frames(open)
-    const { data, view, desc } = open
     for (let i = 0; i < open.count; i++) {
-      const entry = i * OPEN_WORDS
-      const status = desc[entry + Open.status]!
-      if (status === CLEAR) continue
-      if (status !== OPENED) {
-        const size = desc[entry + Open.gsoSize]!
-        const frames = size === 0 ? 1 : Math.ceil(desc[entry + Open.length]! / size)
-        this.#core.drop(dropReasons[-status - 1] ?? 'bad-frame', undefined, frames)
-        continue
+      const { dropped } = this.#core
+      try {
+        this.#entry(open, i, datagrams, lanePeer, now)
+      } catch (error) {
+        this.#core.fault(error, dropped, framesIn(open.desc, i * OPEN_WORDS))
       }
-      const peer = lanePeer[desc[entry + Open.lane]! & LANE_MASK] ?? -1
-      if (peer < 0) {
-        this.#core.drop('unknown-lane')
-        continue
-      }
-      const at = desc[entry + Open.offset]!
-      const length = desc[entry + Open.length]!
-      if (length < INNER_HEADER) {
-        this.#core.drop('bad-frame')
-        continue
-      }
-      const outer = datagrams.desc[desc[entry + Open.datagram]! * DATAGRAM_WORDS + 3] ?? NO_CLASS
-      const kind = innerKind(data, at)
-      if (kind === Kind.data) {
-        this.#data(data, view, at, length, peer, outer, desc[entry + Open.gsoKind]!, desc[entry + Open.gsoSize]!)
-        continue
-      }
-      const { counters } = this.#core
-      const settled = counters.framesDelivered + this.#core.dropped
-      if (!this.#special(kind, data, view, at, length, peer, outer)) this.#core.env.other(open, i, peer, now)
-      if (counters.framesDelivered + this.#core.dropped === settled) counters.framesTaken++
     }
     this.#out = undefined
+  }
+
+  /** Stages 1 and 2. */
+  #entry(open: OpenBatch, i: number, datagrams: DatagramBatch, lanePeer: Int32Array, now: number): void {
+    const { data, view, desc } = open
+    const entry = i * OPEN_WORDS
+    const status = desc[entry + Open.status]!
+    if (status === CLEAR) return
+    if (status !== OPENED) {
+      this.#core.drop(dropReasons[-status - 1] ?? 'bad-frame', undefined, framesIn(desc, entry))
+      return
+    }
+    const peer = lanePeer[desc[entry + Open.lane]! & LANE_MASK] ?? -1
+    if (peer < 0) {
+      this.#core.drop('unknown-lane')
+      return
+    }
+    const at = desc[entry + Open.offset]!
+    const length = desc[entry + Open.length]!
+    if (length < INNER_HEADER) {
+      this.#core.drop('bad-frame')
+      return
+    }
+    const outer = datagrams.desc[desc[entry + Open.datagram]! * DATAGRAM_WORDS + 3] ?? NO_CLASS
+    const kind = innerKind(data, at)
+    if (kind === Kind.data) {
+      this.#data(data, view, at, length, peer, outer, desc[entry + Open.gsoKind]!, desc[entry + Open.gsoSize]!)
+      return
+    }
+    const { counters } = this.#core
+    const settled = counters.framesDelivered + this.#core.dropped
+    if (!this.#special(kind, data, view, at, length, peer, outer)) this.#core.env.other(open, i, peer, now)
+    if (counters.framesDelivered + this.#core.dropped === settled) counters.framesTaken++
   }
 
   /** A frame from this host to itself. */
@@ -375,6 +383,12 @@ export class Inbound {
     this.#core.drop('unknown-flow')
     this.#sender.unknown(peer, innerSlot(view, at), innerGeneration(view, at), this.#now)
   }
+}
+
+/** Frames that an entry stands for. */
+function framesIn(desc: Int32Array, entry: number): number {
+  const size = desc[entry + Open.gsoSize]!
+  return size > 0 ? Math.max(1, Math.ceil((desc[entry + Open.length]! - desc[entry + Open.headerLength]!) / size)) : 1
 }
 
 /** Frames that a super-packet was made of. `wire`: position of its transport header without ports. */

@@ -492,7 +492,7 @@ export class Opening {
     const { row, reason } = pending
     this.#kernel.refuse(row, reason, pending.segments[0]!, now)
     this.#core.counters.refused++
-    this.#core.drop(reason)
+    this.#core.drop(reason, undefined, pending.segments.length)
     this.abandon(row)
   }
 

@@ -91,7 +91,13 @@ export class Outbound {
     this.#ahead.packets(batch)
     for (let i = 0; i < batch.count; i++) {
       const length = batch.desc[i * PACKET_WORDS + 1]!
-      if (length >= 0) this.#packetIn(batch.data, batch.view, batch.desc[i * PACKET_WORDS]!, length)
+      if (length < 0) continue
+      const { dropped } = this.#core
+      try {
+        this.#packetIn(batch.data, batch.view, batch.desc[i * PACKET_WORDS]!, length)
+      } catch (error) {
+        this.#core.fault(error, dropped)
+      }
     }
     this.#seal = undefined
   }

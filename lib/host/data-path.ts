@@ -23,6 +23,7 @@ import {
   type SealBatch,
 } from '../wire/batch.js'
 import { VNET_HEADER } from '../wire/constants.js'
+import type { DropReason } from '../wire/drop.js'
 import { RECENT_RING } from '../wire/recent-ring.js'
 import type { LaneInward, LaneOutward } from './lane-buffers.js'
 import { Replay } from './replay.js'
@@ -35,10 +36,12 @@ export interface HostIo {
   sendFrames(runs: FrameRuns, addresses: Uint8Array, lane: number): void
 }
 
-/** What decides about packets and frames: the flow engine, and the host around it. */
+/** What decides about packets and frames: the flow engine, and the host around it. What it throws costs what it has decided of that batch. */
 export interface DataPathDecisions {
   fromTun(batch: PacketBatch, seal: SealBatch, now: number): void
   fromPeers(open: OpenBatch, datagrams: DatagramBatch, tunOut: PacketBatch, now: number): void
+  /** So many packets or frames are lost. Counts them. */
+  lost(reason: DropReason, n: number): void
 }
 
 /** Sees traffic while a dump is open; see lib/host/traffic-tap.ts. Batches are only lent for the call. */
@@ -101,6 +104,7 @@ export class DataPath {
   readonly replay: Replay
   /** Entries of `#tunSeal` that have been sealed. */
   #sealedEntries = 0
+  #fault: { readonly error: unknown } | undefined
   #now = 0
   readonly #scratchSeal = sealBatch(new Uint8Array(SCRATCH_BYTES), SCRATCH_ENTRIES)
   #scratchSealUsed = 0
@@ -139,7 +143,7 @@ export class DataPath {
       this.components.decisions.fromTun(tunIn, this.#tunSeal, now)
     } catch (error) {
       // A batch that was half decided is not to be sent with what comes next.
-      this.#tunSeal.count = 0
+      this.#discardEntries(this.#tunSeal, this.#sealedEntries)
       throw error
     }
     this.tap?.settle(now)
@@ -147,6 +151,29 @@ export class DataPath {
     this.#sealEntries()
     this.#tunSeal.count = 0
     this.tap?.settle(now)
+    this.#throwFault()
+  }
+
+  /** Something was thrown over a packet or frame, which is counted: it is thrown on when all else of the batch has gone its way. */
+  fault(error: unknown): void {
+    this.#fault ??= { error }
+  }
+
+  #throwFault(): void {
+    const fault = this.#fault
+    if (fault === undefined) return
+    this.#fault = undefined
+    throw fault.error
+  }
+
+  #discardEntries(seal: SealBatch, from: number): void {
+    this.components.decisions.lost('fault', seal.count - from)
+    seal.count = 0
+  }
+
+  #discardPackets(tunOut: PacketBatch): void {
+    this.components.decisions.lost('fault', tunOut.count)
+    tunOut.count = 0
   }
 
   /** The device has filled `wireIn`; `lane`: it was the socket of another lane. */
@@ -158,6 +185,7 @@ export class DataPath {
     if (this.tap === undefined) this.#receive(codec, wireIn, now)
     else this.#receiveTapped(this.tap, codec, now)
     this.flush(now)
+    this.#throwFault()
   }
 
   /**
@@ -177,7 +205,7 @@ export class DataPath {
     try {
       this.components.decisions.fromTun(tunIn, seal, now)
     } catch (error) {
-      seal.count = 0
+      this.#discardEntries(seal, 0)
       throw error
     } finally {
       this.#outward = undefined
@@ -185,6 +213,7 @@ export class DataPath {
     this.flush(now)
     if (seal.byFirst > 0) this.#seal(seal)
     this.tap?.settle(now)
+    this.#throwFault()
   }
 
   /** The thread of a lane has filled `wireIn` and opened it into `open`: decides. The packets of `tunOut` are that thread's to write. */
@@ -198,13 +227,14 @@ export class DataPath {
     try {
       this.components.decisions.fromPeers(open, wireIn, tunOut, now)
     } catch (error) {
-      tunOut.count = 0
+      this.#discardPackets(tunOut)
       throw error
     } finally {
       this.#inward = undefined
     }
     this.tunPacketsOut += tunOut.count
     this.flush(now)
+    this.#throwFault()
   }
 
   #countIn(datagrams: DatagramBatch): void {
@@ -381,7 +411,7 @@ export class DataPath {
     try {
       this.components.decisions.fromPeers(this.#open, datagrams, this.#tunOut, now)
     } catch (error) {
-      this.#tunOut.count = 0
+      this.#discardPackets(this.#tunOut)
       throw error
     }
   }
@@ -442,15 +472,26 @@ export class DataPath {
 
   #seal(batch: SealBatch, from = 0, kept = true): void {
     if (this.tap !== undefined && batch.lane === 0) return this.#sealTapped(this.tap, batch, from, kept)
-    const { codec } = this.components
+    const { codec, decisions } = this.components
     const runs = this.#runs
-    for (let next = from; next < batch.count;) {
-      runs.count = 0
-      runs.used = 0
-      next = codec.seal(batch, next, runs)
-      if (runs.count === 0) return
-      this.#send(runs, 0, kept)
+    let skipped = 0
+    let left = from
+    try {
+      for (let next = from; next < batch.count; left = next) {
+        runs.count = 0
+        runs.used = 0
+        next = codec.seal(batch, next, runs)
+        skipped += codec.skipped
+        if (runs.count === 0) break
+        this.#send(runs, 0, kept)
+      }
+    } catch (error) {
+      decisions.lost('fault', batch.count - left)
+      throw error
     }
+    // Those of another lane's batch that are sealed by that one are no loss.
+    const others = batch.lane > 0 ? batch.count - batch.byFirst : 0
+    if (skipped > others) decisions.lost('no-session', skipped - others)
   }
 
   #sealTapped(tap: DataPathTap, batch: SealBatch, from: number, kept: boolean): void {
@@ -466,6 +507,7 @@ export class DataPath {
         runs.used = 0
         next = codec.seal(batch, entry, runs)
         tap.sealed(runs)
+        if (codec.skipped > 0) this.components.decisions.lost('no-session', codec.skipped)
         if (runs.count === 0) break
         this.#send(runs, 0, kept)
       }

@@ -50,8 +50,9 @@ const Counter = {
   framesDelivered: 11,
   framesFailed: 12,
   packetsNotWritten: 13,
+  packetsNotSealed: 14,
 } as const
-const COUNTERS = 14
+const COUNTERS = 15
 
 /** The arrays as native code reads them, by these names; they are never replaced. */
 export interface ExpressMemory extends SessionMarks {
@@ -102,6 +103,8 @@ export class Express {
   /** Of them those that the kernel did not take. */
   framesFailed = 0
   packetsNotWritten = 0
+  /** Packets that could not be sealed. */
+  packetsNotSealed = 0
   readonly #c: ExpressComponents
   /** By peer: 1 while it is attended to. */
   readonly #isAttended: Uint8Array
@@ -238,6 +241,7 @@ export class Express {
     this.packetsIn += counters[Counter.packetsIn]!
     this.framesFailed += counters[Counter.framesFailed]!
     this.packetsNotWritten += counters[Counter.packetsNotWritten]!
+    this.packetsNotSealed += counters[Counter.packetsNotSealed]!
     counters.fill(0)
   }
 }

@@ -41,6 +41,7 @@ export interface HostEnvironmentComponents {
   readonly sendBatch: (seal: SealBatch, now: number) => void
   readonly writePacket: (packet: Uint8Array) => void
   readonly drop: (reason: DropReason, packet: Uint8Array | undefined, n: number) => void
+  readonly fault: (error: unknown) => void
 }
 
 /** What the flow layer gets to see of its host: the meeting point of directory, choice, policy and the data path. */
@@ -216,6 +217,10 @@ export class HostEnvironment implements FlowEnvironment {
   }
   drop(reason: DropReason, packet: Uint8Array | undefined, n: number): void {
     this.#c.drop(reason, packet, n)
+  }
+
+  fault(error: unknown): void {
+    this.#c.fault(error)
   }
 
   #candidate(host: HostId, service: ServiceId | undefined, doubtful: boolean): Candidate | undefined {

@@ -157,6 +157,7 @@ export class Host implements DataPathDecisions {
       sendBatch: (seal, now) => peering.sendBatch(seal, now),
       writePacket: (packet) => dataPath.packet(packet),
       drop: (reason, packet, n) => this.drop(reason, packet, n),
+      fault: (error) => dataPath.fault(error),
     })
     const generations = new Generations((length) => primitives.randomBytes(length))
     const shape = { flows: options.flowCapacity, peers: capacity, host: this.id }
@@ -413,8 +414,16 @@ export class Host implements DataPathDecisions {
     this.peering.sent(seal, now)
   }
 
+  lost(reason: DropReason, n: number): void {
+    if (n > 0) this.drop(reason, undefined, n)
+  }
+
   fromPeers(open: OpenBatch, datagrams: DatagramBatch, tunOut: PacketBatch, now: number): void {
-    this.peering.heard(open, datagrams, now)
+    try {
+      this.peering.heard(open, datagrams, now)
+    } catch (error) {
+      this.dataPath.fault(error)
+    }
     this.#turns.enter()
     try {
       this.flows.fromPeers(open, datagrams, this.sessions.lanePeer, tunOut, now)

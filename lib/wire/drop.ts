@@ -54,6 +54,8 @@ export const dropReasons = [
   'loading',
   // a MOVE that is older than another one of the same host
   'stale-move',
+  // the daemon's own code failed over it
+  'fault',
 ] as const
 
 export type DropReason = (typeof dropReasons)[number]

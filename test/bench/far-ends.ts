@@ -51,6 +51,7 @@ interface Flow {
 /** Notes one far end's keys: sealing for all of them is done by one codec, each with a slot of its own. */
 class KeyNote implements FrameCodec {
   readonly aeads: readonly AeadName[]
+  readonly skipped = 0
   inward: Lane | undefined
 
   constructor(

@@ -42,6 +42,29 @@ test('real sockets: runs, refusals, wrong arguments', async (t) => {
   t.equal(sizes(many).length, many.sent)
   t.ok(intact(many), 'in order')
 
+  const { refused, other, again } = results.get('gso') as Record<
+    'refused' | 'other' | 'again',
+    ProbeResult & { gsoRefused: boolean }
+  >
+  t.match(
+    refused,
+    { sent: 6, failed: 0, gso: true, gsoRefused: true },
+    'what is refused as one message goes one by one',
+  )
+  t.equal(refused.received.length, 6)
+  t.match(other, { sent: 3, failed: 0, gsoRefused: true })
+  t.equal(other.received.length, 1, 'which another destination does not suffer by')
+  t.match(again, { sent: 3, failed: 0, gsoRefused: false }, 'nor that one for ever')
+  t.equal(again.received.length, 1)
+  t.ok([refused, other, again].every(intact))
+
+  t.strictSame(results.get('lost'), { before: 0, room: true, all: true }, 'what had no room in the buffer is counted')
+  t.strictSame(
+    results.get('lost by the device'),
+    { before: 0, all: true },
+    'and what had none in the queue of the device',
+  )
+
   t.strictSame(results.get('mixed'), { sent: 9, failed: 15, gso: true }, 'what fails takes nothing else with it')
   t.strictSame(results.get('refused'), { received: 0, sent: 3 }, 'a refused send leaves no error behind')
   const full = { receive: 1 << 24, send: 1 << 24 }

@@ -460,6 +460,7 @@ export function codecContract(t: Test, make: () => FrameCodec, aead: AeadName): 
     const packets = [65_535, 1, 2].map((slot) => ({ ...udp({ payload: pattern(9) }), slot }))
     const runs = sealAll(codec, packets)
     t.equal(runs.flatMap(split).length, 2, 'an empty slot is skipped')
+    t.equal(codec.skipped, 1, 'which is said')
     t.same(
       [65_535, 1, 2].map((slot) => codec.sealed(slot)),
       [1, 1, 0],

@@ -235,7 +235,10 @@ export class Rig {
       startedAt: monotonicNow() - 1_000,
       config: { dns: { kind: 'none' }, aead: { offer: ['chacha20-poly1305'], implementation: 'openssl' } },
       aeads: ['chacha20-poly1305'],
-      lanes: { count: 0, ports: [], framesOut: 0, bytesOut: 0, framesFailed: 0, packetsNotWritten: 0 },
+      lanes: {
+        ...{ count: 0, ports: [], framesOut: 0, bytesOut: 0, framesFailed: 0 },
+        ...{ packetsNotWritten: 0, packetsNotSealed: 0, datagramsLost: 0 },
+      },
       linkReport: { ipv6: true, firewall: true, warnings: [] },
       keeping: { summary: { on: true, pid: 7, descriptors: 3, takeovers: 2 } },
       resolver: { description: 'names are not wired in' },

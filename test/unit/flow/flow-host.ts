@@ -86,6 +86,7 @@ export class FlowHost implements FlowEnvironment {
   written: Uint8Array[] = []
   sent: SentFrame[] = []
   drops: DropReason[] = []
+  readonly faults: unknown[] = []
   outcomes: string[] = []
   wanted: number[] = []
   readonly repeated: number[] = []
@@ -337,8 +338,12 @@ export class FlowHost implements FlowEnvironment {
     this.written.push(packet.slice())
   }
 
-  drop(reason: DropReason): void {
-    this.drops.push(reason)
+  drop(reason: DropReason, _packet?: Uint8Array, n = 1): void {
+    for (let i = 0; i < n; i++) this.drops.push(reason)
+  }
+
+  fault(error: unknown): void {
+    this.faults.push(error)
   }
 
   #dialled(bytes: Uint8Array, offset: number, family: Family): DialledTarget | undefined {

@@ -7,9 +7,9 @@ import { WaitingEntry, WaitingKind, waitingBytes } from '../../../lib/flow/waiti
 import { Gso } from '../../../lib/wire/batch.js'
 import { Kind } from '../../../lib/wire/constants.js'
 import type { DropReason } from '../../../lib/wire/drop.js'
-import { connect, fromClient, ISN, SERVER_ISN, WEB } from './connection.js'
+import { connect, fromClient, fromServer, ISN, SERVER_ISN, WEB } from './connection.js'
 import { exchange, FlowHost, service } from './flow-host.js'
-import { FIN, ACK, see } from './packets.js'
+import { FIN, ACK, see, SYN } from './packets.js'
 
 const ENDS = { clientFamily: 4, serverFamily: 6 } as const
 
@@ -71,6 +71,33 @@ test('what a path does not carry that is narrower than the one before is cut for
   t.ok(client.sent[0]!.gsoSize < 1_000)
   exchange(hosts, 50)
   t.equal(see(server.takeWritten()[0]!).payload.length, 20_000)
+})
+
+test("a server's answer that waited until its flow was over is counted", async (t) => {
+  const client = new FlowHost(1)
+  const server = new FlowHost(2)
+  const peer = client.meet(2)
+  const back = server.meet(1)
+  client.catalogue.set(WEB, [{ peer, service: service(WEB), doubtful: false }])
+  server.serve(WEB, 6, 8080)
+  client.tun(0, fromClient(ENDS, { flags: SYN, sequence: ISN }))
+  exchange([client, server], 0)
+  server.disconnect(back)
+  const syn = see(server.takeWritten()[0]!)
+  server.tun(1, fromServer(syn, { flags: SYN | ACK, sequence: SERVER_ISN, acknowledgement: ISN + 1 }))
+  t.equal(server.engine.waiting.count, 1)
+  t.equal(
+    server.engine.cut(() => true, 2),
+    1,
+  )
+  server.takeDrops()
+  server.connect(back)
+  server.engine.sessionUp(back, 3)
+  t.strictSame(server.takeDrops(), ['flow-closed'])
+  t.strictSame(
+    server.takeSent().filter(({ kind }) => kind === Kind.accept),
+    [],
+  )
 })
 
 test('an answer that ends a flow waits behind its data', async (t) => {

@@ -36,7 +36,11 @@ function setUp() {
   const laneAddress = place(7476)
   const sent: { lane: number; to: number; length: number }[] = []
   const written: string[] = []
-  const decisions: DataPathDecisions = { fromTun: () => undefined, fromPeers: () => undefined }
+  const losses: [string, number][] = []
+  const lost = (reason: string, n: number) => {
+    if (n > 0) losses.push([reason, n])
+  }
+  const decisions: DataPathDecisions = { fromTun: () => undefined, fromPeers: () => undefined, lost }
   const path = new DataPath({
     codec: codecs[0]!,
     laneCodecs: codecs.slice(1),
@@ -44,6 +48,7 @@ function setUp() {
     decisions: {
       fromTun: (...given) => decisions.fromTun(...given),
       fromPeers: (...given) => decisions.fromPeers(...given),
+      lost,
     },
     io: {
       writeTun: ({ data, desc, count }) => {
@@ -61,7 +66,7 @@ function setUp() {
     },
   })
   const prove = () => (peers.laneAddressSlot[peers.laneAt(peer, LANE)] = laneAddress)
-  return { peers, peer, path, decisions, sent, written, laneAddress, prove }
+  return { peers, peer, codecs, path, decisions, losses, sent, written, laneAddress, prove }
 }
 
 const wireLength = (text: string) => CLEAR_HEADER + INNER_HEADER + text.length + TAG_LENGTH
@@ -109,7 +114,7 @@ test('by a lane that is not proven nothing goes, by the first lane all in its or
 })
 
 test('a batch that throws leaves nothing behind, and the next one is decided upon', (t) => {
-  const { peer, path, decisions, prove } = setUp()
+  const { peer, path, decisions, losses, prove } = setUp()
   prove()
   const outward = laneOutward()
   decisions.fromTun = () => {
@@ -118,9 +123,30 @@ test('a batch that throws leaves nothing behind, and the next one is decided upo
   }
   t.throws(() => path.decideOutward(LANE, outward, 1), /half decided/)
   t.equal(outward.seal.count, 0)
+  t.strictSame(losses, [['fault', 1]])
   decisions.fromTun = () => void path.flowFrameTo(peer, frame('two'), 0)
   path.decideOutward(LANE, outward, 1)
   t.equal(outward.seal.count, 1)
+  t.end()
+})
+
+test('what a batch has no key for any more is counted once, by the lane whose it is', (t) => {
+  const { peers, peer, codecs, path, decisions, losses, sent, prove } = setUp()
+  const outward = laneOutward()
+  decisions.fromTun = () => {
+    path.flowFrameTo(peer, frame('by the first'), 0)
+    prove()
+    path.flowFrameTo(peer, frame('by the lane'), 0)
+    path.flowFrameTo(peer, frame('by the lane too'), 0)
+  }
+  path.decideOutward(LANE, outward, 1)
+  t.equal(sent.length, 1)
+  t.strictSame(losses, [], 'the entries of the lane are no loss of the first')
+
+  peers.laneAddressSlot[peers.laneAt(peer, LANE)] = -1
+  codecs[0]!.removeSeal(FIRST_SLOT)
+  path.decideOutward(LANE, outward, 2)
+  t.strictSame(losses, [['no-session', 1]])
   t.end()
 })
 

@@ -54,6 +54,8 @@ class End implements DataPathDecisions {
   sends = 0
   readonly written: Uint8Array[] = []
   readonly opened: { status: number; bytes: Uint8Array; gsoSize: number; from: number }[] = []
+  /** Losses that it was told of. */
+  readonly losses: [string, number][] = []
   /** What is sealed for the next batch of the TUN. */
   outbound: readonly Plain[] = []
   /** Done for each batch from the wire. */
@@ -124,6 +126,10 @@ class End implements DataPathDecisions {
       })
     }
     this.inbound(tunOut)
+  }
+
+  lost(reason: string, n: number): void {
+    if (n > 0) this.losses.push([reason, n])
   }
 
   /** The kernel's packets have been read: what they become. */
@@ -393,12 +399,50 @@ test('a batch that could not be decided upon is not sent later', (t) => {
     throw new Error('a fault')
   }
   t.throws(() => end.path.tunRead(1), /a fault/)
+  t.strictSame(end.losses, [['fault', 1]])
   end.path.frameTo(end.peer, end.peers.addressSlot[end.peer]!, new Uint8Array(30), 0)
   end.path.flush(2)
   t.same(
     end.runs.map(({ bytes }) => bytes.length),
     [30 + 16 + 16],
   )
+  t.end()
+})
+
+test('what was thrown over a packet is thrown on when the others have left', (t) => {
+  const end = new End()
+  const entries = end.fromTun
+  end.fromTun = (batch, seal, now) => {
+    entries(batch, seal, now)
+    end.path.fault(new Error('the first fault'))
+    end.path.fault(new Error('another one'))
+  }
+  t.throws(() => end.send(plain(50), plain(60)), /the first fault/)
+  t.equal(end.runs.length, 2)
+  t.strictSame(end.losses, [])
+  end.fromTun = entries
+  t.doesNotThrow(() => end.send(plain(50)))
+  t.end()
+})
+
+test('what there is no key for any more, and what cannot be sealed, is counted', (t) => {
+  for (const watched of [false, true]) {
+    const { a } = ends(watched)
+    a.codec.removeSeal(SLOT)
+    a.send(plain(100), plain(3_000, 1_000))
+    t.strictSame(a.runs, [])
+    t.equal(
+      a.losses.reduce((sum, [, n]) => sum + n, 0),
+      2,
+    )
+    t.ok(a.losses.every(([reason]) => reason === 'no-session'))
+  }
+  const end = new End()
+  end.codec.seal = () => {
+    throw new Error('a fault')
+  }
+  t.throws(() => end.send(plain(100), plain(100)), /a fault/)
+  t.strictSame(end.losses, [['fault', 2]])
   t.end()
 })
 

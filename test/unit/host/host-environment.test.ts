@@ -93,6 +93,7 @@ class World {
       sendBatch: () => undefined,
       writePacket: () => undefined,
       drop: (reason) => this.drops.push(reason),
+      fault: () => undefined,
     })
   }
 

@@ -68,6 +68,7 @@ class TappedHost extends FlowHost {
       decisions: {
         fromTun: (batch, seal, now) => this.engine.fromTun(batch, seal, now),
         fromPeers: (open, datagrams, out, now) => this.engine.fromPeers(open, datagrams, this.lanePeer, out, now),
+        lost: (reason, n) => super.drop(reason, undefined, n),
       },
     })
     this.tap = new TrafficTap({
@@ -96,8 +97,8 @@ class TappedHost extends FlowHost {
     this.dataPath.packet(packet)
   }
 
-  override drop(reason: DropReason, packet?: Uint8Array): void {
-    super.drop(reason)
+  override drop(reason: DropReason, packet?: Uint8Array, n = 1): void {
+    super.drop(reason, packet, n)
     this.tap.dropped(reason, packet)
   }
 
