@@ -117,14 +117,22 @@ export class Cadence {
     return open ? path.sentAt + CHALLENGE_MS : Infinity
   }
 
+  /** When a path may be probed, as far as it leads to an address that is not proven; Infinity: not before something comes from there. */
+  opensAt(watch: Watch, path: Path): number {
+    const opensAt = path.remote.opensAt(PROBE_BYTES)
+    return opensAt === -Infinity || watch.set.isNext(path) ? opensAt : Infinity
+  }
+
   /** When a path beside the one in use is to be probed, so that it is proven when it is needed. */
   besideAt(peer: number, watch: Watch, path: Path, now: number): number {
     if (path === watch.set.current || !path.usable) return Infinity
     const { standbyActiveMs, standbyIdleMs, idleIntervalMs } = this.#options
-    if (!path.validated && path.credit < PROBE_BYTES) return path.announced ? path.restsUntil : Infinity
-    if (!this.isActive(peer, now)) return path.sentAt + (path.validated ? standbyIdleMs : idleIntervalMs)
+    const { validated, announced } = path.remote
+    const opensAt = this.opensAt(watch, path)
+    if (opensAt > -Infinity) return opensAt
+    if (!this.isActive(peer, now)) return path.sentAt + (validated ? standbyIdleMs : idleIntervalMs)
     if (path.state === 'proven') return path.sentAt + Math.max(standbyActiveMs, 10 * path.rttMs)
-    if (path.validated || path.announced)
+    if (validated || announced)
       return path.sentAt + Math.min(UNPROVEN_MS * 2 ** Math.min(path.tries, 10) + path.rttMs, idleIntervalMs)
     return Infinity
   }

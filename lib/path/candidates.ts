@@ -1,6 +1,6 @@
 import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 import { isPinned, wayKey } from './address-record.js'
-import type { AddressStanding } from './path.js'
+import type { AddressStanding } from './remote.js'
 
 /** An address of this host's underlay, as records have it, with whether it lasts. */
 export interface OwnAddress {

@@ -54,9 +54,10 @@ export class Holding {
 
   /** What goes to where the peer seems to be before that is proven, in bytes of datagrams; what the next probe takes is left. */
   spend(peer: number, path: Path, now: number): void {
-    const bytes = path.credit - PROBE_BYTES
-    if (path.validated || bytes <= 0 || this.peers.isHeld(peer, Hold.paused)) return
-    path.credit -= this.sink.spend(peer, path.slot, bytes, now)
+    const { remote } = path
+    const bytes = remote.credit - PROBE_BYTES
+    if (remote.validated || bytes <= 0 || this.peers.isHeld(peer, Hold.paused)) return
+    remote.credit -= this.sink.spend(peer, path.slot, bytes, now)
   }
 
   look(peer: number, watch: Watch, now: number): void {

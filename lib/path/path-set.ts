@@ -2,9 +2,10 @@ import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 import { isSilent } from './cadence.js'
 import { isPinned, remoteKey, sameRemote, sameWay } from './address-record.js'
 import type { OwnAddresses } from './candidates.js'
-import { Path, type AddressStanding, type PathReason } from './path.js'
+import { Path, type PathReason } from './path.js'
 import type { PeerTable } from './peers.js'
 import type { PathView } from './prober-sink.js'
+import { Remote, type AddressStanding } from './remote.js'
 
 /** Addresses that a peer says it has, at most. */
 const REMOTES_MAX = 8
@@ -18,11 +19,6 @@ const SHARED_MAX = 3
 /** Probes of both that are compared at least, for their round trips and for their losses. */
 const SAMPLES_MIN = 4
 const COUNTED_MIN = 16
-
-interface Remote {
-  readonly record: Uint8Array
-  standing: AddressStanding
-}
 
 /** The paths to one peer: from each own address that matters to each of the peer's, bounded. */
 export class PathSet {
@@ -65,21 +61,20 @@ export class PathSet {
     return path
   }
 
-  /** The peer says that it is there, and how long. Returns the paths to there that are new. */
-  offer(record: Uint8Array, standing: AddressStanding, now: number): Path[] {
+  /** The peer says that it is there, and how long. */
+  offer(record: Uint8Array, standing: AddressStanding, now: number): Remote {
     const key = remoteKey(record)
+    const remote = this.#remoteOf(record)
     this.#remotes.delete(key)
-    this.#remotes.set(key, { record, standing })
+    this.#remotes.set(key, remote)
     if (this.#remotes.size > REMOTES_MAX) {
       const oldest = [...this.#remotes].find(([, remote]) => remote.standing === 'gone') ?? [...this.#remotes][0]
       if (oldest !== undefined) this.#remotes.delete(oldest[0])
     }
-    for (const path of this.paths) {
-      if (!this.#leadsTo(path, record)) continue
-      path.remote = standing
-      path.announce(now)
-    }
-    return standing === 'usable' ? this.#waysTo(record, now) : []
+    remote.standing = standing
+    remote.announce(now)
+    if (standing === 'usable') this.#waysTo(record, now)
+    return remote
   }
 
   /** The peer names these addresses, and none of those besides that it named before. */
@@ -145,7 +140,7 @@ export class PathSet {
 
   /** The best path by which frames may go although nothing is proven about it: to where the peer is known to be. */
   hope(): Path | undefined {
-    return this.#best((path) => path.usable && path.validated && path.state !== 'dead')
+    return this.#best((path) => path.usable && path.remote.validated && path.state !== 'dead')
   }
 
   /** No address of the path in use is any good: it goes as the kernel chooses. Returns whether it has changed. */
@@ -157,6 +152,11 @@ export class PathSet {
   /** Whether the path leads to the same address of the peer as the one in use. */
   leadsAlike(path: Path): boolean {
     return this.current !== undefined && this.#leadsTo(path, this.recordOf(this.current))
+  }
+
+  /** Whether of the paths to the same address of the peer none was probed longer ago: where few probes may go, they go by turns. */
+  isNext(path: Path): boolean {
+    return this.paths.every((other) => other.remote !== path.remote || !other.usable || other.sentAt >= path.sentAt)
   }
 
   /** Whether it is worth while to leave the path in use for this one, both of which work. */
@@ -198,29 +198,26 @@ export class PathSet {
     return Number(local) + (sameRemote(ours, theirs) ? 2 : 0)
   }
 
-  #waysTo(remote: Uint8Array, now: number): Path[] {
-    const made: Path[] = []
+  #waysTo(remote: Uint8Array, now: number): void {
     for (const record of this.own.ways(remote, this.pathsMax)) {
       if (this.#exact(record) !== undefined) continue
       if (this.paths.length >= this.pathsMax && !this.#makeRoom(false)) break
-      const path = this.#add(record, now)
-      if (path === undefined) break
-      path.announced = true
-      made.push(path)
+      if (this.#add(record, now) === undefined) break
     }
-    return made
+  }
+
+  /** The peer's address in the record, as far as it is known. */
+  #remoteOf(record: Uint8Array): Remote {
+    const known = this.#remotes.get(remoteKey(record)) ?? this.paths.find((path) => this.#leadsTo(path, record))?.remote
+    return known ?? new Remote(record)
   }
 
   #add(record: Uint8Array, now: number): Path | undefined {
     const slot = this.peers.addresses.acquire(record)
     if (slot < 0) return undefined
-    const path = new Path(slot, now)
-    const key = remoteKey(record)
+    // Whether the peer is there does not depend on where we send from.
+    const path = new Path(slot, this.#remoteOf(record), now)
     path.local = this.own.standing(record)
-    path.remote = this.#remotes.get(key)?.standing ?? 'usable'
-    path.announced = this.#remotes.has(key)
-    // That the peer is there does not depend on where we send from.
-    path.validated = this.paths.some((other) => other.validated && this.#leadsTo(other, record))
     this.paths.push(path)
     return path
   }

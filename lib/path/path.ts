@@ -1,3 +1,5 @@
+import type { AddressStanding, Remote } from './remote.js'
+
 /** Why a path is in the state it is in, or was taken into use. One closed list for log, metrics and display; append only. */
 export const pathReasons = [
   /** It was learnt of. */
@@ -51,9 +53,6 @@ export const OVERTAKING_MS = 10
 /** An echo that takes longer than a round trip, four times its usual deviation, or this share of it, and this is overdue. */
 const OVERDUE_SHARE = 0.25
 const OVERDUE_MS = 20
-/** Between probes of an address that the peer itself has named, when three times what it was named with has gone there: the first wait, doubled each time, and the longest, ms. */
-const REST_MS = 5_000
-const REST_MAX_MS = 300_000
 
 /** One way to a peer: from an own address, or as the kernel chooses, to one of the peer's. What is measured of it, and what it is good for. */
 export class Path {
@@ -63,20 +62,10 @@ export class Path {
   changes = 0
   /** When our probe was last echoed from there; 0: never. */
   provenAt = 0
-  /** Somebody answers there: other frames than probes may go there. */
-  validated = false
   /** When the last probe was sent that came back: what was sent there before has arrived, as far as is known; -Infinity: none has. */
   reachedAt = -Infinity
-  /** Bytes that may go there until then. */
-  credit = 0
   /** Since when frames go there, the last time that they began to; -Infinity: they never have. */
   usedSince = -Infinity
-  /** Until when nothing goes there for want of credit; 0: there was no want yet. */
-  restsUntil = 0
-  /** And how long the next time, ms. */
-  #restMs = REST_MS
-  /** The peer has said that it is there. */
-  announced = false
   /** Probes since it was last proven. */
   tries = 0
   /** Smoothed round trip and its mean deviation, ms; 0: not measured. */
@@ -93,8 +82,7 @@ export class Path {
   toldAt = -Infinity
   /** Probes of a path that the peer has come to prefer, since it last did and as none has come back. */
   challenges = 0
-  /** The peer is about to leave this address, or has left it; likewise this host its own. */
-  remote: AddressStanding = 'usable'
+  /** This host is about to leave its own address, or has left it. */
   local: AddressStanding = 'usable'
   /** Own address to which what comes from there comes, as records have it. */
   localSeen: Uint8Array | undefined
@@ -107,16 +95,18 @@ export class Path {
   constructor(
     /** Address slot: the pair of addresses. */
     public slot: number,
+    /** The peer's, which other paths may lead to as well. */
+    readonly remote: Remote,
     public changedAt: number,
   ) {}
 
   /** Neither end has given up its address. */
   get usable(): boolean {
-    return this.remote !== 'gone' && this.local !== 'gone'
+    return this.remote.standing !== 'gone' && this.local !== 'gone'
   }
   /** Neither end is about to. */
   get lasting(): boolean {
-    return this.remote === 'usable' && this.local === 'usable'
+    return this.remote.standing === 'usable' && this.local === 'usable'
   }
   get proven(): boolean {
     return this.state === 'proven' && this.usable
@@ -124,13 +114,6 @@ export class Path {
   /** Nothing says that it does not. */
   works(now: number): boolean {
     return this.usable && this.misses(now) === 0
-  }
-  /** Whether so many bytes may go there before it is proven, which are counted then. */
-  mayCarry(bytes: number): boolean {
-    if (this.validated) return true
-    if (this.credit < bytes) return false
-    this.credit -= bytes
-    return true
   }
   /** Probes by which {@link loss} was counted. */
   get counted(): number {
@@ -186,7 +169,7 @@ export class Path {
     this.samples++
     this.provenAt = now
     this.reachedAt = Math.max(this.reachedAt, sentAt)
-    this.validated = true
+    this.remote.validated = true
     this.challenges = 0
     this.tries = 0
     return sentAt
@@ -208,19 +191,6 @@ export class Path {
     return misses
   }
 
-  /** Nothing goes there for a while, each time for twice as long. */
-  rest(now: number): void {
-    this.restsUntil = now + this.#restMs
-    this.#restMs = Math.min(2 * this.#restMs, REST_MAX_MS)
-  }
-
-  /** The peer says that it is there. */
-  announce(now: number): void {
-    this.announced = true
-    this.#restMs = REST_MS
-    this.restsUntil = Math.min(this.restsUntil, now + REST_MS)
-  }
-
   /** Its pending probes are of no account: the way they went is another one now. */
   forgetProbes(): void {
     this.pending.length = 0
@@ -234,8 +204,6 @@ export class Path {
     if (this.#counted < WINDOW) this.#counted++
   }
 }
-
-export type AddressStanding = 'usable' | 'deprecated' | 'gone'
 
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false

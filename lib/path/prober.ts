@@ -12,19 +12,16 @@ import {
 } from './cadence.js'
 import { OwnAddresses } from './candidates.js'
 import { Holding } from './holding.js'
-import { lossless, worksStill, type AddressStanding, type Path, type PathReason } from './path.js'
+import { worksStill, type Path, type PathReason } from './path.js'
 import { PathSet } from './path-set.js'
 import { Hold, type PeerTable } from './peers.js'
 import { proberDefaults, type ProberOptions } from './prober-options.js'
 import type { Liveness, PathView, ProberSink } from './prober-sink.js'
+import { announcedBytes, type AddressStanding, type Remote } from './remote.js'
 import { SourceChoice } from './source-choice.js'
-import { enter, mayFollow, newWatch, prefer, reachedBefore, sendsBy, sentBy, told, waitsForNothing } from './watch.js'
+import { commitOf, enter, mayFollow, newWatch, prefer, sendsBy, sentBy, told, waitsForNothing } from './watch.js'
 import type { Watch } from './watch.js'
 
-/** Bytes that may go to an address before it is proven, for each that came from there. */
-const AMPLIFICATION = 3
-/** Bytes in which a peer tells of its addresses, at least: signature and names, and each address. */
-const ANNOUNCED = { record: 100, locator: 8 } as const
 /** A path must be better than the one in use at so many probes in a row. */
 const BETTER_FOR = 4
 /** A look that comes so much too late says more about this host than about its peers. */
@@ -80,7 +77,7 @@ export class PathProber {
     if (path !== undefined) {
       path.provenAt = now
       path.heardAt = now
-      path.validated = true
+      path.remote.validated = true
       path.set('proven', 'established', now)
       this.#use(peer, watch, path, 'established', now)
     }
@@ -131,7 +128,7 @@ export class PathProber {
     const path = watch.set.cameBy(records, offset, now)
     if (path === undefined) return
     path.heardAt = now
-    if (!path.validated) path.credit += AMPLIFICATION * bytes
+    path.remote.came(bytes)
     const left = traffic && mayFollow(path, watch, now) && (current?.trafficAt ?? -Infinity) < now - FOLLOW_MS
     if (traffic) {
       sentBy(path, watch, now)
@@ -234,7 +231,7 @@ export class PathProber {
     if (watch === undefined) return []
     const { paths, current } = watch.set
     const others = all || current?.usable !== true
-    const leads = (path: Path) => path === current || (others && path.usable && path.mayCarry(bytes))
+    const leads = (path: Path) => path === current || (others && path.usable && path.remote.mayCarry(bytes))
     return paths.filter(leads).map(({ slot }) => slot)
   }
 
@@ -245,7 +242,7 @@ export class PathProber {
     if (watch === undefined || current === undefined || watch.set.paths.length === 1 || current.works(now))
       return this.components.peers.pathSlot[peer]!
     const other = watch.set.heardLast()
-    return other !== undefined && other.mayCarry(bytes) ? other.slot : current.slot
+    return other !== undefined && other.remote.mayCarry(bytes) ? other.slot : current.slot
   }
 
   /**
@@ -255,14 +252,19 @@ export class PathProber {
   slotOf(peer: number, records: Uint8Array, offset: number, now: number, bytes = 0): number {
     const path = this.#watches.get(peer)?.set.cameBy(records, offset, now)
     if (path === undefined) return -1
-    if (path.mayCarry(bytes)) return path.slot
+    if (path.remote.mayCarry(bytes)) return path.slot
     this.components.sink.drop('amplification')
     return -1
   }
 
+  /** The peer's address in the record at `offset`, from which something came; undefined: it is not among its paths. */
+  remoteOf(peer: number, records: Uint8Array, offset: number): Remote | undefined {
+    return this.#watches.get(peer)?.set.find(records, offset)?.remote
+  }
+
   /**
    * The peer says that it can be reached there, too, or no longer: paths to be proven. `bytes`: of the message that says so, shared by the addresses in it: three times as many may go there.
-   * Nothing is done about it before {@link review}.
+   * `from`: where that message came from. Nothing is done about it before {@link review}.
    */
   candidate(
     peer: number,
@@ -270,10 +272,13 @@ export class PathProber {
     now: number,
     bytes = PROBE_BYTES,
     standing: AddressStanding = 'usable',
+    from?: Remote,
   ): void {
     const watch = this.#watches.get(peer)
-    for (const path of watch?.set.offer(record, standing, now) ?? []) path.credit += AMPLIFICATION * bytes
-    if (watch?.state !== undefined && watch.state !== 'alive') this.#schedule(watch, now)
+    if (watch === undefined) return
+    const remote = watch.set.offer(record, standing, now)
+    if (standing === 'usable') remote.named(bytes, from, PROBE_BYTES)
+    if (watch.state !== 'alive') this.#schedule(watch, now)
   }
 
   /** The peer's record names these addresses, and no others: those that it named before are about to go. */
@@ -281,8 +286,7 @@ export class PathProber {
     const watch = this.#watches.get(peer)
     if (watch === undefined) return
     watch.set.announced(records, now)
-    const share = Math.floor((ANNOUNCED.record + records.length * ANNOUNCED.locator) / Math.max(records.length, 1))
-    for (const record of records) this.candidate(peer, record, now, share)
+    for (const record of records) this.candidate(peer, record, now, announcedBytes(records.length))
     this.review(peer, now)
   }
 
@@ -295,7 +299,7 @@ export class PathProber {
     const urgent = current === undefined || !current.lasting || watch.state !== 'alive'
     if (!this.#cadence.isActive(peer, now) && !urgent) return
     for (const path of watch.set.paths)
-      if (path.usable && path.state !== 'proven' && now - path.sentAt >= CHALLENGE_MS) this.#probe(peer, path, now)
+      if (path.state !== 'proven' && now - path.sentAt >= CHALLENGE_MS) this.#probeOther(peer, watch, path, now)
     this.#schedule(watch, now)
   }
 
@@ -489,7 +493,9 @@ export class PathProber {
     const { current, paths } = watch.set
     const others = watch.state !== 'alive' || current === undefined || !current.usable || current.misses(now) > 0
     // Traffic that comes in proves the peer as well as an echo would; a busy path is still probed now and then for its RTT.
-    for (const path of paths) if (path === current || (others && path.usable)) this.#probe(peer, path, now)
+    for (const path of paths)
+      if (path === current) this.#probe(peer, path, now)
+      else if (others) this.#probeOther(peer, watch, path, now)
     if (watch.unansweredSince === 0) watch.unansweredSince = now
     watch.tries++
   }
@@ -503,19 +509,17 @@ export class PathProber {
     this.components.sink.sendProbe(peer, slot, token)
   }
 
+  /** Probes a path beside the one in use, unless that is of no use or has to wait. */
+  #probeOther(peer: number, watch: Watch, path: Path, now: number): void {
+    if (path.usable && now >= this.#cadence.opensAt(watch, path)) this.#probe(peer, path, now)
+  }
+
   /** Sends a probe, unless more has gone there than may before it is proven. `bytes`: of the datagram, where the way is known to carry them. `heardAgo`: as in {@link ProberSink}. */
   #probe(peer: number, path: Path, now: number, bytes = 0, heardAgo?: number): void {
-    if (!path.validated) {
-      // An address that the peer itself has named is tried for ever, more and more seldom.
-      const rested = path.announced && path.restsUntil > 0 && now >= path.restsUntil
-      if (path.credit < PROBE_BYTES && !rested) {
-        this.components.sink.drop('amplification')
-        path.challenges = CHALLENGES_MAX
-        if (path.restsUntil <= now) path.rest(now)
-        return
-      }
-      if (rested) path.rest(now)
-      path.credit = Math.max(0, path.credit - PROBE_BYTES)
+    if (!path.remote.mayProbe(PROBE_BYTES, now)) {
+      this.components.sink.drop('amplification')
+      path.challenges = CHALLENGES_MAX
+      return
     }
     const token = this.components.randomBytes(PROBE_TOKEN)
     path.probed(token, now)
@@ -556,22 +560,18 @@ export class PathProber {
     reason: PathReason,
     now: number,
   ): void {
-    const lossy = from >= 0 && !lossless.has(reason)
-    const heardAt = before?.heardAt ?? -Infinity
-    const reachedAt = before === undefined ? Infinity : reachedBefore(path, before, reason, now)
-    const openSince = path.validated ? path.reachedAt : Infinity
-    const commit = { peer, from, to: path.slot, reason, heardAt, lossy, reachedAt, openSince }
+    const commit = commitOf(peer, from, path, before, reason, now)
     path.usedSince = now
     for (const each of watch.set.paths) each.toldAt = -Infinity
     if (from >= 0) this.commits.set(reason, (this.commits.get(reason) ?? 0) + 1)
     this.components.sink.committed(commit, now)
     if (path.usable) this.#holding.end(peer, watch, now)
-    if (!lossy) return
+    if (!commit.lossy) return
     // By this the peer may send back more than a little before it has proven where this host is.
-    if (reason === 'address-gone' && path.validated && this.#cadence.isActive(peer, now))
+    if (reason === 'address-gone' && path.remote.validated && this.#cadence.isActive(peer, now))
       this.#probe(peer, path, now, MOVED_PROBE_BYTES)
-    watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? heardAt }
-    if (path.heardAt > heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
+    watch.moving = { ...commit, heardAt: watch.moving?.heardAt ?? commit.heardAt }
+    if (path.heardAt > commit.heardAt && from !== path.slot) this.#settle(watch, path.heardAt)
   }
 
   #settle(watch: Watch, now: number): void {

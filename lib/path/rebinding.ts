@@ -5,6 +5,7 @@ import { decodeMove, encodeMove, type MovedAddress, type MoveMessage } from '../
 import { remoteKey, sameRemote } from './address-record.js'
 import type { PeerTable } from './peers.js'
 import type { PathProber } from './prober.js'
+import type { Remote } from './remote.js'
 
 /** Position in an address record. */
 const ADDRESS = 8
@@ -115,14 +116,17 @@ export class Rebinding {
       drop('stale-move')
       return false
     }
-    if (message.sequence > last) {
+    const isNew = message.sequence > last
+    if (isNew) {
       this.#heard.set(peer, message.sequence)
-      this.#apply(peer, message, bytes, now)
+      this.#apply(peer, message, bytes, prober.remoteOf(peer, records, offset), now)
     }
     const receipt = encodeMove({ kind: 'receipt', sequence: message.sequence })
     const slot = prober.slotOf(peer, records, offset, now, this.components.datagramBytes(receipt))
     if (slot >= 0) this.components.send(peer, slot, receipt)
-    return message.sequence > last
+    // Probes would leave nothing for the receipt where little may go.
+    if (isNew) prober.review(peer, now)
+    return isNew
   }
 
   nextTimeout(): number {
@@ -135,12 +139,17 @@ export class Rebinding {
     for (const [peer, outgoing] of this.#outgoing) this.#tell(peer, outgoing, now)
   }
 
-  #apply(peer: number, { addresses }: MoveMessage & { kind: 'move' }, bytes: number, now: number): void {
+  #apply(
+    peer: number,
+    { addresses }: MoveMessage & { kind: 'move' },
+    bytes: number,
+    from: Remote | undefined,
+    now: number,
+  ): void {
     this.received++
     const usable = addresses.filter(({ standing }) => standing === 'usable').length
     const share = Math.floor(bytes / Math.max(usable, 1))
-    for (const one of addresses) this.components.prober.candidate(peer, recordOf(one), now, share, one.standing)
-    this.components.prober.review(peer, now)
+    for (const one of addresses) this.components.prober.candidate(peer, recordOf(one), now, share, one.standing, from)
   }
 
   #tellAll(now: number): void {

@@ -1,5 +1,5 @@
 import { FOLLOW_MS } from './cadence.js'
-import { OVERTAKING_MS, type Path, type PathReason } from './path.js'
+import { lossless, OVERTAKING_MS, type Path, type PathReason } from './path.js'
 import type { PathSet } from './path-set.js'
 import type { Liveness, PathCommit } from './prober-sink.js'
 import type { SourceChoice } from './source-choice.js'
@@ -74,11 +74,29 @@ export function newWatch(set: PathSet, sourceChoice: SourceChoice, idleFor: numb
   }
 }
 
+/** That frames go by `path` from now on, and went to the address slot `from`, -1: nowhere, and by the path `before`. */
+export function commitOf(
+  peer: number,
+  from: number,
+  path: Path,
+  before: Path | undefined,
+  reason: PathReason,
+  now: number,
+): PathCommit {
+  return {
+    ...{ peer, from, to: path.slot, reason },
+    heardAt: before?.heardAt ?? -Infinity,
+    lossy: from >= 0 && !lossless.has(reason),
+    reachedAt: before === undefined ? Infinity : reachedBefore(path, before, reason, now),
+    openSince: path.reachedAt > -Infinity ? path.reachedAt : Infinity,
+  }
+}
+
 /**
  * Until when what went the way before has arrived, as far as anybody knows, ms. A peer that goes another way says when it last heard what came by that one. One that does not say it, goes a
  * way that had been proven before, and has not given up the old one, hears nothing by that. Else what comes by a way is answered by it.
  */
-export function reachedBefore(path: Path, before: Path, reason: PathReason, now: number): number {
+function reachedBefore(path: Path, before: Path, reason: PathReason, now: number): number {
   const roundTrip = before.rttMs + 4 * before.rttVarMs + OVERTAKING_MS
   if (reason === 'peer-moved' && path.toldAt > -Infinity) return path.toldAt - path.rttMs - roundTrip
   const forSilence =

@@ -293,3 +293,21 @@ test('addresses of others that a member names as its own get three times what it
     a.stop()
   })
 })
+
+test('nor from all addresses together of a host that has several', (t) => {
+  seeds(t, (a) => {
+    const { world, server, client } = a
+    server.settle([server.address, world.freshAddress(), world.freshAddress(), world.freshAddress()])
+    server.tell()
+    world.runFor(1_000)
+    const victim = world.freshAddress()
+    const bytes = sayMove(client, server, client.id, 2 ** 40, [client.address, victim].map(addressAt))
+    world.runFor(4_000)
+    const to = a.to.get(victim) ?? 0
+    a.expect('it was tried', to > 0)
+    // Half of what was said is for the client's own address.
+    a.expect(`${to} bytes went there for ${bytes}`, to <= 1.5 * bytes)
+    a.unharmed('its own connection', 100)
+    a.stop()
+  })
+})

@@ -1,10 +1,13 @@
 import { test } from 'tap'
+import { encodeLocator } from '../../../lib/path/locator.js'
 import { Path } from '../../../lib/path/path.js'
+import { Remote } from '../../../lib/path/remote.js'
 
+const newPath = () => new Path(1, new Remote(encodeLocator({ address: '10.9.0.1', port: 7474 })), 0)
 const token = (n: number) => new Uint8Array(16).fill(n)
 
 test('a round trip is what its own probe took; the ones before it count as lost', async (t) => {
-  const path = new Path(1, 0)
+  const path = newPath()
   path.set('proven', 'proven', 0)
   path.probed(token(1), 100)
   path.probed(token(2), 200)
@@ -14,13 +17,13 @@ test('a round trip is what its own probe took; the ones before it count as lost'
   t.equal(path.loss, 0.5)
   t.equal(path.echoed(token(1), 211), undefined, 'a token is good once, and never behind a later one')
   t.equal(path.echoed(token(2), 211), undefined)
-  t.ok(path.validated)
+  t.ok(path.remote.validated)
   t.equal(path.provenAt, 210)
   t.strictSame(path.pending, [])
 })
 
 test('an echo that overtakes another does not make that one lost', async (t) => {
-  const path = new Path(1, 0)
+  const path = newPath()
   path.set('proven', 'proven', 0)
   path.probed(token(1), 100)
   path.probed(token(2), 105)
@@ -33,7 +36,7 @@ test('an echo that overtakes another does not make that one lost', async (t) => 
 })
 
 test('the round trip is smoothed, and so is its deviation', async (t) => {
-  const path = new Path(1, 0)
+  const path = newPath()
   const rtts = [80, 80, 160, 80, 80]
   for (const [i, rtt] of rtts.entries()) {
     path.probed(token(i), 1_000 * i)
@@ -45,7 +48,7 @@ test('the round trip is smoothed, and so is its deviation', async (t) => {
 })
 
 test('an echo is overdue when it takes longer than it usually deviates by, and a little', async (t) => {
-  const path = new Path(1, 0)
+  const path = newPath()
   path.probed(token(1), 0)
   path.echoed(token(1), 100)
   path.probed(token(2), 1_000)
@@ -59,7 +62,7 @@ test('an echo is overdue when it takes longer than it usually deviates by, and a
 })
 
 test('what is lost while a path is dead does not make it one that loses much', async (t) => {
-  const path = new Path(1, 0)
+  const path = newPath()
   path.set('proven', 'proven', 0)
   const probe = (i: number, comes: boolean) => {
     path.probed(token(i), i * 100)
@@ -78,7 +81,7 @@ test('what is lost while a path is dead does not make it one that loses much', a
 })
 
 test('what is remembered is bounded, and the loss is of the last 32 probes', async (t) => {
-  const path = new Path(1, 0)
+  const path = newPath()
   path.set('proven', 'proven', 0)
   for (let i = 0; i < 100; i++) path.probed(token(i), i)
   t.equal(path.pending.length, 16)
@@ -91,12 +94,12 @@ test('what is remembered is bounded, and the loss is of the last 32 probes', asy
 })
 
 test('what either end gives up is of no use, what it is about to give up does not last', async (t) => {
-  const path = new Path(1, 0)
+  const path = newPath()
   path.set('proven', 'proven', 5)
   t.match(path, { proven: true, lasting: true, reason: 'proven', changedAt: 5, changes: 1 })
   path.set('proven', 'silent', 6)
   t.match(path, { reason: 'proven', changes: 1 }, 'no change')
-  path.remote = 'deprecated'
+  path.remote.standing = 'deprecated'
   t.match(path, { proven: true, usable: true, lasting: false })
   path.local = 'gone'
   t.match(path, { proven: false, usable: false })

@@ -1,8 +1,9 @@
 import { test } from 'tap'
-import { decodeLocator, encodeLocator, formatLocator } from '../../../lib/path/locator.js'
+import { decodeLocal, decodeLocator, encodeLocator, formatLocator } from '../../../lib/path/locator.js'
 import { PeerTable } from '../../../lib/path/peers.js'
 import { PathProber } from '../../../lib/path/prober.js'
 import { Rebinding } from '../../../lib/path/rebinding.js'
+import { ADDRESS_LOCAL } from '../../../lib/wire/batch.js'
 import { hostId, type HostId } from '../../../lib/wire/ids.js'
 import { decodeMove, encodeMove, type MovedAddress, type MoveMessage } from '../../../lib/wire/move.js'
 
@@ -26,13 +27,16 @@ class World {
   readonly peer = this.peers.add(PEER)
   readonly drops: string[] = []
   readonly sent: { readonly to: string; readonly message: MoveMessage }[] = []
-  readonly probes: { readonly to: string; readonly token: Uint8Array }[] = []
+  readonly probes: { readonly from: string; readonly to: string; readonly token: Uint8Array }[] = []
   readonly prober = new PathProber({
     peers: this.peers,
     randomBytes: (length) => new Uint8Array(length).fill(this.probes.length + 1),
     isRouted: () => this.routed,
     sink: {
-      sendProbe: (_peer, slot, token) => this.probes.push({ to: this.#place(slot), token: token.slice() }),
+      sendProbe: (_peer, slot, token) => {
+        const { address = '*' } = decodeLocal(this.peers.addresses.record(slot), 7474) ?? {}
+        this.probes.push({ from: address, to: this.#place(slot), token: token.slice() })
+      },
       liveness: () => undefined,
       committed: () => undefined,
       settled: () => undefined,
@@ -52,11 +56,15 @@ class World {
     drop: (reason) => this.drops.push(reason),
   })
 
-  constructor() {
+  /** Of so many own addresses. */
+  constructor(several = 1) {
     this.peers.sealSlot[this.peer] = 0
     this.prober.established(this.peer, record('10.0.0.2'), this.now)
     this.prober.active(this.peer, this.now)
-    this.rebinding.setOwn([own('10.1.0.1')], this.now)
+    this.rebinding.setOwn(
+      Array.from({ length: several }, (_, i) => own(`10.1.0.${i + 1}`)),
+      this.now,
+    )
     this.receipt()
     this.sent.length = 0
     this.probes.length = 0
@@ -77,7 +85,10 @@ class World {
   /** The last probe to there comes back. */
   echo(from: string): void {
     const probe = this.probes.findLast(({ to }) => to === from)
-    if (probe !== undefined) this.prober.echoed(this.peer, probe.token, record(from), 0, this.now)
+    if (probe === undefined) return
+    const came = record(from)
+    if (probe.from !== '*') came.set(record(probe.from).subarray(8, ADDRESS_LOCAL), ADDRESS_LOCAL)
+    this.prober.echoed(this.peer, probe.token, came, 0, this.now)
   }
   get current(): string {
     return this.#place(this.peers.pathSlot[this.peer]!)
@@ -199,20 +210,87 @@ test('attack: bytes that are no message', async (t) => {
   t.strictSame(w.drops, ['bad-control'])
 })
 
-test('attack: addresses of others that a peer names get no more than three times what it said', async (t) => {
-  const w = new World()
-  const victims = Array.from({ length: 7 }, (_, i) => `10.66.0.${i + 1}`)
-  const message = { kind: 'move' as const, host: PEER, sequence: 1, addresses: victims.map((one) => at(one)) }
-  const bytes = encodeMove(message).length + OVERHEAD
-  t.ok(w.receive(message))
-  for (let ms = 0; ms < 2_000; ms += 10) {
+/** A probe: 16 of clear header, 12 of inner header, token and its byte, 16 of tag. */
+const PROBE = 16 + 12 + 17 + 16
+
+/** Time goes by, while the peer goes on from where it is. */
+function run(w: World, ms: number): void {
+  for (const until = w.now + ms; w.now < until;) {
     w.now += 10
     w.prober.heard(w.peer, record('10.0.0.2'), 0, w.now)
     w.prober.handleTimeout(w.now)
   }
-  const probes = w.probes.filter(({ to }) => victims.includes(to))
-  t.ok(probes.length > 0, 'they are tried')
-  // A probe: 16 of clear header, 12 of inner header, token and its byte, 16 of tag.
-  t.ok(probes.length * (16 + 12 + 17 + 16) <= 3 * bytes, `${probes.length} probes for ${bytes} bytes`)
-  t.equal(w.current, '10.0.0.2')
+}
+
+const probesTo = (w: World, ...places: string[]) => w.probes.filter(({ to }) => places.includes(to)).length
+
+test('attack: addresses of others that a peer names get no more than three times what it said', async (t) => {
+  const victims = Array.from({ length: 7 }, (_, i) => `10.66.0.${i + 1}`)
+  for (const own of [1, 2, 8]) {
+    const w = new World(own)
+    const message = { kind: 'move' as const, host: PEER, sequence: 1, addresses: victims.map((one) => at(one)) }
+    const bytes = encodeMove(message).length + OVERHEAD
+    t.ok(w.receive(message))
+    run(w, 2_000)
+    const probes = probesTo(w, ...victims)
+    t.ok(probes > 0, 'they are tried')
+    t.ok(probes * PROBE <= 3 * bytes, `${own} own addresses: ${probes} probes for ${bytes} bytes`)
+    t.equal(w.current, '10.0.0.2')
+  }
+})
+
+test('attack: one address that a peer names, once and again and again, gets three times that from all own addresses together', async (t) => {
+  for (const own of [1, 2, 8]) {
+    const w = new World(own)
+    let bytes = 0
+    for (let sequence = 1; sequence <= 5; sequence++) {
+      const message = { kind: 'move' as const, host: PEER, sequence, addresses: [at('10.66.0.1')] }
+      bytes += encodeMove(message).length + OVERHEAD
+      w.receive(message)
+      run(w, 800)
+      const probes = probesTo(w, '10.66.0.1')
+      t.ok(probes > 0, 'it is tried')
+      t.ok(probes * PROBE <= 3 * bytes, `${own} own addresses: ${probes} probes for ${bytes} bytes`)
+    }
+  }
+})
+
+test('attack: a message from an address of somebody else is not good for more there, nor for others besides', async (t) => {
+  for (const own of [1, 8])
+    for (const named of [['10.66.0.1'], ['10.66.0.1', '10.66.0.2', '10.66.0.3']]) {
+      const w = new World(own)
+      const message = { kind: 'move' as const, host: PEER, sequence: 1, addresses: named.map((one) => at(one)) }
+      const bytes = encodeMove(message).length + OVERHEAD
+      w.prober.heard(w.peer, record('10.66.0.1'), 0, w.now, true, bytes)
+      w.receive(message, '10.66.0.1')
+      run(w, 800)
+      const receipts = w.sent.filter(({ to }) => to === '10.66.0.1')
+      const answer = receipts.reduce((sum, { message: one }) => sum + encodeMove(one).length + OVERHEAD, 0)
+      t.equal(receipts.length, 1)
+      const sent = probesTo(w, ...named) * PROBE + answer
+      t.ok(sent <= 3 * bytes, `${own} own addresses, ${named.length} named: ${sent} bytes for ${bytes}`)
+    }
+})
+
+test('an address that does not answer is tried for ever, more and more seldom, from each own address in turn', async (t) => {
+  const w = new World(4)
+  w.move(1, [at('10.66.0.1')])
+  run(w, 2_000)
+  const before = w.probes.length
+  w.prober.active(w.peer, w.now)
+  run(w, 50_000)
+  const later = w.probes.slice(before).filter(({ to }) => to === '10.66.0.1')
+  t.equal(later.length, 3, 'after 5, 10 and 20 s')
+  t.equal(new Set(later.map(({ from }) => from)).size, 3)
+  t.notOk(w.drops.length > 2, `${w.drops.length} were refused`)
+})
+
+test('an address that is proven from one own address is free for all of them', async (t) => {
+  const w = new World(4)
+  w.move(1, [at('10.0.0.3')])
+  w.echo('10.0.0.3')
+  run(w, 2_000)
+  const probes = w.probes.filter(({ to }) => to === '10.0.0.3')
+  t.equal(new Set(probes.map(({ from }) => from)).size, 4)
+  t.strictSame(w.drops, [])
 })
