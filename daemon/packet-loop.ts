@@ -14,6 +14,8 @@ import type { Underlay } from './underlay.js'
 
 /** Batches of one device before the other one gets its turn. */
 const ROUNDS = 8
+/** Batches that a socket's buffer holds. */
+const ALL_ROUNDS = 256
 /** While batches follow each other, deadlines set by what they have begun are looked for this often; of the first few of that time each is looked at at once, which spares a turn of the loop. */
 const NOTICE_MS = 5
 const NOTICED_AT_ONCE = 8
@@ -107,6 +109,12 @@ export class PacketLoop {
 
   /** A batch of a socket. The kernel's answers to what has been written are there already: they need no turn of the loop. */
   #readWire(): void {
+    this.#takeWire()
+    this.#takeTun()
+    this.#notice()
+  }
+
+  #takeWire(): void {
     if (this.#stopped) return
     try {
       this.#at = monotonicNow()
@@ -114,8 +122,12 @@ export class PacketLoop {
     } catch (error) {
       this.#thrown(error)
     }
-    this.#takeTun()
-    this.#notice()
+  }
+
+  /** What has come to the host's own sockets by now is dealt with: before what came later by others. */
+  receive(): void {
+    const { host, underlay } = this.components
+    if (!this.#stopped) underlay.receive(host.dataPath.wireIn, () => this.#takeWire(), ALL_ROUNDS)
   }
 
   #takeTun(): void {

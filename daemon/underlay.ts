@@ -130,20 +130,25 @@ export class Underlay {
 
   /** Calls back with each socket's batches as they come, at most `rounds` before others get their turn. */
   onReadable(batch: DatagramBatch, received: () => void, rounds = 8): void {
-    // A batch that has room left was the last for now.
-    const full = batch.desc.length / DATAGRAM_WORDS
-    for (const socket of this.sockets) {
-      socket.onReadable(() => {
-        for (let i = 0, count = full; i < rounds && count === full; i++) {
-          count = socket.recvBatch(batch)
-          if (count > 0) received()
-        }
-      })
-    }
+    for (const socket of this.sockets) socket.onReadable(() => receiveFrom(socket, batch, received, rounds))
+  }
+
+  /** Calls back with each socket's batches that have come by now. */
+  receive(batch: DatagramBatch, received: () => void, rounds: number): void {
+    for (const socket of this.sockets) receiveFrom(socket, batch, received, rounds)
   }
 
   close(): void {
     for (const socket of this.sockets) socket.close()
+  }
+}
+
+function receiveFrom(socket: UdpSocket, batch: DatagramBatch, received: () => void, rounds: number): void {
+  // A batch that has room left was the last for now.
+  const full = batch.desc.length / DATAGRAM_WORDS
+  for (let i = 0, count = full; i < rounds && count === full; i++) {
+    count = socket.recvBatch(batch)
+    if (count > 0) received()
   }
 }
 

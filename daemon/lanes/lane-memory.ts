@@ -1,6 +1,6 @@
 // What a lane's thread and the thread that decides share. A buffer is one thread's at a time; the turn says whose, and giving it away makes everything written before visible.
 
-import type { PacketBatch } from '../../lib/wire/batch.js'
+import { DATAGRAM_WORDS, PACKET_WORDS, type PacketBatch } from '../../lib/wire/batch.js'
 import {
   LANE_READ_BYTES,
   laneInward,
@@ -17,6 +17,8 @@ export const Turn = {
   decide: 1,
   /** The lane's thread is to seal and send, or to write, what has been decided. */
   leave: 2,
+  /** The lane's thread is about it. */
+  leaving: 3,
 } as const
 export type Turn = (typeof Turn)[keyof typeof Turn]
 
@@ -29,8 +31,10 @@ const BUFFERS = 2
 const BYTES = 8 * 1024 * 1024
 const HEADER_WORDS = 8
 const ALIGNMENT = 64
+/** Of a packet's or datagram's descriptor. Those of a buffer that may be filled are 0. */
+const LENGTH = 1
 
-const Header = { turn: 0, first: 1, second: 2, third: 3, fourth: 4 } as const
+const Header = { turn: 0, first: 1, second: 2, third: 3, fourth: 4, sent: 5 } as const
 const Word = { wanted: 0, is: 1 } as const
 const Counter = { framesOut: 0, bytesOut: 1, framesFailed: 2, packetsNotWritten: 3, packetsNotSealed: 4 } as const
 
@@ -62,7 +66,39 @@ export class OutwardBuffer {
     header[Header.second] = batches.tunIn.used
     header[Header.third] = batches.seal.count
     header[Header.fourth] = batches.seal.byFirst
-    Atomics.store(header, Header.turn, turn)
+    if (turn === Turn.fill) clear(batches.tunIn.desc, batches.tunIn.count, PACKET_WORDS)
+    pass(header, turn)
+  }
+
+  /** Of a buffer that a thread was filling when it ended: gives what had been read into it to be decided upon. */
+  rescue(): void {
+    const { tunIn } = this.batches
+    if (!this.is(Turn.fill)) return
+    tunIn.count = filled(tunIn.desc, PACKET_WORDS)
+    if (tunIn.count === 0) return
+    const last = (tunIn.count - 1) * PACKET_WORDS
+    tunIn.used = tunIn.desc[last]! + tunIn.desc[last + LENGTH]!
+    this.give(Turn.decide)
+  }
+
+  /** Entries of the seal batch that have been sent, while they leave. */
+  get sent(): number {
+    return this.header[Header.sent]!
+  }
+  set sent(entries: number) {
+    this.header[Header.sent] = entries
+  }
+
+  /** Waits until what was decided upon has left, at most until then, ms of {@link performance}. Returns whether it has. */
+  hasLeft(until: number): boolean {
+    const { header } = this
+    for (;;) {
+      const turn = Atomics.load(header, Header.turn)
+      if (turn !== Turn.leave && turn !== Turn.leaving) return true
+      const rest = until - performance.now()
+      if (rest <= 0) return false
+      Atomics.wait(header, Header.turn, turn, rest)
+    }
   }
 }
 
@@ -89,8 +125,36 @@ export class InwardBuffer {
     header[Header.second] = batches.open.count
     header[Header.third] = batches.open.used
     header[Header.fourth] = batches.tunOut.count
-    Atomics.store(header, Header.turn, turn)
+    if (turn === Turn.fill) clear(batches.wireIn.desc, batches.wireIn.count, DATAGRAM_WORDS)
+    pass(header, turn)
   }
+
+  /** See {@link OutwardBuffer.rescue}. `open`: of the datagrams that had come. */
+  rescue(open: (batches: LaneInward) => void): void {
+    const { batches } = this
+    if (!this.is(Turn.fill)) return
+    batches.wireIn.count = filled(batches.wireIn.desc, DATAGRAM_WORDS)
+    if (batches.wireIn.count === 0) return
+    batches.tunOut.count = 0
+    open(batches)
+    this.give(Turn.decide)
+  }
+}
+
+function clear(desc: Int32Array, count: number, words: number): void {
+  for (let i = 0; i < count; i++) desc[i * words + LENGTH] = 0
+}
+
+/** Descriptors from the first one on that have a length. */
+function filled(desc: Int32Array, words: number): number {
+  let count = 0
+  while ((count + 1) * words <= desc.length && desc[count * words + LENGTH] !== 0) count++
+  return count
+}
+
+function pass(header: Int32Array, turn: Turn): void {
+  Atomics.store(header, Header.turn, turn)
+  Atomics.notify(header, Header.turn)
 }
 
 /** Both threads make one of these over the same memory. */
@@ -98,7 +162,7 @@ export class LaneMemory {
   readonly outward: readonly OutwardBuffer[]
   readonly inward: readonly InwardBuffer[]
   readonly #words: Int32Array
-  /** Written by the lane's thread only. */
+  /** Written by the lane's thread only, and by the deciding one when that has ended. */
   readonly #counters: Float64Array
 
   constructor(readonly memory = new SharedArrayBuffer(BYTES)) {

@@ -1,21 +1,17 @@
-import { frameRuns, RUN_WORDS } from '../../lib/wire/batch.js'
 import type { NativeEvent } from '../event.js'
 import type { NativeCodec } from '../native-codec.js'
 import type { NativeTun } from '../tun.js'
 import type { NativeUdp } from '../udp.js'
 import { Underlay } from '../underlay.js'
-import { Mode, Turn, type InwardBuffer, type LaneMemory, type OutwardBuffer } from './lane-memory.js'
-
-const RUN_BYTES = 1024 * 1024
-const RUNS = 512
+import { LaneExit } from './lane-exit.js'
+import { Mode, Turn, type LaneMemory } from './lane-memory.js'
 
 /**
  * All that touches the bytes of a lane: reads its queue of the TUN and its sockets, opens, and, once the host has decided, seals and sends or writes. Buffers go round in
  * their order, so what was read first is decided first and leaves first.
  */
 export class LaneWork {
-  readonly #underlay: Underlay
-  readonly #runs = frameRuns(RUN_BYTES, RUNS)
+  readonly #exit: LaneExit
   /** Next buffer to be filled, and next one to leave, by direction. */
   #filling = 0
   #leaving = 0
@@ -36,7 +32,8 @@ export class LaneWork {
       readonly decider: NativeEvent
     },
   ) {
-    this.#underlay = new Underlay(c.sockets)
+    const { memory, records, codec, tun, sockets } = c
+    this.#exit = new LaneExit({ memory, records, codec, tun, underlay: new Underlay(sockets) })
   }
 
   start(): void {
@@ -108,41 +105,16 @@ export class LaneWork {
     const buffer = memory.outward[this.#leaving]!
     if (!buffer.is(Turn.leave)) return false
     this.#leaving = (this.#leaving + 1) % memory.outward.length
-    this.#send(buffer)
-    buffer.give(Turn.fill)
+    this.#exit.send(buffer)
     return true
   }
 
-  #send({ batches: { seal } }: OutwardBuffer): void {
-    const { memory, codec, records } = this.c
-    const runs = this.#runs
-    // Those that the first lane has sent have no key here.
-    let skipped = -seal.byFirst
-    for (let next = 0; next < seal.count;) {
-      runs.count = 0
-      runs.used = 0
-      next = codec.seal(seal, next, runs)
-      skipped += codec.skipped
-      if (runs.count === 0) break
-      for (let i = 0; i < runs.count; i++) {
-        const length = runs.desc[i * RUN_WORDS + 1]!
-        memory.countSent(Math.ceil(length / Math.max(runs.desc[i * RUN_WORDS + 2]!, 1)), length)
-      }
-      const failed = this.#underlay.framesFailed
-      this.#underlay.send(runs, records)
-      memory.countFailed(this.#underlay.framesFailed - failed)
-    }
-    if (skipped > 0) memory.countNotSealed(skipped)
-  }
-
   #write(): boolean {
-    const { memory, tun } = this.c
-    const buffer: InwardBuffer = memory.inward[this.#writing]!
+    const { memory } = this.c
+    const buffer = memory.inward[this.#writing]!
     if (!buffer.is(Turn.leave)) return false
     this.#writing = (this.#writing + 1) % memory.inward.length
-    const { tunOut } = buffer.batches
-    if (tunOut.count > 0) memory.countNotWritten(tunOut.count - tun.writeBatch(tunOut))
-    buffer.give(Turn.fill)
+    this.#exit.write(buffer)
     return true
   }
 }

@@ -13,6 +13,7 @@ import { monotonicNow, type PacketLoop } from '../packet-loop.js'
 import { NativeTun, type TunOptions } from '../tun.js'
 import { NativeUdp, type SocketSettings } from '../udp.js'
 import { Underlay } from '../underlay.js'
+import { framesOf, LaneExit } from './lane-exit.js'
 import type { LaneStart } from './lane-main.js'
 import { LaneMemory, Mode, Turn } from './lane-memory.js'
 
@@ -25,6 +26,8 @@ const PORT_MAX = 65_535
 const YOUNG_GENERATION_MB = 1
 /** Batches of a queue or socket that rests before the others get their turn. */
 const ROUNDS = 8
+/** What the lanes have in hand is waited for as long, ms: a thread that is not held up takes a part of one. */
+const SETTLE_MS = 20
 
 export type LanesSetting = number | 'auto'
 
@@ -37,6 +40,8 @@ export function lanesFor(setting: LanesSetting, cores: number): number {
 /** What the lanes want of the host. */
 export interface LanesHost {
   readonly dataPath: { readonly tunIn: PacketBatch; readonly wireIn: DatagramBatch }
+  readonly lanePaths: { joining(now: number): boolean }
+  readonly sessions: { laneNumber(sealSlot: number): number }
   tunRead(now: number): void
   wireRead(now: number, lane: number): void
   decideOutward(lane: number, outward: LaneOutward, now: number): void
@@ -95,7 +100,7 @@ export class Lanes {
 
   /** What the host is to know of them; the ports are there once they are open. */
   get host(): HostLanes {
-    return { codecs: this.#codecs, ports: this.ports, records: this.#records }
+    return { codecs: this.#codecs, ports: this.ports, records: this.#records, settle: () => this.#settle() }
   }
 
   get count(): number {
@@ -163,6 +168,11 @@ export class Lanes {
     this.#shut()
   }
 
+  #settle(): boolean {
+    const until = performance.now() + SETTLE_MS
+    return this.#lanes.map((lane) => lane.settle(until)).every(Boolean)
+  }
+
   #shut(): void {
     this.#isShut = true
     for (const underlay of this.#underlays) underlay.close()
@@ -183,6 +193,8 @@ class Lane {
   /** Next buffer to decide upon, by direction. */
   #outward = 0
   #inward = 0
+  /** Packets of the lane are being decided upon. */
+  #deciding = false
   /** Whether this thread does the lane's work. */
   #here = false
   #watched = false
@@ -219,6 +231,7 @@ class Lane {
       if (this.#closed || this.#worker === undefined) return
       this.#worker = undefined
       log.error({ error, lane: this.number }, 'the thread of a lane failed; its packets go by the first lane')
+      loop.run(() => this.#finish())
       this.memory.mode = Mode.rest
       this.#takeOver(true)
     }
@@ -228,6 +241,12 @@ class Lane {
 
   get holding(): HeldLane {
     return { queue: this.tun.handle, sockets: this.underlay.handles }
+  }
+
+  /** See {@link HostLanes.settle}; until then, ms of {@link performance}. */
+  settle(until: number): boolean {
+    if (this.#deciding) return false
+    return this.memory.outward.map((buffer) => buffer.hasLeft(until)).every(Boolean)
   }
 
   work(on: boolean): void {
@@ -256,6 +275,7 @@ class Lane {
       const inward = memory.inward[this.#inward]!
       if (inward.is(Turn.decide)) {
         this.#inward = (this.#inward + 1) % memory.inward.length
+        if (host.lanePaths.joining(monotonicNow())) this.#loop!.receive()
         try {
           host.decideInward(inward.batches, monotonicNow())
         } finally {
@@ -267,9 +287,11 @@ class Lane {
       const outward = memory.outward[this.#outward]!
       if (outward.is(Turn.decide)) {
         this.#outward = (this.#outward + 1) % memory.outward.length
+        this.#deciding = true
         try {
           host.decideOutward(this.number, outward.batches, monotonicNow())
         } finally {
+          this.#deciding = false
           outward.give(Turn.leave)
           this.#awake.signal()
         }
@@ -277,6 +299,33 @@ class Lane {
       }
     }
     if (!given && memory.wanted === Mode.rest && memory.mode === Mode.rest) this.#takeOver(true)
+  }
+
+  /** The lane's thread has ended: what it had in hand leaves by this one. What it was about to send or write is lost, as nobody can tell how far it got. */
+  #finish(): void {
+    const { memory, records, codec, tun, underlay } = this
+    for (const buffer of memory.outward) buffer.rescue()
+    for (const buffer of memory.inward) buffer.rescue(({ wireIn, open }) => codec.open(wireIn, open))
+    this.#decide()
+    const exit = new LaneExit({ memory, records, codec, tun, underlay: new Underlay(underlay.sockets) })
+    for (let i = 0; i < memory.outward.length; i++) {
+      const buffer = memory.outward[(this.#outward + i) % memory.outward.length]!
+      if (buffer.is(Turn.leaving)) {
+        memory.countFailed(framesOf(buffer.batches.seal, buffer.sent, (slot) => this.#isOurs(slot)))
+        buffer.give(Turn.fill)
+      } else if (buffer.is(Turn.leave)) exit.send(buffer)
+    }
+    for (let i = 0; i < memory.inward.length; i++) {
+      const buffer = memory.inward[(this.#inward + i) % memory.inward.length]!
+      if (buffer.is(Turn.leaving)) {
+        memory.countNotWritten(buffer.batches.tunOut.count)
+        buffer.give(Turn.fill)
+      } else if (buffer.is(Turn.leave)) exit.write(buffer)
+    }
+  }
+
+  #isOurs(sealSlot: number): boolean {
+    return this.#host!.sessions.laneNumber(sealSlot) === this.number
   }
 
   /** true: this thread does the lane's work from now on. */

@@ -59,6 +59,8 @@ export interface HostLanes {
   readonly ports: readonly number[]
   /** Memory of the address records: PeerTable.recordBytes(peerCapacity) bytes, zeroed. */
   readonly records: Uint8Array
+  /** Waits a moment, until what was decided upon has left; false: it has not, or something is being decided upon. */
+  settle(): boolean
 }
 
 export const PEER_CAPACITY = 4_096

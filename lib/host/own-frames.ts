@@ -51,6 +51,11 @@ export function heardAgoIn(body: Uint8Array): number | undefined {
   return (flags & PROBE_HEARD) === 0 || high === undefined ? undefined : low | (high << 8)
 }
 
+/** Whether the sender of this probe sends by the way that it has come. */
+export function isOfWayInUse(body: Uint8Array): boolean {
+  return ((body[PROBE_TOKEN] ?? 0) & PROBE_IN_USE) !== 0
+}
+
 /** Answer to a probe that came from the record at `record`, which it says. */
 export function echoFrame(token: Uint8Array, records: Uint8Array, record: number): Uint8Array {
   const family = records[record]!

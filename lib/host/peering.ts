@@ -108,7 +108,7 @@ export class Peering implements SessionSink, ControlSink {
         looked: (id, state, now) => this.detector.looked(id, state, now),
         hint: (id, locator, now) => this.neighbours.hint(id, locator, now),
         spend: (peer, slot, bytes, now) => sink.spend(peer, slot, bytes, now),
-        released: (peer, now) => sink.released(peer, now),
+        released: (peer, now) => this.#released(peer, now),
         seenAt: (locators, now) => sink.seenAt(locators, now),
         drop: (reason) => sink.drop(reason),
       },
@@ -122,7 +122,7 @@ export class Peering implements SessionSink, ControlSink {
       ...{ peers, control: this.control },
       nextSequence: () => host.sequence.next(),
       rest: (peer, until, now) => this.prober.rest(peer, until, now),
-      released: (peer, now) => sink.released(peer, now),
+      released: (peer, now) => this.#released(peer, now),
     })
     this.neighbours = new Neighbours(
       {
@@ -196,8 +196,8 @@ export class Peering implements SessionSink, ControlSink {
         // First: what is said because the peer was heard is an answer.
         const answersItself = SELF_ANSWERED.has(kind)
         if (!answersItself) this.sessions.dataReceived(peer, now)
-        if (this.peers.lanes > 1 && this.sessions.laneNumber(desc[base + Open.lane]!) > 0)
-          this.prober.heardAside(peer, now)
+        const lane = this.peers.lanes > 1 ? this.sessions.laneNumber(desc[base + Open.lane]!) : 0
+        if (lane > 0) this.ways.heardAside(peer, lane, datagrams.addresses, record, now, prefers, length + SEALED_MORE)
         else this.prober.heard(peer, datagrams.addresses, record, now, prefers, length + SEALED_MORE)
         if (answersItself) continue
         this.prober.flowed(peer, now)
@@ -526,6 +526,11 @@ export class Peering implements SessionSink, ControlSink {
     for (let peer = 1; peer < this.peers.size; peer++)
       if (this.prober.liveness(peer) === 'alive') living.push(this.peers.hostId(peer))
     return living
+  }
+
+  #released(peer: number, now: number): void {
+    this.ways.lanePaths.stepBack(peer, now)
+    this.#c.sink.released(peer, now)
   }
 
   #accounted(peer: number, sent: boolean): boolean {

@@ -23,7 +23,16 @@ import type { DataPath } from './data-path.js'
 import type { HostClock } from './host-clock.js'
 import type { HostComponents, HostOptions } from './host-options.js'
 import { MoveNotes, moveText } from './move-notes.js'
-import { CONTROL_CLASS, echoFrame, heardAgoIn, ownFrame, probeFrame, SEALED_MORE, seenByEcho } from './own-frames.js'
+import {
+  CONTROL_CLASS,
+  echoFrame,
+  heardAgoIn,
+  isOfWayInUse,
+  ownFrame,
+  probeFrame,
+  SEALED_MORE,
+  seenByEcho,
+} from './own-frames.js'
 import { Pings } from './pings.js'
 
 export interface WaysComponents {
@@ -79,9 +88,10 @@ export class Ways implements ProberSink {
     this.lanePaths = new LanePaths({
       peers,
       randomBytes,
-      sendProbe: (peer, lane, slot, token) => {
-        dataPath.laneFrame(peer, lane, slot, ownFrame(Kind.probe, token), CONTROL_CLASS)
+      sendProbe: (peer, lane, slot, token, inUse) => {
+        dataPath.laneFrame(peer, lane, slot, probeFrame(token, inUse), CONTROL_CLASS)
       },
+      settle: () => host.lanes?.settle() ?? true,
     })
     this.pathMtus = new PathMtus(
       {
@@ -112,13 +122,35 @@ export class Ways implements ProberSink {
     this.prober.flowed(peer, now)
   }
 
+  /** A frame of so many bytes has come by a lane above the first; the rest as in {@link PathProber.heard}. */
+  heardAside(
+    peer: number,
+    lane: number,
+    records: Uint8Array,
+    record: number,
+    now: number,
+    traffic: boolean,
+    bytes: number,
+  ): void {
+    const elsewhere = this.lanePaths.heardAside(peer, lane, records, record, now, bytes)
+    if (elsewhere === undefined) this.prober.heardAside(peer, now)
+    else this.prober.heard(peer, elsewhere.record, 0, now, traffic, elsewhere.bytes)
+  }
+
   /** A probe has come, by this lane from the record at `record`: it is answered by the lane, to there. */
   probed(peer: number, lane: number, body: Uint8Array, records: Uint8Array, record: number, now: number): void {
     if (body.length < PROBE_TOKEN) return this.drop('bad-frame')
     const heardAgo = lane === 0 ? heardAgoIn(body) : undefined
     if (heardAgo !== undefined) this.prober.told(peer, heardAgo, records, record, now)
     this.#echo(peer, lane, body.subarray(0, PROBE_TOKEN), records, record, now)
+    if (lane > 0 && !isOfWayInUse(body)) this.#laneTried(peer, now)
     this.#c.sessions.answerSent(peer)
+  }
+
+  /** The peer may use the lane from now on, or wants to know where this host's first one is seen. */
+  #laneTried(peer: number, now: number): void {
+    this.lanePaths.joins(now)
+    this.#dataPath.frameTo(peer, this.#peers.pathSlot[peer]!, ownFrame(Kind.empty), CONTROL_CLASS)
   }
 
   #echo(peer: number, lane: number, token: Uint8Array, records: Uint8Array, record: number, now: number): void {
@@ -164,12 +196,14 @@ export class Ways implements ProberSink {
     this.pathMtus.use(peer, now)
     // What lies between may be another way.
     if (!session.rekey || session.afresh) this.pathMtus.hint(peer, now, true)
-    this.#offerLanes(peer, now)
+    const { lanes } = this.#peers
+    if (lanes > 1 && session.rekey && !session.afresh) this.lanePaths.offer(peer, this.#c.sessions.lanePorts(peer), now)
+    else this.#renewLanes(peer, now)
   }
 
   /** There is no session with the peer any more. */
   forget(peer: number): void {
-    this.lanePaths.forget(peer)
+    this.lanePaths.forget(peer, this.#c.clock.now)
     this.pathMtus.forget(peer)
     this.prober.forget(peer)
     this.rebinding.forget(peer)
@@ -270,7 +304,7 @@ export class Ways implements ProberSink {
     this.pathMtus.use(peer, now)
     // From another own address it is another way.
     if (from === to && lossy) this.pathMtus.hint(peer, now, true)
-    this.#offerLanes(peer, now)
+    this.#renewLanes(peer, now)
     const move = this.moveNotes.committed(commit)
     if (move === undefined || reason === 'links-changed') return
     events.peer(host, 'moved', moveText(move), move)
@@ -306,7 +340,7 @@ export class Ways implements ProberSink {
     this.#c.drop(reason)
   }
 
-  #offerLanes(peer: number, now: number): void {
-    if (this.#peers.lanes > 1) this.lanePaths.offer(peer, this.#c.sessions.lanePorts(peer), now)
+  #renewLanes(peer: number, now: number): void {
+    if (this.#peers.lanes > 1) this.lanePaths.renew(peer, this.#c.sessions.lanePorts(peer), now)
   }
 }
