@@ -2,10 +2,13 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { test } from 'tap'
 import { doctorShape, hostsShape, statusShape } from '../../daemon/control/shapes.js'
 import { soak, SOAK_HOSTS } from '../bench/soak-run.js'
 import { cliMain, Fixture } from './fixture.js'
+import type { TakenOver } from './lane-probe.js'
+import { Namespaces } from './namespaces.js'
 
 const LANES = 3
 const STREAMS = 8
@@ -137,4 +140,16 @@ test('hosts with several lanes', async (t) => {
         )
       })
   })
+})
+
+test('the thread of a lane ends: its packets go on, and none is lost that is not counted', (t) => {
+  const spaces = new Namespaces(t)
+  const probe = fileURLToPath(new URL('lane-probe.js', import.meta.url))
+  const result: TakenOver = JSON.parse(spaces.run(spaces.add(), `${process.execPath} ${probe}`))
+  t.comment(JSON.stringify(result))
+  t.ok(result.decided > 0 && result.taken > 0)
+  t.equal(result.first + result.decided + result.taken, result.sent)
+  t.ok(result.received + result.failed >= result.decided)
+  t.ok(result.inOrder)
+  t.end()
 })

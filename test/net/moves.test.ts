@@ -1,5 +1,5 @@
 // Every way in which hosts move, under a thousand open connections. How long each takes is measured by `npm run bench:moves`.
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import tap, { test, type Test } from 'tap'
@@ -15,14 +15,20 @@ const SENDERS = 128
 /** On a busy machine, too, a record is back by then: what was lost is sent again by TCP, more seldom each time. */
 const LIMIT_MS = 20_000
 
+/** With several lanes connections are spread over them. */
+const LANES = 3
+
 /** The same connections go through all of these moves, one after the other; each is made so many times. */
-async function goThrough(t: Test, names: readonly MoveName[], times: number): Promise<void> {
+async function goThrough(t: Test, names: readonly MoveName[], times: number, lanes = 1): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'caracal-moves-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   const wanted = names.map((name) => moveKinds[name].net)
   const hosts = wanted.map((one) => one.hosts).reduce((most, some) => (some.length > most.length ? some : most))
   const { networks, nat = false } = { nat: undefined, ...wanted[0]! }
-  const net = await MoveNet.up({ directory: join(folder, 'lab'), hosts, networks, nat })
+  const config = join(folder, 'config.yaml')
+  writeFileSync(config, `loop: { lanes: ${lanes} }\n`)
+  const upArguments = () => ['--config', config]
+  const net = await MoveNet.up({ directory: join(folder, 'lab'), hosts, networks, nat, upArguments })
   t.teardown(() => net.close())
   const crowd = await Crowd.open(net, { connections: CONNECTIONS, senders: SENDERS })
   t.teardown(() => crowd.close())
@@ -49,6 +55,11 @@ test('an address is there before its route: nothing that was sent meanwhile is l
 })
 
 test('a path falls silent', (t) => goThrough(t, ['silent'], 1))
+
+test('addresses change, and a path falls silent, under connections of several lanes', async (t) => {
+  await goThrough(t, ['planned'], 2, LANES)
+  await goThrough(t, ['silent'], 1, LANES)
+})
 
 test('a NAT on the way rebinds', (t) => goThrough(t, ['nat'], 2))
 
