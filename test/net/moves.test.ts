@@ -44,6 +44,11 @@ async function goThrough(t: Test, names: readonly MoveName[], times: number, lan
       t.ok(report.sentMeanwhile >= CONNECTIONS, 'each sent something since then')
     }
   }
+  if (lanes === 1) return
+  for (const host of ['h1', 'h2']) {
+    const { framesOut } = (await (await net.control(host)).call('status', {})).lanes
+    t.ok(framesOut > CONNECTIONS, `${framesOut} frames left ${host} by the lanes above the first`)
+  }
 }
 
 test('addresses change', (t) => goThrough(t, ['planned', 'vanish', 'both'], 2))

@@ -103,6 +103,18 @@ test('packets of both devices reach the host', async (t) => {
   t.equal(host.datagrams, 1)
 })
 
+test('what has come to the sockets by now is dealt with when that is asked for', async (t) => {
+  const { host, loop, send } = rig(t)
+  for (let i = 0; i < 200; i++) send(Uint8Array.of(i))
+  t.equal(host.datagrams, 0)
+  loop.receive()
+  t.equal(host.datagrams, 200)
+  send(Uint8Array.of(1))
+  loop.stop()
+  loop.receive()
+  t.equal(host.datagrams, 200, 'of a stopped loop nothing')
+})
+
 test('a busy device lets the other one have its turn', async (t) => {
   const { host, tun, loop } = rig(t)
   let left = 10_000
