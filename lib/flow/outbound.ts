@@ -178,7 +178,7 @@ export class Outbound {
         }
       }
     } else if (headerLength + payload > room) {
-      if (!this.#refusedAsTooBig(data, room, row)) this.#forwardSingly(data, view, row)
+      if (!this.#refusedAsTooBig(data, room, row)) this.#forwardSingly(data, view, row, true)
       return
     }
 
@@ -218,8 +218,8 @@ export class Outbound {
     counters.bytesOut += packet.end - packet.ipOffset
   }
 
-  /** The way beside the batch: to this same host, without a way to the peer, in pieces, or of a packet that lies elsewhere. The frame is copied. */
-  #forwardSingly(data: Uint8Array, view: DataView, row: number): void {
+  /** The way beside the batch: to this same host, without a way to the peer, in pieces, or of a packet that lies elsewhere. The frame is copied. `carried`: it is not refused. */
+  #forwardSingly(data: Uint8Array, view: DataView, row: number, carried = false): void {
     const packet = this.#packet
     const { table, counters } = this.#core
     const peer = table.get(row, Row.peer)
@@ -234,7 +234,8 @@ export class Outbound {
       return
     }
     const room = this.#sender.room(peer)
-    if (packet.end - packet.wireOffset + INNER_HEADER > room && this.#refusedAsTooBig(data, room, row)) return
+    const large = packet.end - packet.wireOffset + INNER_HEADER > room
+    if (large && !carried && this.#refusedAsTooBig(data, room, row)) return
     const { protocol, ipOffset, end } = packet
     const gsoSize = segmented ? packet.gsoSize : 0
     if (protocol === Protocol.tcp && trackOut(table, row, view, packet.wireOffset, packet.tcpFlags, payload)) {

@@ -1,5 +1,5 @@
 /** Packets of a flow within that time after which its sender is told: a few large ones are not worth an error that a program may stumble over. */
-const PACKETS = 8
+const PACKETS = 4
 const WITHIN_MS = 10_000
 const FLOWS_MAX = 1_024
 

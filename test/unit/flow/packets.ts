@@ -106,7 +106,8 @@ export function echoPacket(packet: Packet): Uint8Array {
   transport[2] = sum >> 8
   transport[3] = sum & 255
   const common = { trafficClass: packet.trafficClass ?? 0, hopLimit: packet.hopLimit ?? 64 }
-  return packetOf({ family, protocol: family === 4 ? 1 : 58, transport, source, destination, ...common })
+  const fragment = (packet.mayFragment ?? true) ? 0 : DONT_FRAGMENT
+  return packetOf({ family, protocol: family === 4 ? 1 : 58, transport, source, destination, fragment, ...common })
 }
 
 /** An ICMP error of the kernel about a packet that was written to it. */
