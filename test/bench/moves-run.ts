@@ -89,6 +89,7 @@ export interface RowReport {
 
 const SERVICE = 'paced'
 const PORT = 9_400
+const EVERY_MS = 1
 /** A window without a move comes before each of so many moves. */
 const BASELINE_EVERY = 3
 const SETTLED_MS = 20_000
@@ -102,21 +103,22 @@ const program = fileURLToPath(new URL('moves-stream.js', import.meta.url))
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)))
 
 /** The paced streams between the first two hosts. */
-class Streams {
+export class Streams {
   private constructor(
     private readonly client: AskedProgram,
     private readonly server: AskedProgram,
   ) {}
 
-  static async open(net: MoveNet, first: boolean): Promise<Streams> {
+  /** `first`: their programs come before all else that runs. */
+  static async open(net: MoveNet, everyMs: number, first: boolean): Promise<Streams> {
     const [from = '', to = ''] = net.hosts
     const words = [...(first ? FIRST : []), process.execPath, program]
-    const server = AskedProgram.onHost(net.lab, to, [...words, 'serve', String(PORT)])
+    const server = AskedProgram.onHost(net.lab, to, [...words, 'serve', String(everyMs), String(PORT)])
     try {
       await server.said()
       const ports = (['tcp', 'udp'] as const).map((protocol) => ({ protocol, port: PORT }))
       const name = await net.serve(SERVICE, to, ports)
-      const client = AskedProgram.onHost(net.lab, from, [...words, 'open', name, String(PORT)])
+      const client = AskedProgram.onHost(net.lab, from, [...words, 'open', String(everyMs), name, String(PORT)])
       await client.said().catch(async (error: unknown) => {
         await client.close()
         throw error
@@ -180,7 +182,7 @@ class Streams {
   }
 }
 
-const overflowsOf = (ends: readonly StreamState[]): number => ends.reduce((sum, end) => sum + end.overflowed, 0)
+export const overflowsOf = (ends: readonly StreamState[]): number => ends.reduce((sum, end) => sum + end.overflowed, 0)
 
 /** Makes the moves of one kind under the streams, then some under the crowd. */
 export async function measure(row: MoveName, options: RowOptions): Promise<RowReport> {
@@ -222,7 +224,7 @@ export async function measure(row: MoveName, options: RowOptions): Promise<RowRe
 type Streamed = Omit<RowReport, 'row' | 'title' | 'countedFrom' | 'rttMs' | 'targetMs' | 'crowd'>
 
 async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, options: RowOptions): Promise<Streamed> {
-  const streams = await Streams.open(net, options.first === true)
+  const streams = await Streams.open(net, EVERY_MS, options.first === true)
   const { windowMs } = kind
   const quiet: Record<Measure, number>[] = []
   const moved: SlowMove[] = []

@@ -1,5 +1,5 @@
-// The two ends of a TCP and a UDP stream, each way, paced at 1 ms. usage: node moves-stream.js serve PORT, or node moves-stream.js open NAME PORT. Says `ready`, then answers each
-// line on stdin by a line of JSON.
+// The two ends of a TCP and a UDP stream, each way, one record every so many ms. usage: node moves-stream.js serve EVERY-MS PORT, or node moves-stream.js open EVERY-MS NAME PORT.
+// Says `ready`, then answers each line on stdin by a line of JSON.
 //
 // TCP: records of random bytes; either end has the hash of all that it sent and all that it received. UDP: a sequence number 4 bytes (LE), one up from 0, and when it was
 // sent, ms, 8 bytes (LE), in as many bytes: both ends have the same clock.
@@ -44,7 +44,8 @@ export interface StreamState {
   readonly resets: readonly string[]
 }
 
-const TICK_MS = 1
+const [mode, every, first = '', second] = process.argv.slice(2)
+const everyMs = Number(every)
 /** Position in a datagram. */
 const SENT_AT = 4
 /** More than come in the longest window. */
@@ -126,7 +127,7 @@ function run(socket: Socket, sendDatagram: (datagram: Buffer) => void): void {
   const timer = setInterval(() => {
     const now = monotonicNow()
     arrivals.own.add(now)
-    for (const due = Math.floor((now - started) / TICK_MS); done < due; done++) {
+    for (const due = Math.floor((now - started) / everyMs); done < due; done++) {
       const record = randomBytes(RECORD)
       hashes.sent.update(record)
       counts.bytesSent += RECORD
@@ -136,7 +137,7 @@ function run(socket: Socket, sendDatagram: (datagram: Buffer) => void): void {
       datagram.writeDoubleLE(monotonicNow(), SENT_AT)
       sendDatagram(datagram)
     }
-  }, TICK_MS)
+  }, everyMs)
   const state = (): StreamState => ({
     ...counts,
     overflowed: overflowed(),
@@ -218,6 +219,5 @@ async function open(name: string, port: number): Promise<void> {
   })
 }
 
-const [mode, first = '', second] = process.argv.slice(2)
 if (mode === 'serve') serve(Number(first))
 else await open(first, Number(second))
