@@ -30,34 +30,6 @@ const Vector = z.object({
 })
 type Vector = z.infer<typeof Vector>
 
-/** The pattern that hosts speak, from the same published vectors, so that a lone clone checks it too. */
-const published: Vector = {
-  protocol_name: 'Noise_IKpsk2_25519_ChaChaPoly_BLAKE2b',
-  init_prologue: '4a6f686e2047616c74',
-  init_psks: ['54686973206973206d7920417573747269616e20706572737065637469766521'],
-  init_static: 'e61ef9919cde45dd5f82166404bd08e38bceb5dfdfded0a34c8df7ed542214d1',
-  init_ephemeral: '893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a',
-  init_remote_static: '31e0303fd6418d2f8c0e78b91f22e8caed0fbe48656dcf4767e4834f701b8f62',
-  resp_static: '4a3acbfdb163dec651dfa3194dece676d437029c62a408b4c5ea9114246e4893',
-  resp_ephemeral: 'bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b',
-  handshake_hash:
-    'ed837c9084f2f0333a7ec60b9bcacd9921394858de8ced118b5966d1147ba390084dab42326c565a309c29317a6079be30aa1d790d25a517b43287426cb1d36a',
-  messages: [
-    {
-      payload: '4c756477696720766f6e204d69736573',
-      ciphertext:
-        'ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c7944b6fe0240b839afac809de1630eaf99d8f9b941394f0512c0554633bbb021d15176135c0a20e7fdb9a9ed066f22f054b47625b1d5061cb27d6a17f053273db7c25216a5addc506ee321bc0618feb5849d',
-    },
-    {
-      payload: '4d757272617920526f746862617264',
-      ciphertext:
-        '95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f1448088438f627e69fc120006f746b9d420bf4056cf8481ab32d9e904ffaeeaa56a5290',
-    },
-    { payload: '462e20412e20486179656b', ciphertext: '07fc0034398a5f1010322be193d62f94bebf2948a20b3e15d681fe' },
-    { payload: '4361726c204d656e676572', ciphertext: '2ea5400f5b8a16971c8b67bde75aeb7987d454b1c0beeb2566932d' },
-  ],
-}
-
 function aesNonce(counter: number): Buffer {
   const nonce = Buffer.alloc(12)
   nonce.writeBigUInt64BE(BigInt(counter), 4)
@@ -87,11 +59,12 @@ function suiteOf(name: string): NoiseSuite | undefined {
   return { ...ikpsk2(primitives), ...(match[2] === 'AESGCM' ? aesgcm : {}), name, psk: match[1] === 'IKpsk2' }
 }
 
-const vectors = [
-  published,
-  ...z.object({ vectors: z.array(Vector) }).parse(readVectors('noise-ik-25519-blake2b.json') ?? { vectors: [] })
-    .vectors,
-]
+const { vectors } = z.object({ vectors: z.array(Vector) }).parse(readVectors('noise-ik-25519-blake2b.json'))
+/** The pattern that hosts speak. */
+const SPOKEN = 'Noise_IKpsk2_25519_ChaChaPoly_BLAKE2b'
+test('the pattern that hosts speak has a published vector', async (t) => {
+  t.ok(vectors.some((vector) => vector.protocol_name === SPOKEN))
+})
 for (const vector of vectors) {
   const suite = suiteOf(vector.protocol_name)
   if (suite === undefined) continue

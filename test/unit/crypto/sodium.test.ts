@@ -20,7 +20,7 @@ const X25519 = z.object({
 })
 
 test('x25519', (t) => {
-  // The first value of the published vectors, for lone clones.
+  // The first value of the published vectors.
   const a = fromHex('c8a9d5a91091ad851c668b0736c1c9a02936c0d3ad62670858088047ba057475')
   t.equal(
     hex(sodium.x25519(a, fromHex('504a36999f489cd2fdbc08baff3d88fa00569ba986cba22548ffde80f9806829'))),
@@ -31,17 +31,16 @@ test('x25519', (t) => {
   t.equal(sodium.x25519(a, new Uint8Array(32)), undefined, 'a low-order point')
   t.equal(sodium.x25519(a, new Uint8Array(31)), undefined, 'no point at all')
 
-  const vectors = readVectors('wycheproof-x25519.json')
-  const groups = vectors === undefined ? [] : X25519.parse(vectors).testGroups
+  const { testGroups } = X25519.parse(readVectors('wycheproof-x25519.json'))
   let zero = 0
-  for (const group of groups)
+  for (const group of testGroups)
     for (const vector of group.tests) {
       const shared = sodium.x25519(fromHex(vector.private), fromHex(vector.public))
       const allZero = /^0+$/.test(vector.shared)
       if (allZero) zero++
       if (hex(shared) !== (allZero ? undefined : vector.shared)) t.fail(`vector ${vector.tcId}`)
     }
-  if (groups.length > 0) t.ok(zero > 0, 'the vectors have low-order points')
+  t.ok(zero > 0, 'the vectors have low-order points')
   t.end()
 })
 
@@ -74,16 +73,15 @@ for (const [name, primitives] of [
     t.notOk(primitives.ed25519Verify(signature, Uint8Array.of(0x72), publicKey.subarray(1)))
     t.notOk(primitives.ed25519Verify(signature, Uint8Array.of(0x72), new Uint8Array(32).fill(0xff)))
 
-    const vectors = readVectors('wycheproof-ed25519.json')
     let valid = 0
-    for (const group of vectors === undefined ? [] : Ed25519.parse(vectors).testGroups)
+    for (const group of Ed25519.parse(readVectors('wycheproof-ed25519.json')).testGroups)
       for (const vector of group.tests) {
         const key = fromHex(group.publicKey.pk)
         const accepted = primitives.ed25519Verify(fromHex(vector.sig), fromHex(vector.msg), key)
         if (accepted) valid++
         if (accepted !== (vector.result === 'valid')) t.fail(`vector ${vector.tcId}`)
       }
-    if (vectors !== undefined) t.ok(valid > 50, `${valid} valid signatures among the vectors`)
+    t.ok(valid > 50, `${valid} valid signatures among the vectors`)
     t.end()
   })
 
@@ -108,8 +106,7 @@ const Aead = z.object({
 })
 
 test('AEADs', (t) => {
-  const vectors = readVectors('wycheproof-chacha20_poly1305.json')
-  for (const group of vectors === undefined ? [] : Aead.parse(vectors).testGroups) {
+  for (const group of Aead.parse(readVectors('wycheproof-chacha20_poly1305.json')).testGroups) {
     if (group.ivSize !== 96) continue
     for (const v of group.tests) {
       const [key, nonce, aad] = [fromHex(v.key), fromHex(v.iv), fromHex(v.aad)]
