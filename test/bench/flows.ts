@@ -1,27 +1,52 @@
-// What a new flow costs, and what packets cost with many flows and many peers. Run by hand: node --expose-gc dist/test/bench/flows.js [FLOWS]
+// What a new flow costs, and what packets cost with many flows and many peers: `npm run bench:flows -- [FLOWS] [--rates N,N] [--rounds N] [--memory]`.
 //
-// Two real hosts with real sessions and the native codec, joined by memory: no sockets, no TUN, no kernel. Counted is the processor time of the whole process (garbage
-// collection included) while it is inside a host; the programs' packets are made, and answered, outside of that.
+// First through two real daemons in namespaces (see setups-real.ts), unless --memory is given. Then with two real hosts with real sessions and the native codec, joined by memory:
+// no sockets, no TUN, no kernel. Counted is the processor time of the whole process (garbage collection included) while it is inside a host; the programs' packets are made, and
+// answered, outside of that. Prints tables, then what was to be reached, and last one line of JSON.
 
+import { parseArgs } from 'node:util'
 import { visitFlows } from '../../daemon/flow-pages.js'
 import { Names } from '../../daemon/names.js'
 import { flowView } from '../../daemon/views.js'
-import { Row } from '../../lib/flow/flow-table.js'
+import { FlowTable, Row } from '../../lib/flow/flow-table.js'
 import { loadPrimitives } from '../../daemon/node-primitives.js'
 import { HostWorld } from '../sim/host-world.js'
 import { locatorOf } from '../sim/underlay.js'
 import { ACK, PSH, SYN, tcpPacket } from '../unit/flow/packets.js'
+import { enclosed } from './enclosed.js'
 import { FarEnds } from './far-ends.js'
 import { MemoryLink } from './memory-link.js'
 import { answer, BATCH, Program, TCP } from './program.js'
+import { FLOWS_MAX } from './real-flows.js'
+import { setUpsReal } from './setups-real.js'
+import { Targets } from './targets.js'
 
-const FLOWS = Number(process.argv[2] ?? 100_000)
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    rates: { type: 'string', default: '10000,20000' },
+    rounds: { type: 'string', default: '5' },
+    memory: { type: 'boolean', default: false },
+  },
+})
+const FLOWS = Number(positionals[0] ?? 100_000)
+/** A second; of the real daemons, as the rounds. */
+const RATES = values.rates.split(',').map(Number)
+const REAL_ROUNDS = Number(values.rounds)
+/** A requirement: of both daemons. */
+const SET_UPS_MIN = 30_000
+/** A message more in a hundred set-ups is one that was repeated because a daemon was not let run in time. */
+const EXTRA_MAX = 0.01
+if (!(FLOWS >= 20_000 && 2 * FLOWS <= FLOWS_MAX && RATES.every((rate) => rate > 0) && REAL_ROUNDS >= 1))
+  throw new RangeError('FLOWS takes 20000 to 250000, --rates and --rounds numbers above 0')
 const PACKETS = 200_000
 const ROUNDS = 5
 const PORTS = [80, 81, 82, 83, 84, 85, 86, 87]
 const CLIENT_PORTS = 50_000
 const PAYLOAD = 64
 const results: Record<string, number> = {}
+const targets = new Targets()
+await enclosed()
 
 function report(what: string, figures: Record<string, number>): void {
   for (const [name, value] of Object.entries(figures)) results[`${what}: ${name}`] = Number(value.toFixed(3))
@@ -156,7 +181,7 @@ async function twoHosts(): Promise<void> {
   const made = Math.floor((FLOWS - 10_000) / ROUNDS)
   const per = (pick: (times: ReturnType<typeof openFlows>) => number) =>
     median(rounds.map((times) => pick(times) / made))
-  report('flow set-up, SYN to SYN-ACK, both ends', {
+  report('flow set-up, SYN to SYN-ACK, joined by memory', {
     'us cpu': per((t) => t.setUp),
     'a cpu second': 1e6 / per((t) => t.setUp),
     'frames there': per((t) => t.frames),
@@ -203,6 +228,34 @@ async function twoHosts(): Promise<void> {
   if (client.host.flows.table.get(0, Row.peer) < 0 || frames() === 0) throw new Error('nothing was opened')
 }
 
+async function twoDaemons() {
+  const { rows, drops } = await setUpsReal({
+    flows: Math.floor(FLOWS / REAL_ROUNDS / RATES.length),
+    rounds: REAL_ROUNDS,
+    rates: RATES,
+  })
+  for (const { rate, cpuUs, userUs, perCpuSecond, framesThere, framesBack, lost, queueFull, unread, rounds } of rows) {
+    report(`flow set-up, both daemons, ${rate} a second`, {
+      'us cpu': cpuUs,
+      'us of that outside the kernel': userUs,
+      'a cpu second': perCpuSecond,
+      'frames there': framesThere,
+      'frames back': framesBack,
+    })
+    const each = rounds.map((us) => us.toFixed(1)).join(', ')
+    console.log(
+      `  rounds: ${each} us; ${lost} lost; the TUN's queue full ${queueFull} times, ${unread} answers not read`,
+    )
+    targets.atLeast(`flow set-ups a CPU-second of both daemons, ${rate} a second`, perCpuSecond, SET_UPS_MIN)
+    targets.atMost('  messages of each end beyond one a set-up', Math.max(framesThere, framesBack) - 1, EXTRA_MAX)
+    targets.atMost('  lost though the TUN had room', Math.max(0, lost - queueFull - unread), 0)
+  }
+  const dropped = Object.entries(drops).map(([reason, count]) => `${reason} ${count}`)
+  console.log(`  dropped by the daemons: ${dropped.join(', ') || 'nothing'}`)
+  return { rows, drops }
+}
+
+const real = values.memory ? undefined : await twoDaemons()
 await twoHosts()
 for (const peers of [1, 100, 1_000]) {
   const figures = new FarEnds(newLink(), peers).run(PACKETS / 2, ROUNDS, PAYLOAD)
@@ -211,4 +264,7 @@ for (const peers of [1, 100, 1_000]) {
     'a frame from them': figures.in,
   })
 }
-console.log(JSON.stringify({ flows: FLOWS, results }))
+targets.atMost('MB of a table of a million flows', FlowTable.bytesFor(1_000_000) / 1e6, 256)
+targets.print()
+console.log(JSON.stringify({ flows: FLOWS, results, real, targets: targets.judged }))
+process.exit()
