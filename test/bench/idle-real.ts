@@ -1,65 +1,174 @@
-// What real daemons cost that have nothing to do: `npm run bench:idle -- --real [SECONDS]`. Two hosts in namespaces, one of which has a service; counted is the processor time of
-// each daemon, all threads, as the scheduler has it, and how often its threads were woken.
+// What real daemons cost that have nothing to do: `npm run bench:idle -- --real [PEERS] [SECONDS] [--settle SECONDS]`. So many hosts and one more, in namespaces on one switch; every one is
+// known to every other one. Counted is the processor time of each daemon, all threads, as the scheduler has it, and how often its threads were woken.
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { statusShape } from '../../daemon/control/shapes.js'
-import { Lab } from '../../cli/lab/lab.js'
+import { withDaemon } from '../../cli/daemon.js'
+import { HOSTS_MAX, Lab } from '../../cli/lab/lab.js'
+import { runInside } from '../../cli/lab/holder.js'
+import { used } from './processor-time.js'
+import { Targets } from './targets.js'
 
-const HOSTS = ['h1', 'h2'] as const
-const PORT = 9_200
-/** What of the beginning is left out, s. */
-const SETTLING = 20
+/** A requirement, with a hundred peers: percent of a core. */
+const PERCENT_MAX = 0.2
+const SERVICE_PORT = 9_200
+/** Rows of a flow table of which a hundred fit the memory. */
+const FLOWS = 16_384
+const KNOWN_MS = 300_000
+/** How many daemons begin at the same time. */
+const STARTING = 2
 
-interface Used {
-  /** ns */
-  readonly time: number
-  readonly wakes: number
+export interface IdleOptions {
+  readonly peers: number
+  readonly seconds: number
+  /** After all know all: what is made anew in turns, as sessions are, is so once by then. */
+  readonly settle: number
 }
 
-/** Of all threads of a process. */
-function used(pid: number): Used {
-  let [time, wakes] = [0, 0]
-  for (const thread of readdirSync(`/proc/${pid}/task`)) {
-    time += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0])
-    const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8')
-    wakes += Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(status)?.[1])
-  }
-  return { time, wakes }
+interface Member {
+  readonly lab: Lab
+  readonly name: string
 }
 
-export async function idleReal(seconds: number): Promise<void> {
+export async function idleReal({ peers, seconds, settle }: IdleOptions): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'caracal-idle-'))
-  const lab = await Lab.up(HOSTS, { directory: join(folder, 'lab'), subnet: '10.79.0' })
-  const serve = `require('node:net').createServer().listen(${PORT}, '::', () => console.log('listening'))`
-  const server = lab.spawn('h2', [process.execPath, '-e', serve], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const labs: Lab[] = []
   try {
-    await new Promise((resolve) => server.stdout?.once('data', resolve))
-    await lab.caracal('h2', 'expose', 'idle', '--tcp', String(PORT))
-    const pids = await Promise.all(
-      HOSTS.map(async (host) => statusShape.parse(JSON.parse(await lab.caracal(host, 'status', '--json'))).pid),
-    )
-    await pause(SETTLING * 1_000)
+    const members = await namespaces(folder, peers + 1, labs)
+    await startAll(members)
+    // Neither the one that has invited the others nor the last that has come.
+    const measured = members[members.length >> 1]!
+    await serve(measured)
+    await allKnown(members)
+    console.error(`${members.length} daemons know each other; ${settle} s until they are quiet, ${seconds} s measured`)
+    await pause(settle * 1_000)
+    const pids = members.map(({ lab, name }) => lab.host(name).daemon!.pid)
     const before = pids.map(used)
     const started = performance.now()
     await pause(seconds * 1_000)
     const after = pids.map(used)
     const passed = (performance.now() - started) / 1_000
-    const hosts = HOSTS.map((host, i) => ({
-      host,
-      percent: (after[i]!.time - before[i]!.time) / 1e7 / passed,
-      wakesPerSecond: (after[i]!.wakes - before[i]!.wakes) / passed,
-    }))
-    for (const [i, { host, percent, wakesPerSecond }] of hosts.entries()) {
-      const what = `${host}, ${i === 0 ? 'no service' : 'one service'}`
-      console.log(`${what.padEnd(20)} ${percent.toFixed(3)} % of a core   ${wakesPerSecond.toFixed(1)} wakes a second`)
-    }
-    console.log(JSON.stringify({ seconds: passed, hosts }))
+    const { sessions } = await withDaemon({ socket: socketOf(measured) }, (daemon) => daemon.call('status', {}))
+    report(
+      members.map(({ name }, i) => ({
+        name,
+        measured: members[i] === measured,
+        percent: (after[i]!.time - before[i]!.time) / 1e7 / passed,
+        wakesPerSecond: (after[i]!.wakes - before[i]!.wakes) / passed,
+      })),
+      { peers, seconds: passed, sessions: sessions.up },
+    )
   } finally {
-    server.kill('SIGKILL')
-    await lab.down()
+    for (const lab of labs.toReversed()) await lab.down()
     rmSync(folder, { recursive: true, force: true })
   }
+}
+
+const socketOf = ({ lab, name }: Member): string => lab.path(name, 'control.sock')
+
+/** Hosts without daemons. A lab has at most {@link HOSTS_MAX}: further ones are joined to the first one's switch. */
+async function namespaces(folder: string, count: number, labs: Lab[]): Promise<Member[]> {
+  const settings = join(folder, 'settings.yaml')
+  writeFileSync(settings, `limits: { flows: ${FLOWS} }\n`)
+  for (let first = 0; first < count; first += HOSTS_MAX) {
+    const number = labs.length
+    const names = Array.from({ length: Math.min(HOSTS_MAX, count - first) }, (_, i) => `h${first + i + 1}`)
+    const lab = await Lab.up(names, {
+      directory: join(folder, `lab${number}`),
+      subnet: `10.82.${number}`,
+      daemons: false,
+      upArguments: () => ['--config', settings],
+      join: async (lab) => plugIn(labs[0] ?? lab, lab, number),
+    })
+    labs.push(lab)
+  }
+  return labs.flatMap((lab) => lab.hosts.map(({ name }) => ({ lab, name })))
+}
+
+function plugIn(to: Lab, lab: Lab, number: number): void {
+  if (to === lab) runInside(to.switchHolder, 'ip addr add 10.82.255.254/16 dev br0')
+  for (const [i, { holder, name, address }] of lab.hosts.entries()) {
+    const port = `p${number}-${i}`
+    runInside(
+      to.switchHolder,
+      `ip link add ${port} type veth peer name eth0 netns ${holder.pid}
+       ip link set ${port} master br0 up`,
+    )
+    lab.script(
+      name,
+      `ip addr add ${address}/16 dev eth0
+       ip link set eth0 up
+       ip route add default via 10.82.255.254`,
+    )
+  }
+}
+
+/** A few at a time: all at once would be an hour's work for two processors in a minute, and daemons that are not answered in time begin again. */
+async function startAll(members: readonly Member[]): Promise<void> {
+  const [creator, ...others] = members
+  await creator!.lab.startDaemon(creator!.name, ['--create', 'idle'])
+  if (others.length === 0) return
+  const printed = await creator!.lab.caracal(creator!.name, 'invite', '--uses', String(others.length))
+  const token = printed.trimEnd().split('\n').at(-1)!
+  const left = [...others]
+  const one = async () => {
+    for (let next = left.shift(); next !== undefined; next = left.shift()) {
+      await next.lab.startDaemon(next.name, ['--join', token])
+      if (left.length % 10 === 0) console.error(`${left.length} daemons are still to be started`)
+    }
+  }
+  await Promise.all(Array.from({ length: STARTING }, one))
+}
+
+async function serve({ lab, name }: Member): Promise<void> {
+  const listen = `require('node:net').createServer().listen(${SERVICE_PORT}, '::', () => console.log('listening'))`
+  const server = lab.spawn(name, [process.execPath, '-e', listen], { stdio: ['ignore', 'pipe', 'inherit'] })
+  await new Promise((resolve) => server.stdout!.once('data', resolve))
+  server.unref()
+  await lab.caracal(name, 'expose', 'idle', '--tcp', String(SERVICE_PORT))
+}
+
+async function allKnown(members: readonly Member[]): Promise<void> {
+  const deadline = performance.now() + KNOWN_MS
+  for (const member of members) {
+    for (;;) {
+      const { sessions, services } = await withDaemon({ socket: socketOf(member) }, (d) => d.call('status', {}))
+      if (sessions.known === members.length - 1 && services.known === 1) break
+      if (performance.now() > deadline)
+        throw new Error(`${member.name} knows ${sessions.known} of ${members.length - 1} hosts after ${KNOWN_MS} ms`)
+      await pause(1_000)
+    }
+  }
+}
+
+interface Row {
+  readonly name: string
+  readonly measured: boolean
+  readonly percent: number
+  readonly wakesPerSecond: number
+}
+
+function report(rows: readonly Row[], about: { peers: number; seconds: number; sessions: number }): void {
+  const { peers, seconds, sessions } = about
+  const chosen = rows.find(({ measured }) => measured)!
+  const mean = (of: (row: Row) => number) => rows.reduce((sum, row) => sum + of(row), 0) / rows.length
+  const most = rows.reduce((a, b) => (b.percent > a.percent ? b : a))
+  const line = (what: string, percent: number, wakes: number) =>
+    console.log(`${what.padEnd(40)} ${percent.toFixed(3)} % of a core   ${wakes.toFixed(1)} wakes a second`)
+  console.log(`${peers} peers, ${seconds.toFixed(0)} s`)
+  line(`${chosen.name}, one service, ${sessions} sessions`, chosen.percent, chosen.wakesPerSecond)
+  const meanPercent = mean(({ percent }) => percent)
+  line(
+    'mean of all',
+    meanPercent,
+    mean(({ wakesPerSecond }) => wakesPerSecond),
+  )
+  line(`the busiest, ${most.name}`, most.percent, most.wakesPerSecond)
+  const targets = new Targets()
+  targets.atMost(`percent of a core, idle with ${peers} peers`, chosen.percent, PERCENT_MAX)
+  targets.atMost('mean of all daemons', meanPercent, PERCENT_MAX)
+  targets.print()
+  console.log(JSON.stringify({ ...about, measured: chosen, meanPercent, most, targets: targets.judged }))
 }

@@ -1,20 +1,31 @@
-// What a host costs that has nothing to do: `npm run bench:idle`, or by hand: node dist/test/bench/idle.js [HOSTS] [MINUTES]; with --real [SECONDS], see idle-real.ts.
+// What a host costs that has nothing to do: `npm run bench:idle`, or by hand: node dist/test/bench/idle.js [HOSTS] [MINUTES]; with --real [PEERS] [SECONDS] [--settle SECONDS], see idle-real.ts.
 //
 // So many hosts in virtual time, each with a service, with real cryptography and the native codec. Counted is the processor time inside one host's handlers, asking the clock
 // subtracted; sockets, the kernel and the process around the host come on top.
 
+import { parseArgs } from 'node:util'
 import { codecAddon, NativeCodec } from '../../daemon/native-codec.js'
 import { loadPrimitives } from '../../daemon/node-primitives.js'
 import type { Host } from '../../lib/host/host.js'
 import { HostWorld } from '../sim/host-world.js'
+import { enclosed } from './enclosed.js'
 import { idleReal } from './idle-real.js'
+import { Targets } from './targets.js'
 
-if (process.argv[2] === '--real') {
-  await idleReal(Number(process.argv[3] ?? 300))
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { real: { type: 'boolean', default: false }, settle: { type: 'string', default: '130' } },
+})
+const [first, second] = positionals.map(Number)
+if (values.real) {
+  await enclosed()
+  await idleReal({ peers: first ?? 100, seconds: second ?? 60, settle: Number(values.settle) })
   process.exit()
 }
-const HOSTS = Number(process.argv[2] ?? 100)
-const MINUTES = Number(process.argv[3] ?? 10)
+const HOSTS = first ?? 100
+const MINUTES = second ?? 10
+/** A requirement: percent of a core. */
+const PERCENT_MAX = 0.2
 
 /** Processor time inside the host's handlers, µs, and how often it was called. */
 class Meter {
@@ -76,7 +87,13 @@ const meter = new Meter(idle.host)
 world.runFor(MINUTES * 60_000)
 const seconds = MINUTES * 60
 if (process.env['BENCH_KINDS'] !== undefined) console.log([...kinds].sort((a, b) => b[1] - a[1]).slice(0, 20))
+const percent = (meter.spent / 1e6 / seconds) * 100
+const perSecond = { calls: meter.calls / seconds, frames: frames / seconds, bytes: bytes / seconds }
 console.log(`${HOSTS} hosts, ${idle.host.sessions.count} sessions, ${MINUTES} minutes`)
-console.log(`  of a core        ${((meter.spent / 1e6 / seconds) * 100).toFixed(3)} %`)
-console.log(`  calls a second   ${(meter.calls / seconds).toFixed(2)}`)
-console.log(`  frames a second  ${(frames / seconds).toFixed(2)}, ${(bytes / seconds).toFixed(0)} bytes a second`)
+console.log(`  of a core        ${percent.toFixed(3)} %`)
+console.log(`  calls a second   ${perSecond.calls.toFixed(2)}`)
+console.log(`  frames a second  ${perSecond.frames.toFixed(2)}, ${perSecond.bytes.toFixed(0)} bytes a second`)
+const targets = new Targets()
+targets.atMost(`percent of a core, one host's handlers, idle among ${HOSTS} hosts`, percent, PERCENT_MAX)
+targets.print()
+console.log(JSON.stringify({ hosts: HOSTS, minutes: MINUTES, percent, perSecond, targets: targets.judged }))
