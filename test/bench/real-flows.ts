@@ -1,5 +1,6 @@
 // Two real daemons in namespaces, and connections by the thousand between them without a program's socket: see syns.py. The hosts' kernels never see a packet of these.
 
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -44,15 +45,15 @@ export interface Reading {
 }
 
 export class RealFlows {
-  readonly #clients: ControlClient[] = []
+  readonly #addresses = new Map<string, string>()
   #next = 0
 
   private constructor(
     readonly lab: Lab,
     private readonly source: string,
-    private readonly destination: string,
     private readonly pids: readonly number[],
-    private readonly stub: { close(): Promise<void> },
+    private readonly clients: readonly ControlClient[],
+    private readonly stub: ChildProcess,
   ) {}
 
   /** @param capacity flows that the hosts have room for */
@@ -87,31 +88,37 @@ export class RealFlows {
       once(stub.stdout!, 'data'),
       once(stub, 'exit').then(() => Promise.reject(new Error('what answers the SYNs has ended'))),
     ])
-    const numbers = Array.from({ length: PORTS }, (_, i) => String(FIRST_PORT + i))
-    await lab.caracal('h2', 'expose', SERVICE, ...numbers.flatMap((port) => ['--tcp', port]))
     const clients = await Promise.all(HOSTS.map((host) => ControlClient.connect(lab.path(host, 'control.sock'))))
-    const client = clients[0]!
-    for (const deadline = performance.now() + READY_MS; ;) {
-      const { services } = await client.call('services', {})
-      if (services.some(({ name, instances }) => name === SERVICE && instances.some(({ state }) => state === 'up')))
-        break
-      if (performance.now() > deadline) throw new Error(`h1 did not learn of the service within ${READY_MS} ms`)
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
     const status = await Promise.all(clients.map((one) => one.call('status', {})))
-    const destination = (await client.call('resolve', { name: SERVICE })).addresses.v4
     const source = status[0]!.addresses.self.v4
-    if (source === null || destination === null) throw new Error('no IPv4 addresses')
-    const close = async () => {
-      const ended = once(stub, 'exit')
-      stub.stdin!.end()
-      await ended
-    }
+    if (source === null) throw new Error('no IPv4 address')
     const pids = status.map(({ pid }) => pid)
     pids.forEach(putFirst)
-    const flows = new RealFlows(lab, source, destination, pids, { close })
-    flows.#clients.push(...clients)
+    const flows = new RealFlows(lab, source, pids, clients, stub)
+    await flows.expose(SERVICE, ...Array.from({ length: PORTS }, (_, i) => FIRST_PORT + i))
     return flows
+  }
+
+  /** Offers a service of h2; resolves when h1 knows it. */
+  async expose(name: string, ...ports: readonly number[]): Promise<void> {
+    await this.lab.caracal('h2', 'expose', name, ...ports.flatMap((port) => ['--tcp', String(port)]))
+    const client = this.clients[0]!
+    for (const deadline = performance.now() + READY_MS; ;) {
+      const { services } = await client.call('services', {})
+      if (services.some((one) => one.name === name && one.instances.some(({ state }) => state === 'up'))) break
+      if (performance.now() > deadline) throw new Error(`h1 did not learn of ${name} within ${READY_MS} ms`)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    const { v4 } = (await client.call('resolve', { name })).addresses
+    if (v4 === null) throw new Error(`${name} has no IPv4 address`)
+    this.#addresses.set(name, v4)
+  }
+
+  /** By which h1 reaches the service. */
+  addressOf(name: string): string {
+    const address = this.#addresses.get(name)
+    if (address === undefined) throw new Error(`${name} is not exposed`)
+    return address
   }
 
   /** Opens so many connections more. With `acknowledge` as far as their ends are concerned, else to the first answer. */
@@ -120,7 +127,7 @@ export class RealFlows {
     this.#next += count
     if (this.#next > FLOWS_MAX) throw new RangeError(`more than ${FLOWS_MAX} flows`)
     const numbers = [FIRST_PORT, PORTS, begin, count, rate].map(String)
-    const words = [...FIRST, 'python3', program, 'send', DEVICE, this.source, this.destination, ...numbers]
+    const words = [...FIRST, 'python3', program, 'send', DEVICE, this.source, this.addressOf(SERVICE), ...numbers]
     const child = this.lab.spawn('h1', acknowledge ? [...words, 'ack'] : words, { stdio: ['ignore', 'pipe', 'pipe'] })
     const { code, out, err } = await collect(child)
     if (code !== 0) throw new Error(`what sends SYNs ended with ${code}: ${err}`)
@@ -128,7 +135,7 @@ export class RealFlows {
   }
 
   async read(): Promise<Reading> {
-    const status = await Promise.all(this.#clients.map((client) => client.call('status', {})))
+    const status = await Promise.all(this.clients.map((client) => client.call('status', {})))
     const time = this.pids.reduce((sum, pid) => sum + used(pid).time, 0)
     const at = performance.now()
     const queueFull = HOSTS.reduce((sum, host) => {
@@ -141,11 +148,13 @@ export class RealFlows {
 
   /** What answers the SYNs is needed no more. */
   async answered(): Promise<void> {
-    await this.stub.close()
+    const ended = once(this.stub, 'exit')
+    this.stub.stdin!.end()
+    await ended
   }
 
   async down(): Promise<void> {
-    for (const client of this.#clients) client.close()
+    for (const client of this.clients) client.close()
     await this.lab.down()
   }
 }

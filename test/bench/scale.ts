@@ -4,14 +4,21 @@
 //
 //   flows  two hosts, one way, both ends: a small packet each, and super-packets of 64 KB, over all open flows in turn
 //   peers  one host and so many others, 1,000 flows: what goes out, the host's end only
+//
+// Beside each figure stands its ratio to the first row of its kind: flat is what stays below FLAT_MAX. With --real, instead, what a TCP stream gets through real daemons that have
+// so many flows open: scale-real.ts.
 
 import { loadPrimitives } from '../../daemon/node-primitives.js'
 import { HostWorld } from '../sim/host-world.js'
 import { locatorOf } from '../sim/underlay.js'
 import { ACK, PSH, SYN, tcpPacket } from '../unit/flow/packets.js'
+import { parseArgs } from 'node:util'
+import { enclosed } from './enclosed.js'
 import { FarEnds } from './far-ends.js'
 import { MemoryLink, type MemoryHost } from './memory-link.js'
 import { answer, BATCH, BULK_BATCH, Program, TCP } from './program.js'
+import { scaleReal } from './scale-real.js'
+import { Targets } from './targets.js'
 
 const FLOWS = [1, 1_000, 100_000]
 const PEERS = [1, 100, 1_000]
@@ -20,6 +27,8 @@ const SMALL = { payload: 64, packets: 50_000, batch: BATCH } as const
 const BULK = { payload: 47 * 1_348, gsoSize: 1_348, packets: 2_000, batch: BULK_BATCH } as const
 const SERVER_PORTS = [80, 81, 82, 83]
 const CLIENT_PORTS = 50_000
+/** Of the first row: a quarter more is what reads of memory that no cache holds may cost. */
+const FLAT_MAX = 1.25
 const anywhere = Uint8Array.of(0, 0, 0, 0)
 
 /** Two hosts with so many flows open between them. */
@@ -103,17 +112,25 @@ interface Load {
   readonly batch: number
 }
 
+const { values } = parseArgs({
+  options: { real: { type: 'boolean', default: false }, seconds: { type: 'string', default: '5' } },
+})
+if (values.real) {
+  await enclosed()
+  await scaleReal({ flows: FLOWS, seconds: Number(values.seconds), flatMax: FLAT_MAX })
+  process.exit()
+}
 const sodium = await loadPrimitives()
 const world = new HostWorld(sodium, 7, { realCrypto: true })
 const newLink = () => new MemoryLink(world, (length) => sodium.randomBytes(length))
 const setups = [
-  ...FLOWS.map((flows) => {
+  ...FLOWS.map((flows, i) => {
     const pair = new Pair(newLink(), flows)
-    return { what: `${flows} flows, both ends`, run: (load: Load) => pair.run(load) }
+    return { what: `${flows} flows, both ends`, first: i === 0, run: (load: Load) => pair.run(load) }
   }),
-  ...PEERS.map((peers) => {
+  ...PEERS.map((peers, i) => {
     const ends = new FarEnds(newLink(), peers)
-    return { what: `${peers} peers, one end`, run: (load: Load) => ends.outward(load) }
+    return { what: `${peers} peers, one end`, first: i === 0, run: (load: Load) => ends.outward(load) }
   }),
 ]
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!
@@ -128,10 +145,28 @@ for (let round = -1; round < ROUNDS; round++) {
     figures[i]!.bulk.push(bulk)
   }
 }
-const results = setups.map(({ what }, i) => ({
-  what,
-  'us a small packet': Number(median(figures[i]!.small).toFixed(3)),
-  's a GB': Number(median(figures[i]!.bulk).toFixed(3)),
+const rows = setups.map(({ what, first }, i) => ({
+  ...{ what, first },
+  small: median(figures[i]!.small),
+  bulk: median(figures[i]!.bulk),
 }))
+const targets = new Targets()
+const results = rows.map(({ what, first, small, bulk }, i) => {
+  const base = rows.slice(0, i + 1).findLast((row) => row.first)!
+  const ratios = { small: small / base.small, bulk: bulk / base.bulk }
+  if (!first) {
+    targets.atMost(`${what}: a small packet, times that of ${base.what}`, ratios.small, FLAT_MAX)
+    targets.atMost(`${what}: a byte in bulk, times that of ${base.what}`, ratios.bulk, FLAT_MAX)
+  }
+  return {
+    what,
+    'us a small packet': Number(small.toFixed(3)),
+    ratio: Number(ratios.small.toFixed(2)),
+    's a GB': Number(bulk.toFixed(3)),
+    'ratio ': Number(ratios.bulk.toFixed(2)),
+  }
+})
 console.table(results)
-console.log(JSON.stringify({ rounds: ROUNDS, results }))
+targets.print()
+console.log(targets.judged.every(({ kept }) => kept) ? 'flat' : `not flat: a ratio is above ${FLAT_MAX}`)
+console.log(JSON.stringify({ rounds: ROUNDS, flatMax: FLAT_MAX, results, targets: targets.judged }))
