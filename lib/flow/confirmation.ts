@@ -20,6 +20,8 @@ export class Confirmation {
   readonly #sender: FrameSender
   /** Rows to ask about, by peer. */
   readonly #ask = new Map<number, number[]>()
+  /** Peers that were to be asked when nothing could go to them. */
+  readonly #unasked = new Set<number>()
 
   constructor(core: FlowCore, sender: FrameSender) {
     this.#core = core
@@ -46,8 +48,16 @@ export class Confirmation {
     this.#ask.clear()
   }
 
+  /** Whether the peer was to be asked when nothing could go to it, and has to be asked again; says so once. */
+  takeUnasked(peer: number): boolean {
+    return this.#unasked.delete(peer)
+  }
+
   #send(peer: number, rows: number[]): void {
+    if (rows.length === 0) return
+    // Such questions do not wait in place of packets.
     if (this.#sender.connected(peer)) this.#sender.plain(peer, Kind.confirm, this.#list(rows))
+    else this.#unasked.add(peer)
     rows.length = 0
   }
 

@@ -44,6 +44,7 @@ export class FlowEngine {
   readonly #opening: Opening
   readonly #closing: Closing
   readonly #expiry: Expiry
+  readonly #confirmation: Confirmation
   readonly #reunion: Reunion
   readonly #outbound: Outbound
   readonly #inbound: Inbound
@@ -64,6 +65,7 @@ export class FlowEngine {
     this.#opening = opening
     this.#closing = closing
     this.#expiry = new Expiry(core, kernel, confirmation)
+    this.#confirmation = confirmation
     this.#reunion = reunion
     this.#outbound = new Outbound(core, sender, kernel, opening, accepting, closing)
     this.#inbound = new Inbound(core, sender, kernel, opening, accepting, closing, confirmation)
@@ -139,9 +141,10 @@ export class FlowEngine {
     this.#loop(now)
   }
 
-  /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent, by `env.sendFrame` and `env.sendBatch`. Harmless when nothing did. */
+  /** A session and a path to the peer are there (sealSlot and addressSlot are set): what waited is sent, by `env.sendFrame` and `env.sendBatch`, and what was not asked is. Harmless when there is nothing. */
   sessionUp(peer: number, now: number): void {
     this.sendWaiting(peer, Infinity, now)
+    if (this.#sender.connected(peer) && this.#confirmation.takeUnasked(peer)) this.#reunion.begin(peer, now)
   }
 
   /** As {@link sessionUp}, the oldest first and no more than so many bytes of datagrams. Returns how many they were at most. */
@@ -187,6 +190,7 @@ export class FlowEngine {
   peerLost(peer: number, now: number): void {
     this.sessionFailed(peer, now)
     this.#closing.peerLost(peer)
+    this.#confirmation.takeUnasked(peer)
     this.#inbound.pieces.forget(peer)
     this.#loop(now)
   }

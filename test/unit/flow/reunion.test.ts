@@ -177,3 +177,37 @@ test('so many flows are gone that not all may be answered for at once: they are 
   t.equal(client.takeWritten().length, 300)
   t.end()
 })
+
+test('a peer to which nothing can go when its flows are looked at is asked about them when it can be reached again', (t) => {
+  const capacity = 512
+  const server = new FlowHost(2, { acceptedShare: 1 }, capacity)
+  const client = new FlowHost(1, {}, capacity)
+  const peer = client.meet(2)
+  client.catalogue.set(WEB, [{ peer, service: service(WEB), doubtful: false }])
+  server.meet(1)
+  server.serve(WEB, 4, 8080)
+  for (let i = 0; i < 300; i++) connect(client, server, { clientFamily: 4, serverFamily: 4, clientPort: 20_000 + i })
+  const forgetful = new FlowHost(2, {}, capacity, 9)
+  forgetful.meet(1)
+  client.engine.reunite(peer, 10)
+  // The first part of the table is looked at while the peer is there, the second one when it is not any more.
+  client.engine.handleTimeout(10)
+  client.takeSent()
+  client.hold(peer, true)
+  pass(client, 1_000)
+  t.same(client.takeSent(), [], 'nothing goes there')
+  client.engine.sessionUp(peer, 1_000)
+  pass(client, 1_001)
+  t.same(client.takeSent(), [], 'nor while it is still so')
+  client.hold(peer, false)
+  client.engine.sessionUp(peer, 2_000)
+  for (let now = 2_000; now < 5_000; now += 10) {
+    pass(client, now)
+    exchange([client, forgetful], now)
+  }
+  t.equal(client.engine.table.count, 0, 'the other end has said of all that they are not there')
+  t.equal(client.takeWritten().length, 300, 'and each program hears of it')
+  client.engine.sessionUp(peer, 6_000)
+  t.equal(client.engine.nextTimeout(), Infinity, 'it is done once')
+  t.end()
+})
