@@ -3,7 +3,7 @@ import type { AddressMessage, LinkMessage, NetlinkMessage, RouteMessage } from '
 /** A host has fewer; of more, those are kept that came first. */
 const ENTRIES_MAX = 4_096
 
-/** A host's links, addresses and default routes, kept by the kernel's messages. Pure. */
+/** A host's links, addresses and default routes, those that refuse packets included, kept by the kernel's messages. Pure. */
 export class HostLinks {
   readonly links = new Map<number, LinkMessage>()
   readonly #addresses = new Map<string, AddressMessage>()
@@ -22,8 +22,8 @@ export class HostLinks {
   }
 
   /**
-   * Takes a message; returns whether it can matter to paths: a link, address or route is another than before, on another link than the one of this name. Routes that are none to somewhere
-   * else, such as the kernel's own for each address, do not count.
+   * Takes a message; returns whether it can matter to paths: a link, address or route is another than before, on another link than the one of this name. Routes that neither lead
+   * somewhere else nor refuse packets, such as the kernel's own for each address, do not count.
    */
   apply(message: NetlinkMessage, except: string): boolean {
     switch (message.kind) {
@@ -37,11 +37,11 @@ export class HostLinks {
         return keep(this.#addresses, key, message) && this.#nameOf(message.link) !== except
       }
       case 'route': {
-        const { family, table, metric, link, gateway } = message
-        if (!message.unicast || this.#nameOf(link) === except) return false
+        const { family, table, metric, link, gateway, unicast, refuses } = message
+        if (!(unicast || refuses) || this.#nameOf(link) === except) return false
         if (message.destination !== '') return true
         if (message.replaces) this.#replaced(message)
-        return keep(this.#defaultRoutes, [family, table, metric, link, gateway].join(), message)
+        return keep(this.#defaultRoutes, [family, table, metric, link, gateway, unicast].join(), message)
       }
       default:
         return false

@@ -41,6 +41,8 @@ export interface RouteMessage {
   readonly table: number
   /** Unicast: packets go somewhere. */
   readonly unicast: boolean
+  /** Somebody has set it so that packets go nowhere, or are looked up elsewhere: blackhole, unreachable, prohibit, throw. */
+  readonly refuses: boolean
   readonly prefixLength: number
   /** Hex digits; empty for the default route. */
   readonly destination: string
@@ -69,6 +71,8 @@ const Flag = { up: 0x1, loopback: 0x8, running: 0x40 } as const
 const AddressFlag = { temporary: 0x01, failed: 0x08, deprecated: 0x20, tentative: 0x40 } as const
 const ROUTE_CLONED = 0x200
 const UNICAST = 1
+/** RTN_BLACKHOLE … RTN_THROW. */
+const REFUSES = { first: 6, last: 9 } as const
 const NAME_MAX = 15
 const LITTLE = endianness() === 'LE'
 
@@ -206,6 +210,7 @@ function parseRoute(body: Uint8Array, gone: boolean, replaces: boolean, little: 
     family,
     table: word(found.get(15), little) ?? body[4]!,
     unicast: body[7] === UNICAST,
+    refuses: body[7]! >= REFUSES.first && body[7]! <= REFUSES.last,
     prefixLength,
     destination: prefixLength === 0 ? '' : destination,
     gateway: addressText(found.get(5), family) ?? '',

@@ -183,7 +183,8 @@ napi_value udpRouteMtu(const Arguments& args) {
     socklen_t length = sizeof mtu;
     lookFrom(fd, record.data, v6);
     if (connect(fd, &to.any, addressLength) != 0)
-      mtu = errno == ENETUNREACH || errno == EHOSTUNREACH || errno == ENETDOWN ? -1 : 0;
+      // The last two are said by routes of the types prohibit and blackhole.
+      mtu = errno == ENETUNREACH || errno == EHOSTUNREACH || errno == ENETDOWN || errno == EACCES || errno == EINVAL ? -1 : 0;
     else if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &length) != 0)
       mtu = 0;
     close(fd);

@@ -15,7 +15,13 @@ const IDLE_MS = 2_000
 /** A thread that waits is woken by nothing but what it waits for; Node's own housekeeping comes after a start. */
 const WAKE_UPS_MAX = 5
 
-const toldShape = z.object({ at: z.number(), overruns: z.number(), addresses: z.array(z.string()), routes: z.number() })
+const toldShape = z.object({
+  at: z.number(),
+  overruns: z.number(),
+  addresses: z.array(z.string()),
+  routes: z.number(),
+  reached: z.boolean(),
+})
 type Told = z.infer<typeof toldShape>
 
 class Watched {
@@ -110,6 +116,25 @@ test('addresses, links and routes that come and go are told at once, and nothing
   await new Promise((resolve) => setTimeout(resolve, IDLE_MS))
   const woken = watched.wakeUps() - wakeUps
   t.ok(woken <= WAKE_UPS_MAX, `woken ${woken} times while nothing changed`)
+})
+
+test('routes that refuse packets are told, and so is their end', async (t) => {
+  const spaces = new Namespaces(t)
+  const [a, b] = [spaces.add(), spaces.add()]
+  spaces.wire(a, b, ['10.0.0.1/24', '2001:db8::1/64'], ['10.0.0.2/24'])
+  spaces.run(a, 'ip route add default via 10.0.0.2')
+  const watched = new Watched(spaces, a)
+  await watched.until('it has started', ({ routes }) => routes === 1)
+  for (const type of ['unreachable', 'prohibit', 'blackhole', 'throw']) {
+    await watched.change(`ip route replace ${type} default`, ({ routes, reached }) => routes === 1 && !reached)
+    await watched.change('ip route replace default via 10.0.0.2', ({ routes, reached }) => routes === 1 && reached)
+    // One that goes before the other.
+    await watched.change(`ip route add ${type} 203.0.113.0/24`, ({ reached }) => !reached || type === 'throw')
+    await watched.change(`ip route del ${type} 203.0.113.0/24`, ({ reached }) => reached)
+    await watched.change(`ip -6 route add ${type} default metric 5`, ({ routes }) => routes === 2)
+    await watched.change(`ip -6 route del ${type} default metric 5`, ({ routes }) => routes === 1)
+  }
+  t.equal(watched.told.at(-1)?.routes, 1)
 })
 
 test('more changes than the kernel keeps for a reader', async (t) => {

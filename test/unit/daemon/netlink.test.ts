@@ -42,12 +42,18 @@ test('what the kernel tells of links, addresses and routes', async (t) => {
         ...{ tentative: true, deprecated: true, temporary: true },
       },
       {
-        ...{ kind: 'route', gone: false, replaces: false, family: 4, table: 254, unicast: true, prefixLength: 0 },
-        ...{ destination: '', gateway: '0a0000fe', link: 2, metric: 100 },
+        ...{ kind: 'route', gone: false, replaces: false, family: 4, table: 254, unicast: true, refuses: false },
+        ...{ prefixLength: 0, destination: '', gateway: '0a0000fe', link: 2, metric: 100 },
       },
       {
-        ...{ kind: 'route', gone: true, replaces: false, family: 6, table: 254, unicast: true, prefixLength: 128 },
-        ...{ destination: 'fd00'.padEnd(32, '0'), gateway: 'fe80'.padEnd(32, '0'), link: 2, metric: 100 },
+        ...{ kind: 'route', gone: true, replaces: false, family: 6, table: 254, unicast: true, refuses: false },
+        ...{
+          prefixLength: 128,
+          destination: 'fd00'.padEnd(32, '0'),
+          gateway: 'fe80'.padEnd(32, '0'),
+          link: 2,
+          metric: 100,
+        },
       },
       { kind: 'done', sequence: 7, error: 0, interrupted: false },
       { kind: 'done', sequence: 8, error: -16, interrupted: false },
@@ -106,6 +112,29 @@ test('a default route that replaces another one counts each time', async (t) => 
   t.match(parseNetlink(by(1)), [{ replaces: true }])
   t.strictSame(apply(links, linkBytes(2, 'eth0', WELL), by(1), by(2), by(1)), [true, true, true, true])
   t.equal([...links.defaultRoutes].length, 1)
+})
+
+test('routes that refuse packets count, a default one that stands in for another too', async (t) => {
+  const links = new HostLinks()
+  const [unicast, local, broadcast, anycast, multicast] = [1, 2, 3, 4, 5]
+  const types = [6, 7, 8, 9]
+  const to = (type: number, destination = v4(), what = 24) => routeBytes(0, v4(0, 0, 0, 0), destination, what, type)
+  const replacing = (bytes: Buffer) => {
+    u16(REPLACE).copy(bytes, 6)
+    return bytes
+  }
+  apply(links, linkBytes(2, 'eth0', WELL))
+  for (const type of types) {
+    t.strictSame(apply(links, routeBytes(2, v4(10, 0, 0, 254))), [true])
+    t.strictSame(apply(links, replacing(to(type))), [true], 'it takes its place')
+    t.match([...links.defaultRoutes], [{ refuses: true, unicast: false }])
+    t.strictSame(apply(links, to(type, v4(), 24 + GONE)), [true], 'it goes')
+    t.strictSame([...links.defaultRoutes], [])
+    t.strictSame(apply(links, to(type, v4(10, 9, 0, 0)), to(type, v4(10, 9, 0, 0), 24 + GONE)), [true, true])
+  }
+  for (const type of [local, broadcast, anycast, multicast]) t.strictSame(apply(links, to(type)), [false])
+  t.strictSame(apply(links, to(unicast), to(types[0]!)), [true, true], 'both may be there')
+  t.equal([...links.defaultRoutes].length, 2)
 })
 
 test('the own TUN does not count', async (t) => {
