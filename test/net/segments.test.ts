@@ -81,3 +81,36 @@ test('messages of very many segments', async (t) => {
   t.equal((await status()).pid, before.pid)
   t.notMatch(readFileSync(net.lab.path('h1', 'daemon.log'), 'utf8'), /could not be handled|thread of a lane failed/)
 })
+
+const flood = `
+import socket, sys
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for i in range(count):
+    try: s.sendto(bytes(1000), (address, port))
+    except OSError: pass
+`
+
+test('what the kernel drops while the daemon does not read is told', async (t) => {
+  const net = await Fixture.up(t, ['h1', 'h2'])
+  await net.start('h2', [process.execPath, '-e', echo], /ready/)
+  t.equal((await net.caracal('h2', 'expose', 'echo', '--udp', '90:9000')).code, 0)
+  await net.knows('h1', 'echo', ['h2'])
+  const address = (await net.run('h1', 'getent ahostsv4 echo.svc.internal')).out.split(' ')[0]!
+  t.match(address, /^198\./)
+  const status = async () => statusShape.parse(JSON.parse((await net.caracal('h1', 'status', '--json')).out))
+  const before = await status()
+  t.match(before.counters, { tunPacketsLost: 0, wireDatagramsLost: 0 })
+  process.kill(before.pid, 'SIGSTOP')
+  try {
+    const send = (to: string, port: number, count: number) =>
+      net.run('h1', ['python3', '-c', flood, to, String(port), String(count)])
+    t.equal((await send(address, 90, 5_000)).code, 0)
+    t.equal((await send('127.0.0.1', 7474, 40_000)).code, 0)
+  } finally {
+    process.kill(before.pid, 'SIGCONT')
+  }
+  const { counters } = await status()
+  t.ok(counters.tunPacketsLost! > 0, `${counters.tunPacketsLost} packets`)
+  t.ok(counters.wireDatagramsLost! > 0, `${counters.wireDatagramsLost} datagrams`)
+})

@@ -351,6 +351,11 @@ test('the UDP sockets', async (t) => {
       /one frame a message .*0\.0\.0\.0:7474, where the kernel does not support it: .*a quarter of the throughput/,
     remedy: /^use Linux 5/,
   })
+  t.match(await one('udp offloads', { sockets: [{ ...socket, gso: true, gsoRefused: true }] }), {
+    result: 'warn',
+    detail: /one frame a message is sent to some hosts \(no GSO\).*refuses more/,
+    remedy: /ethtool -K/,
+  })
   t.match(await one('udp offloads', { sockets: [{ ...socket, gro: false }] }), {
     result: 'warn',
     detail: /no GRO.*does not support it: .*about half of the throughput/,

@@ -247,3 +247,22 @@ test('what metrics are made of', async (t) => {
   for (const name of [...commits, ...moves, ...paths])
     t.match(text, new RegExp(`^# HELP caracal_${name}_total (?!.*since the start$).+$`, 'm'), name)
 })
+
+test('what the kernel dropped before it was read is told, and why packets could not be sealed', async (t) => {
+  const { h1 } = await pair(t)
+  h1.tun.packetsLost = 3
+  const [socket] = h1.underlay.sockets
+  Object.assign(socket!, { datagramsLost: 5 })
+  const { viewed } = h1
+  const lanes = { ...viewed.lanes, datagramsLost: 2, packetsNotSealed: 4 }
+  const daemon = { ...viewed, lanes }
+  const before = viewed.host.drops.get('no-session')
+  const { counters, drops } = statusView(daemon)
+  t.match(counters, { tunPacketsLost: 3, wireDatagramsLost: 7 })
+  t.equal(drops['no-session'], before + 4)
+  const text = await new MetricsText().write(metricsSample(daemon))
+  t.match(text, /# HELP caracal_tun_lost_packets_total Packets of own programs that the kernel dropped/)
+  t.match(text, /^caracal_tun_lost_packets_total 3$/m)
+  t.match(text, /# HELP caracal_wire_lost_datagrams_total Datagrams of other hosts that the kernel dropped/)
+  t.match(text, /^caracal_wire_lost_datagrams_total 7$/m)
+})
