@@ -55,10 +55,10 @@ export interface Native {
   udpTake(held: NativeHandle, bufferBytes: number, flags: number): OpenedUdp
   /** Fills a DatagramBatch's arrays; returns the number of datagrams. */
   udpReceive(handle: NativeHandle, data: Uint8Array, desc: Int32Array, addresses: Uint8Array): number
-  /** MTU by which this host reaches the address; 0: not known; -1: there is no route. */
-  udpRouteMtu(record: Uint8Array): number
   /** Datagrams that the kernel has dropped before they were read, modulo 2^32, since the socket is there. */
   udpLost(handle: NativeHandle): number
+  /** MTU of the link by which this host reaches the address, or less where the route says so, whatever routers have said; 0: not known; -1: there is no route. */
+  routeMtu(record: Uint8Array): number
   /** Sends the runs; `result` becomes frames sent, frames failed, last errno (0: none), and 0 without GSO, 1 with it, 2 with it but to some destinations. */
   udpSend(
     handle: NativeHandle,
@@ -185,8 +185,8 @@ const functions = [
   'udpOpen',
   'udpTake',
   'udpReceive',
-  'udpRouteMtu',
   'udpLost',
+  'routeMtu',
   'udpSend',
   'expressOpen',
   'tunExpress',

@@ -142,8 +142,8 @@ export async function makeParts(components: PartsComponents): Promise<Parts> {
       },
       issuer,
       authority: identity.authority,
-      pathMtu: (address) => linkMtu(native().udpRouteMtu(address), config.tun.mtu),
-      isRouted: (address) => native().udpRouteMtu(address) >= 0,
+      pathMtu: (address) => linkMtu(native().routeMtu(address), config.tun.mtu),
+      isRouted: (address) => native().routeMtu(address) >= 0,
     },
     {
       flowCapacity: config.limits.flows,

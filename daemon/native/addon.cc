@@ -17,6 +17,7 @@ void MemoryInit(napi_env env, napi_value exports);
 void ListeningInit(napi_env env, napi_value exports);
 void PriorityInit(napi_env env, napi_value exports);
 void SpawnInit(napi_env env, napi_value exports);
+void RouteMtuInit(napi_env env, napi_value exports);
 /** In codec.cc. */
 napi_value CodecInit(napi_env env, napi_value exports) __attribute__((weak));
 
@@ -35,6 +36,7 @@ NAPI_MODULE_INIT() {
     ListeningInit(env, exports);
     PriorityInit(env, exports);
     SpawnInit(env, exports);
+    RouteMtuInit(env, exports);
     if (CodecInit != nullptr) CodecInit(env, exports);
   } catch (const caracal::Fault& fault) {
     caracal::throwFault(env, fault);

@@ -156,42 +156,6 @@ napi_value udpTake(const Arguments& args) {
   return opened(args, std::move(udp), receive, send);
 }
 
-/** Where the route lookup of this socket is to start from: the own address that a record names, if it names one that this host has. */
-void lookFrom(int fd, const uint8_t* record, bool v6) {
-  if (memcmp(record + kLocal, kAnyLocal, sizeof kAnyLocal) == 0) return;
-  uint8_t own[kAddressRecord] = {};
-  own[0] = record[0];
-  memcpy(own + 8, record + kLocal, sizeof kAnyLocal);
-  Address from;
-  const socklen_t length = fromRecord(own, v6, from);
-  const int on = 1;
-  setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-  // Else it starts from nowhere.
-  (void)bind(fd, &from.any, length);
-}
-
-/** udpRouteMtu(record): MTU by which this host reaches the address: of the link, or less where the kernel has learnt so; 0: not known; -1: there is no route. */
-napi_value udpRouteMtu(const Arguments& args) {
-  const Span<uint8_t> record = args.bytes(0, "record", kAddressRecord);
-  const bool v6 = record.data[0] == 6;
-  int mtu = 0;
-  Address to;
-  const socklen_t addressLength = fromRecord(record.data, v6, to);
-  const int fd = addressLength == 0 ? -1 : socket(to.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd >= 0) {
-    // Nothing is sent: the kernel only looks the route up.
-    socklen_t length = sizeof mtu;
-    lookFrom(fd, record.data, v6);
-    if (connect(fd, &to.any, addressLength) != 0)
-      // The last two are said by routes of the types prohibit and blackhole.
-      mtu = errno == ENETUNREACH || errno == EHOSTUNREACH || errno == ENETDOWN || errno == EACCES || errno == EINVAL ? -1 : 0;
-    else if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &length) != 0)
-      mtu = 0;
-    close(fd);
-  }
-  return integer(args.env(), mtu);
-}
-
 /** udpLost(handle) → datagrams that the kernel has dropped, modulo 2^32, because the socket's buffer was full or they were damaged; also before this process had the socket. */
 napi_value udpLost(const Arguments& args) {
   uint32_t counts[SK_MEMINFO_VARS] = {};
@@ -332,7 +296,6 @@ void UdpInit(napi_env env, napi_value exports, caracal::Descriptors* descriptors
   caracal::define<caracal::udpTake>(env, exports, "udpTake", descriptors);
   caracal::define<caracal::udpReceive>(env, exports, "udpReceive", descriptors);
   caracal::define<caracal::udpExpress>(env, exports, "udpExpress", descriptors);
-  caracal::define<caracal::udpRouteMtu>(env, exports, "udpRouteMtu", descriptors);
   caracal::define<caracal::udpLost>(env, exports, "udpLost", descriptors);
   caracal::define<caracal::udpSend>(env, exports, "udpSend", descriptors);
 }

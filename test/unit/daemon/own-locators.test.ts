@@ -16,8 +16,8 @@ test('what a path is taken to carry until it is probed', (t) => {
 })
 
 test('the kernel says by which MTU it reaches an address', (t) => {
-  t.ok(native().udpRouteMtu(encodeLocator({ address: '127.0.0.1', port: 9 })) >= 16_384, 'loopback')
-  t.equal(native().udpRouteMtu(new Uint8Array(ADDRESS_RECORD)), 0, 'an empty record')
-  t.throws(() => native().udpRouteMtu(new Uint8Array(4)), { code: 'CARACAL_E_RANGE' })
+  t.ok(native().routeMtu(encodeLocator({ address: '127.0.0.1', port: 9 })) >= 16_384, 'loopback')
+  t.equal(native().routeMtu(new Uint8Array(ADDRESS_RECORD)), 0, 'an empty record')
+  t.throws(() => native().routeMtu(new Uint8Array(4)), { code: 'CARACAL_E_RANGE' })
   t.end()
 })
