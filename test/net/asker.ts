@@ -13,6 +13,8 @@ export interface Asked {
   /** ms, by kind of question. */
   readonly median: Readonly<Record<string, number>>
   readonly longest: Readonly<Record<string, number>>
+  /** Of 100 questions, 95 took so long at most. */
+  readonly most: Readonly<Record<string, number>>
 }
 
 const LIMIT = 10_000
@@ -80,6 +82,7 @@ const result: Asked = {
   questions: asked,
   unanswered,
   median: Object.fromEntries(sorted.map(([kind, list]) => [kind, list[list.length >> 1] ?? Infinity])),
+  most: Object.fromEntries(sorted.map(([kind, list]) => [kind, list[Math.floor(0.95 * list.length)] ?? Infinity])),
   longest: Object.fromEntries(sorted.map(([kind, list]) => [kind, list.at(-1) ?? Infinity])),
 }
 console.log(`asked ${JSON.stringify(result)}`)

@@ -13,6 +13,8 @@ export interface FloodCount {
   /** Datagrams that the kernel took, or that came. */
   readonly datagrams: number
   readonly ms: number
+  /** Processor time that the sender took meanwhile. */
+  readonly busyMs: number
 }
 
 const [mode = '', address = '', port = '', bytes = '32'] = process.argv.slice(2)
@@ -51,7 +53,7 @@ function sink(): void {
   })
   say('ready')
   input.once('close', () => {
-    say('count', { datagrams, ms: 0 } satisfies FloodCount)
+    say('count', { datagrams, ms: 0, busyMs: 0 } satisfies FloodCount)
     udp.close()
   })
 }
@@ -78,8 +80,9 @@ async function send(): Promise<void> {
   fill(BATCH)
   let running = false
   let datagrams = 0
-  let ms = 0
+  let [ms, busyMs] = [0, 0]
   let since = 0
+  let usedAtStart = process.cpuUsage()
   const turn = () => {
     if (!running) return
     for (let i = 0; i < ROUNDS; i++) datagrams += udp.sendBatch(runs, record).sent
@@ -89,15 +92,18 @@ async function send(): Promise<void> {
     running = !running
     if (running) {
       since = performance.now()
+      usedAtStart = process.cpuUsage()
       turn()
     } else {
       ms += performance.now() - since
-      say('stopped', { datagrams, ms } satisfies FloodCount)
+      const { user, system } = process.cpuUsage(usedAtStart)
+      busyMs += (user + system) / 1_000
+      say('stopped', { datagrams, ms, busyMs } satisfies FloodCount)
     }
   })
   say('ready')
   await once(input, 'close')
   running = false
-  say('count', { datagrams, ms } satisfies FloodCount)
+  say('count', { datagrams, ms, busyMs } satisfies FloodCount)
   udp.close()
 }

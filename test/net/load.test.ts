@@ -13,8 +13,15 @@ import type { FloodCount } from './flood.js'
 import { lineOf } from './namespaces.js'
 
 const HALF_MS = 4_000
-/** A requirement: what people and programs wait for an answer, in the middle of a flood. */
+/** A requirement: what people and programs wait for an answer, in the middle of a flood; of a machine of which somebody else takes the processors away, the median of it. */
 const MEDIAN_MS_MAX = 100
+/** 95 of 100 are answered within that, and all within the other: nobody takes a daemon for dead. */
+const MOST_MS_MAX = 500
+const LONGEST_MS_MAX = 2_000
+/** What the sender of the flood makes in a second of its own processor time at least. */
+const RATE_MIN = 100_000
+/** It offers so many times what becomes frames, at least. */
+const OFFERED_MIN = 1.1
 const GROWTH_MAX = 10e6
 const HOSTS = ['h1', 'h2'] as const
 type Host = (typeof HOSTS)[number]
@@ -101,17 +108,16 @@ test('a flood of small datagrams', async (t) => {
   await net.knows('h1', 'box', ['h2'])
   const client = await daemons.client('h1')
   const dialled = (await client.call('resolve', { name: 'box' })).addresses.v4
-  const first = await daemons.status('h1')
-  if (dialled === null || first.addresses.dns.v4 === null) throw new Error('no IPv4 address')
-  const asker = net.open('h1', [
-    process.execPath,
-    program('asker'),
-    net.lab.path('h1', 'control.sock'),
-    first.addresses.dns.v4,
-    'box.svc.internal',
-    '50',
-  ])
-  await lineOf(asker, 'ready')
+  if (dialled === null) throw new Error('no IPv4 address')
+  const askers = await Promise.all(
+    HOSTS.map(async (host) => {
+      const { v4 } = (await daemons.status(host)).addresses.dns
+      const words = [net.lab.path(host, 'control.sock'), v4 ?? '', 'box.svc.internal', '50']
+      const asker = net.open(host, [process.execPath, program('asker'), ...words])
+      await lineOf(asker, 'ready')
+      return { host, asker }
+    }),
+  )
   const flood = net.open('h1', [process.execPath, program('flood'), 'send', dialled, '9000', '32'])
   await lineOf(flood, 'ready')
 
@@ -151,7 +157,9 @@ test('a flood of small datagrams', async (t) => {
   const atOnce = await net.run('h1', ['curl', '-sS', '-m', '5', 'http://box.svc.internal/'])
   t.equal(atOnce.out, 'here', `a program is served at once ${atOnce.err}`)
   const grown = { h1: (await resident('h1')) - between.h1, h2: (await resident('h2')) - between.h2 }
-  const asked = await ended<Asked>(asker, 'asked')
+  const asked = await Promise.all(
+    askers.map(async ({ host, asker }) => ({ host, ...(await ended<Asked>(asker, 'asked')) })),
+  )
   const taken = await ended<FloodCount>(sink, 'count')
 
   const rate = Math.round((count.datagrams / count.ms) * 1000)
@@ -159,15 +167,23 @@ test('a flood of small datagrams', async (t) => {
   const sent = last1.device.packets - first1.device.packets
   const overrun = last1.device.dropped - first1.device.dropped
   t.comment(
-    `${rate} datagrams a second, ${Math.round((h1.of('packetsOut') / count.ms) * 1000)} of them became frames; ` +
+    `${rate} datagrams a second, the sender busy for ${Math.round(count.busyMs)} of ${Math.round(count.ms)} ms, ${Math.round((h1.of('packetsOut') / count.ms) * 1000)} of them became frames; ` +
       `${taken.datagrams} came to the server; ${JSON.stringify({ asked, grown, sent, overrun })}`,
   )
+  const perBusySecond = Math.round((count.datagrams / count.busyMs) * 1000)
+  t.ok(perBusySecond >= RATE_MIN, `its sender makes ${perBusySecond} in a second of its own`)
   t.ok(overrun > 0, `${rate} datagrams a second are more than can be moved`)
+  t.ok(count.datagrams >= OFFERED_MIN * h1.of('packetsOut'), 'many more than become frames')
 
   await t.test('everybody else is served', async (t) => {
-    t.equal(asked.unanswered, 0)
-    t.ok(asked.questions > 4 * 20, `${asked.questions} questions`)
-    for (const [kind, ms] of Object.entries(asked.median)) t.ok(ms <= MEDIAN_MS_MAX, `${kind} takes ${ms} ms`)
+    for (const { host, unanswered, questions, median, most, longest } of asked) {
+      t.equal(unanswered, 0, `${host} answered everything`)
+      t.ok(questions > 4 * 20, `${host}: ${questions} questions`)
+      for (const [kind, ms] of Object.entries(median)) t.ok(ms <= MEDIAN_MS_MAX, `${host}: ${kind} takes ${ms} ms`)
+      for (const [kind, ms] of Object.entries(most)) t.ok(ms <= MOST_MS_MAX, `${host}: ${kind} rarely takes ${ms} ms`)
+      for (const [kind, ms] of Object.entries(longest))
+        t.ok(ms <= LONGEST_MS_MAX, `${host}: ${kind} took ${ms} ms once`)
+    }
   })
   await t.test('memory does not grow', async (t) => {
     for (const host of HOSTS) t.ok(grown[host] <= GROWTH_MAX, `${host} has grown by ${grown[host]} bytes`)
