@@ -14,9 +14,15 @@ import { packetBatch, PACKET_WORDS } from '../../lib/wire/batch.js'
 import { VNET_HEADER } from '../../lib/wire/constants.js'
 import { hostId, serviceId, type ServiceId } from '../../lib/wire/ids.js'
 import { seededRandom } from '../tools/seeded-random.js'
+import { Targets } from './targets.js'
 
 const ENTRIES = Number(process.argv[2] ?? 1_000_000)
 const memoryFor = process.argv[3] === 'plain' ? (bytes: number) => new ArrayBuffer(bytes) : tableMemory
+/** Requirements, at a million entries. */
+const LOOKUP_P99_US = 1
+const INSERT_US = 5
+const FLOW_TABLE_MB = 256
+const FLOW_LOOKUP_US = 0.15
 const LOOKUPS = 100_000
 const ROUNDS = 7
 const random = seededRandom(1)
@@ -320,4 +326,23 @@ report('one read of memory, waited for, ns', {
 services()
 globalThis.gc?.()
 flows()
-console.log(JSON.stringify({ entries: ENTRIES, results }))
+const targets = new Targets()
+const found = (name: string) => results[name] ?? NaN
+for (const kind of ['of an ID that is there', 'that a domain or the network answers', 'that only the network answers'])
+  targets.atMost(`services: lookup ${kind}, p99 us`, found(`services: lookup ${kind}: p99 us`), LOOKUP_P99_US)
+for (const figure of ['cpu us', 'mean us'])
+  targets.atMost(`services: insert, ${figure}`, found(`services: insert, ${ENTRIES} in all: ${figure}`), INSERT_US)
+const tableMb = FlowTable.bytesFor(1_000_000) / 1e6
+targets.atMost('flows: MB a million', tableMb, FLOW_TABLE_MB)
+targets.atMost(
+  'flows: lookup by 5-tuple as the data path does it, median us',
+  found(`flows: a batch of ${BATCH} by 5-tuple, any of them: p50 us`),
+  FLOW_LOOKUP_US,
+)
+targets.atMost(
+  'flows: lookup by 5-tuple alone, median us',
+  found('flows: lookup by 5-tuple, any of them: tens p50 us'),
+  FLOW_LOOKUP_US,
+)
+targets.print()
+console.log(JSON.stringify({ entries: ENTRIES, results, targets: targets.judged }))
