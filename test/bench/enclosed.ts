@@ -11,7 +11,7 @@ const INTERRUPTED = 130
 const MOUNTS = 'mount -t tmpfs tmpfs /dev/shm; mount -t tmpfs tmpfs "$TMPDIR"; exec "$@"'
 
 /**
- * Begins the program anew in process and mount namespaces of its own, and resolves there: whatever ends it, no process, network namespace, device or file of it stays. Here
+ * Begins the program anew in process and mount namespaces of its own, and resolves there: whatever ends it, no process, network namespace, device or file of it stays (of one that is killed, an empty folder). Here
  * it does not resolve, but ends with that one's status.
  */
 export async function enclosed(): Promise<void> {

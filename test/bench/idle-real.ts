@@ -17,6 +17,7 @@ const SERVICE_PORT = 9_200
 /** Rows of a flow table of which a hundred fit the memory. */
 const FLOWS = 16_384
 const KNOWN_MS = 300_000
+const SLOW_START_MS = 120_000
 /** How many daemons begin at the same time. */
 const STARTING = 2
 
@@ -115,11 +116,23 @@ async function startAll(members: readonly Member[]): Promise<void> {
   const left = [...others]
   const one = async () => {
     for (let next = left.shift(); next !== undefined; next = left.shift()) {
-      await next.lab.startDaemon(next.name, ['--join', token])
+      const member = next
+      await next.lab.startDaemon(next.name, ['--join', token]).catch((error: unknown) => ready(member, error))
       if (left.length % 10 === 0) console.error(`${left.length} daemons are still to be started`)
     }
   }
   await Promise.all(Array.from({ length: STARTING }, one))
+}
+
+/** One that the lab has not seen come up in its time gets more: the machine is busy with all the others. */
+async function ready(member: Member, error: unknown): Promise<void> {
+  for (const deadline = performance.now() + SLOW_START_MS; performance.now() < deadline; await pause(1_000)) {
+    const state = await withDaemon({ socket: socketOf(member) }, (daemon) => daemon.call('status', {})).catch(
+      () => undefined,
+    )
+    if (state !== undefined) return
+  }
+  throw error
 }
 
 async function serve({ lab, name }: Member): Promise<void> {
