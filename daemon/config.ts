@@ -36,6 +36,8 @@ const COMMON_AEAD: AeadName = 'chacha20-poly1305'
 export const BUFFER_MIN = 1 << 16
 const BUFFER_MAX = 1 << 29
 /** Rows of a flow table. */
+/** Addresses to listen on; the keeper (kHeldMax in daemon/native/keeper/keeper.cc) has room for a socket of each lane at each. */
+export const LISTEN_MAX = 32
 export const FLOWS = 262_144
 export const FLOWS_MIN = 16
 const FLOWS_MAX = 1 << 24
@@ -372,6 +374,7 @@ const fileShape = z.strictObject({
   listen: z
     .array(underlayAddress)
     .min(1)
+    .max(LISTEN_MAX)
     .default([
       { address: '0.0.0.0', port: UDP_PORT },
       { address: '::', port: UDP_PORT },
@@ -437,7 +440,7 @@ export function loadConfig(sources: ConfigSources): Config {
     socket: resolve(options.socket ?? given(environment.CARACAL_SOCKET) ?? settings.socket),
     group: settings.group,
     name: option('--name', hostName, options.name) ?? settings.name ?? ownName(),
-    listen: option('--listen', z.array(underlayAddress).min(1), options.listen) ?? settings.listen,
+    listen: option('--listen', z.array(underlayAddress).min(1).max(LISTEN_MAX), options.listen) ?? settings.listen,
     aead: settings.aead,
     offload: { ...offload, vnetHeader, bufferBytes },
     loop: settings.loop,

@@ -14,7 +14,11 @@ export class KeeperGone extends CaracalError {
 
 export class KeeperRefused extends CaracalError {
   constructor(readonly why: KeeperRefusal) {
-    super('CARACAL_E_KEEPER', `the keeper has refused what it was told (${why})`, 'is it of another version?')
+    const next =
+      why === 'full'
+        ? 'let the daemon listen on fewer addresses (`listen`), or by fewer lanes (`loop.lanes`)'
+        : 'is it of another version?'
+    super('CARACAL_E_KEEPER', `the keeper has refused what it was told (${why})`, next)
   }
 }
 

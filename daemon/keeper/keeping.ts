@@ -2,7 +2,8 @@
 
 import { z } from 'zod'
 import { formatLocator } from '../../lib/path/locator.js'
-import type { Config } from '../config.js'
+import { LANES_MAX } from '../../lib/session/payload.js'
+import { LISTEN_MAX, type Config } from '../config.js'
 import { messageOf } from '../errors.js'
 import type { HeldLane } from '../lanes/lanes.js'
 import type { Log } from '../log.js'
@@ -26,7 +27,7 @@ const noteShape = z.object({
   vnetHeader: z.boolean(),
   listen: z.array(z.string()),
   /** Of the first lane, then of each lane that has a queue of its own. */
-  sockets: z.array(z.number().int().min(1).max(32)).min(1).max(16),
+  sockets: z.array(z.number().int().min(1).max(LISTEN_MAX)).min(1).max(LANES_MAX),
   /** Daemons that went on with what another one had left. */
   takeovers: z.number().int().min(0),
 })
@@ -137,10 +138,15 @@ export interface KeepingOptions {
 
 /** A keeper that ended by itself is followed by another at once; one that ends again, after this, ms. */
 const AGAIN_MS = 60_000
+/** Requests under way at a time: what more would be has no room in the socket. */
+const UNDER_WAY_MAX = 16
 
 /** A running daemon's side of its keeper. */
 export class Keeping {
+  /** To a keeper that has everything. */
   #link: KeeperLink | undefined
+  /** To one that is being given everything. */
+  #giving: KeeperLink | undefined
   #pid: number | null = null
   #problem: string | undefined
   #again: NodeJS.Timeout | undefined
@@ -194,12 +200,14 @@ export class Keeping {
   /** The keeper ends, and what only it still holds is closed. */
   async end(): Promise<void> {
     this.#leave()
+    await this.#giving?.end()
     await this.#link?.end()
   }
 
   /** The keeper goes on alone. */
   leave(): void {
     this.#leave()
+    this.#giving?.close()
     this.#link?.close()
   }
 
@@ -218,29 +226,45 @@ export class Keeping {
   }
 
   async #give(link: KeeperLink | undefined): Promise<void> {
-    const { directory, settings, log, note, holdings, flowFile, withdraw } = this.options
-    const giveUp = [...this.options.giveUp, ...(flowFile === undefined ? [] : [['rm', '-f', '--', flowFile]])]
+    let to = link
     try {
-      const to = link ?? (await startKeeper(directory))
+      to ??= await startKeeper(this.options.directory)
       if (this.#ended) return to.close()
-      const sockets = holdings.map((one) => one.sockets.length)
-      const text: Note = { version: 1, ...note, sockets, takeovers: this.takeovers }
-      const told = [
-        ...Array.from(this.#names(), ([name, handle]) => to.ask(holdRequest(name), [handle])),
-        to.ask(planRequest('withdraw', settings.withdrawAfter, withdraw)),
-        to.ask(planRequest('giveUp', settings.giveUpAfter, giveUp)),
-        to.ask(noteRequest(Buffer.from(JSON.stringify(text)))),
-      ]
+      this.#giving = to
+      this.#pid = await this.#tell(to)
       this.#link = to
-      await Promise.all(told)
-      this.#pid = stateOf(await to.ask(stateRequest())).pid
       this.#problem = undefined
       void to.ended.then(() => this.#lost())
     } catch (error) {
+      // One that has a part of it is in the way of the next.
+      await to?.end()
+      if (this.#ended) return
       this.#problem = messageOf(error)
-      log.warn({ error }, 'nothing outlives this daemon: it has no keeper')
+      const next = 'another one is started within a minute; `caracal doctor` tells whether there is one'
+      this.options.log.warn({ error }, `open connections do not outlive this daemon, as it has no keeper: ${next}`)
       this.#later()
+    } finally {
+      this.#giving = undefined
     }
+  }
+
+  /** Gives it everything, and resolves with its process ID when it has it. */
+  async #tell(to: KeeperLink): Promise<number> {
+    const { settings, note, holdings, flowFile, withdraw } = this.options
+    const giveUp = [...this.options.giveUp, ...(flowFile === undefined ? [] : [['rm', '-f', '--', flowFile]])]
+    const sockets = holdings.map((one) => one.sockets.length)
+    const text: Note = { version: 1, ...note, sockets, takeovers: this.takeovers }
+    const all = [...this.#names()]
+    for (let i = 0; i < all.length; i += UNDER_WAY_MAX) {
+      const some = all.slice(i, i + UNDER_WAY_MAX)
+      await Promise.all(some.map(([name, handle]) => to.ask(holdRequest(name), [handle])))
+    }
+    await Promise.all([
+      to.ask(planRequest('withdraw', settings.withdrawAfter, withdraw)),
+      to.ask(planRequest('giveUp', settings.giveUpAfter, giveUp)),
+      to.ask(noteRequest(Buffer.from(JSON.stringify(text)))),
+    ])
+    return stateOf(await to.ask(stateRequest())).pid
   }
 
   #lost(): void {

@@ -27,7 +27,10 @@ namespace keeper {
 namespace {
 
 constexpr const char* kSocket = "keeper.sock";
-constexpr size_t kHeldMax = 64;
+/** What a configuration allows at most: of 16 lanes (LANES_MAX) each a queue and 32 sockets (LISTEN_MAX). */
+constexpr size_t kHeldMax = 16 * (1 + 32);
+/** Who asks for all of that has to read meanwhile: the socket has not room for so much. */
+constexpr int kReadingMs = 1000;
 /** Of one message. One is asked for; more are closed and refused. */
 constexpr size_t kDescriptorsMax = 8;
 /** Who was never told what to do waits this long for a daemon. */
@@ -264,7 +267,7 @@ class Keeper {
 
   void refuse(int to, Refusal why) { tell(to, Answer::refused, {static_cast<uint8_t>(why)}, -1); }
 
-  /** Who does not read is not waited for. */
+  /** Who does not read for a while is not waited for. */
   void tell(int to, Answer kind, std::vector<uint8_t> body, int fd) {
     body.insert(body.begin(), {kVersion, static_cast<uint8_t>(kind)});
     iovec part = {body.data(), body.size()};
@@ -282,8 +285,9 @@ class Keeper {
       memcpy(CMSG_DATA(c), &fd, sizeof(int));
     }
     ssize_t sent;
+    pollfd room = {to, POLLOUT, 0};
     do sent = sendmsg(to, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
+    while (sent < 0 && (errno == EINTR || (errno == EAGAIN && poll(&room, 1, kReadingMs) > 0)));
     // It sees from the end of the connection that it has not heard everything.
     if (sent < 0) shutdown(to, SHUT_RDWR);
   }

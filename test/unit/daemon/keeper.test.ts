@@ -5,7 +5,8 @@ import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
-import { KeeperLink, stateOf } from '../../../daemon/keeper/keeper-link.js'
+import { LISTEN_MAX } from '../../../daemon/config.js'
+import { closeHeld, KeeperLink, stateOf } from '../../../daemon/keeper/keeper-link.js'
 import { findKeeper, startKeeper } from '../../../daemon/keeper/keeper-process.js'
 import {
   decodeAnswer,
@@ -16,13 +17,17 @@ import {
   stateRequest,
   takeRequest,
 } from '../../../daemon/keeper/keeper-wire.js'
+import { Keeping, keptOf, type KeepingOptions } from '../../../daemon/keeper/keeping.js'
+import { noLog } from '../../../daemon/log.js'
 import { native } from '../../../daemon/native.js'
 import { projectRoot } from '../../../daemon/our-files.js'
 import { NativeUdp } from '../../../daemon/udp.js'
+import { LANES_MAX } from '../../../lib/session/payload.js'
 import { datagramBatch } from '../../../lib/wire/batch.js'
 import { runs } from '../../tools/processes.js'
 
 const PATIENCE_MS = 10_000
+const HELD_MAX = LANES_MAX * (1 + LISTEN_MAX)
 const isRoot = process.getuid?.() === 0
 
 async function until(what: string, condition: () => boolean): Promise<void> {
@@ -115,13 +120,68 @@ test('whatever is no message of a daemon is refused, and nothing has changed', a
   t.throws(() => noteRequest(new Uint8Array(16_385)), RangeError)
 })
 
-test('more is not held than there is room for', async (t) => {
-  const { link } = await started(t)
+test('all is held that a configuration allows, and is had by the next who comes; more is not', async (t) => {
+  const { directory, link, pid } = await started(t)
   const handle = event(t)
-  for (let i = 0; i < 64; i++) await link.ask(holdRequest(`e-${i}`), [handle])
-  await t.rejects(link.ask(holdRequest('e-64'), [handle]), { code: 'CARACAL_E_KEEPER', message: /\(full\)/ })
+  for (let i = 0; i < HELD_MAX; i++) await link.ask(holdRequest(`e-${i}`), [handle])
+  const more = link.ask(holdRequest('more'), [handle])
+  await t.rejects(more, { code: 'CARACAL_E_KEEPER', message: /\(full\).*`listen`/ })
   await link.ask(holdRequest('e-1'), [handle])
-  t.match(stateOf(await link.ask(stateRequest())), { descriptors: 64 }, 'one of the same name takes its place')
+  t.match(stateOf(await link.ask(stateRequest())), { descriptors: HELD_MAX }, 'one of the same name takes its place')
+  link.close()
+  const found = await findKeeper(directory)
+  t.teardown(() => found?.link.close())
+  t.match(found?.state, { pid, descriptors: HELD_MAX })
+  t.equal(found?.held.size, HELD_MAX)
+  closeHeld(found!.held)
+})
+
+/** What a daemon gives its keeper, with so many sockets in each of its lanes. */
+function keepingOptions(directory: string, queue: number, lanes: number, sockets: number): KeepingOptions {
+  const listen = Array.from({ length: sockets }, (_, i) => `127.0.0.1:${1_000 + i}`)
+  return {
+    directory,
+    settings: { on: true, withdrawAfter: 30, giveUpAfter: 600 },
+    log: noLog,
+    note: { host: 'h', tun: 'tun0', vnetHeader: true, listen },
+    holdings: Array.from({ length: lanes }, () => ({ queue, sockets: new Array<number>(sockets).fill(queue) })),
+    flowFile: undefined,
+    withdraw: [],
+    giveUp: [],
+  }
+}
+
+test('a keeper that refuses a part of it has nothing; the next one has everything', async (t) => {
+  const { directory, link, pid } = await started(t)
+  const handle = event(t)
+  for (let i = 0; i < HELD_MAX; i++) await link.ask(holdRequest(`e-${i}`), [handle])
+  const unused = { host: '', queue: handle, sockets: [], lanes: [], withdrew: false, release: () => undefined }
+  const keeping = await Keeping.begin(keepingOptions(directory, handle, 2, 3), { link, takeovers: 5, ...unused })
+  t.teardown(() => keeping.end())
+  t.equal(keeping.holds, false, 'nobody may count on it')
+  t.match(keeping.summary, { pid: null, takeovers: 5 })
+  t.match(await keeping.report(), { held: 0, problem: /\(full\)/ })
+  t.notOk(runs(pid), 'it is not in the way of the next')
+  await until('another one has everything', () => keeping.holds)
+  t.match(await keeping.report(), { descriptors: 8, held: 8, problem: undefined })
+  t.not(keeping.summary.pid, pid)
+  keeping.leave()
+  t.equal(keeping.holds, false)
+  const found = await findKeeper(directory)
+  t.teardown(() => found?.link.end())
+  t.equal(found?.held.size, 8)
+  const wanted = { tun: { name: 'tun0' }, offload: { vnetHeader: true } }
+  const listen = [1_000, 1_001, 1_002].map((port) => ({ address: '127.0.0.1', port }))
+  t.match(keptOf(found!, { ...wanted, listen }, 2), { host: 'h', takeovers: 6, sockets: { length: 3 } })
+  closeHeld(found!.held)
+})
+
+test('as many lanes and addresses as a configuration may have', async (t) => {
+  const directory = folder(t)
+  const keeping = await Keeping.begin(keepingOptions(directory, event(t), LANES_MAX, LISTEN_MAX), undefined)
+  t.teardown(() => keeping.end())
+  t.ok(keeping.holds)
+  t.match(await keeping.report(), { descriptors: HELD_MAX, held: HELD_MAX, problem: undefined })
 })
 
 test('what comes from a keeper is an answer or nothing', (t) => {
