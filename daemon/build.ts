@@ -6,7 +6,7 @@ import type { Primitives } from '../lib/crypto/primitives.js'
 import type { Config, DaemonOptions } from './config.js'
 import { CounterFile } from './counter-file.js'
 import { Daemon } from './daemon.js'
-import { CaracalError, messageOf } from './errors.js'
+import { CaracalError } from './errors.js'
 import { NativeExpress } from './express.js'
 import { HeapCare, ownHeap } from './heap-care.js'
 import { joinNetwork } from './joining.js'
@@ -18,7 +18,7 @@ import { deviceOf, keptOf, type Kept } from './keeper/keeping.js'
 import { lanesFor } from './lanes/lanes.js'
 import { LinkSetup } from './link.js'
 import type { Log } from './log.js'
-import { native } from './native.js'
+import { native, TunOffload } from './native.js'
 import { codecAddon, NativeCodec } from './native-codec.js'
 import { PacketLoop } from './packet-loop.js'
 import { areCurrent, makeParts, makePartsAhead, type Parts } from './parts.js'
@@ -150,12 +150,7 @@ export async function buildDaemon(
     tun,
     underlay,
     fault: (error) => log.error({ error }, 'a batch of packets could not be handled'),
-    failed: (error) => {
-      log.error({ error }, 'the packet loop failed')
-      if (late.daemon === undefined) return
-      late.daemon.failed = true
-      late.daemon.requestStop(messageOf(error))
-    },
+    failed: (error) => late.daemon?.fail(error, 'the packet loop failed'),
   })
   undo.add(() => loop.stop())
   const heap = new HeapCare(
@@ -208,14 +203,25 @@ async function findKept(directory: string, config: Config, lanes: number, log: L
   const found = await findKeeper(directory)
   if (found === undefined) return undefined
   const kept = keptOf(found, config, lanes)
-  if (typeof kept !== 'string') return kept
-  log.warn({ why: kept }, 'what the last daemon has left does not fit the configuration: everything is set up anew')
+  const why = typeof kept === 'string' ? kept : isThere(kept, config) ? undefined : 'its device was removed'
+  if (typeof kept !== 'string' && why === undefined) return kept
+  log.warn({ why }, 'what the last daemon has left does not fit the configuration: everything is set up anew')
   closeHeld(found.held)
   await found.link.end()
   const device = deviceOf(found)
   // Of our own name it is replaced in its place.
   if (device !== undefined && device !== config.tun.name) await LinkSetup.remove(device)
   return undefined
+}
+
+/** Whether the device is there that the queues belong to: whoever holds one of them does not keep it from being removed. */
+function isThere({ queue }: Kept, { offload }: Config): boolean {
+  try {
+    native().close(native().tunTake(queue, TunOffload[offload.tun]).handle)
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** undefined: the table is to be this process's own memory. */

@@ -17,7 +17,7 @@ import { compareConfigs, loadConfig, type Config, type DaemonOptions } from './c
 import type { ExposeRequest } from './control/protocol.js'
 import type { CounterFile } from './counter-file.js'
 import type { ResolverSettings } from './dns/resolver-settings.js'
-import { CaracalError } from './errors.js'
+import { CaracalError, messageOf } from './errors.js'
 import { EventLoopDelay } from './event-loop.js'
 import type { HostLinks } from './host-links.js'
 import { rejoin, type Identity } from './identity.js'
@@ -33,7 +33,7 @@ import { monotonicNow, type DeviceIo, type PacketLoop } from './packet-loop.js'
 import { policyOf } from './policy-setting.js'
 import { proofOf } from './proof-setting.js'
 import { ConfiguredRules } from './rules.js'
-import type { DaemonSummary, RunningDaemon, StopRequest } from './running.js'
+import { AFTER_FAULT, type DaemonSummary, type RunningDaemon, type StopRequest } from './running.js'
 import type { Close, Servers } from './servers.js'
 import type { StateDirectory } from './state-files.js'
 import { StateWrites } from './state-writes.js'
@@ -152,6 +152,13 @@ export class Daemon implements RunningDaemon {
 
   /** The daemon ends because something went wrong. */
   failed = false
+
+  /** Ends the daemon because of a fault of its own: what is open waits for the next one, as if this one had been killed. */
+  fail(error: unknown, what: string): void {
+    this.log.error({ error }, `${what}: ${AFTER_FAULT}`)
+    this.failed = true
+    this.requestStop(messageOf(error), true)
+  }
 
   /** Ends the daemon in good order. `keep`: another one is to go on with what it has. */
   requestStop(reason: string, keep = false): void {
@@ -314,8 +321,9 @@ export class Daemon implements RunningDaemon {
     const text = (list: readonly OwnLocator[]) => JSON.stringify(list)
     const moved = text(locators) !== text(this.#locators)
     if (moved) {
-      this.#locators = locators
       this.host.setLocators(locators, monotonicNow())
+      // Had it thrown, it would be to be done again.
+      this.#locators = locators
     } else this.host.routesChanged(monotonicNow())
     this.loop.wake()
     // Packets come first, and when this host has moved those by which its peers follow, and all that waited for it.
@@ -334,7 +342,8 @@ export class Daemon implements RunningDaemon {
   /** Ends flows, tells the peers, takes everything back. Returns the number of flows that were open. `keep`: flows go on, nothing is said, and everything waits for the next daemon. */
   async stop(keep: boolean): Promise<number> {
     const flows = this.host.flows.counts.open
-    const held = keep && this.keeping?.holds === true
+    // Flows outlive a daemon that failed also while there is no keeper, as they do one that is killed.
+    const held = keep && (this.keeping?.holds === true || (this.failed && this.config.keeper.on))
     if (this.#released === undefined && !held) {
       if (keep) this.log.warn({}, 'there is no keeper: nothing can be kept')
       await this.#leave()

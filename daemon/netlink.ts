@@ -11,6 +11,8 @@ const TRIES = 5
 /** Where changes do not end, they are told once in this time; before that, so many at once: what moves a host is not to wait. */
 const PAUSE_MS = 50
 const AT_ONCE = 16
+/** What could not be told is told again after so long. */
+const AGAIN_MS = 1_000
 
 /** Keeps what the kernel tells of this network namespace's links, addresses and default routes, as it happens. Not to be used after `close`. */
 export class NetworkWatcher {
@@ -27,10 +29,16 @@ export class NetworkWatcher {
   #timer: NodeJS.Timeout | undefined
   #open = true
 
-  /** `except`: name of the link whose own state and addresses do not matter: the own TUN's. `failed`: nothing more will be heard. Throws CARACAL_E_NETLINK. */
+  /** `except`: name of the link whose own state and addresses do not matter: the own TUN's. Throws CARACAL_E_NETLINK. */
   constructor(
     private readonly except: string,
-    private readonly components: { readonly changed: () => void; readonly failed: (error: unknown) => void },
+    private readonly components: {
+      readonly changed: () => void
+      /** `changed` has thrown; it is called again later. */
+      readonly fault: (error: unknown) => void
+      /** Nothing more will be heard. */
+      readonly failed: (error: unknown) => void
+    },
   ) {
     try {
       this.#handle = this.#native.netlinkOpen()
@@ -59,16 +67,19 @@ export class NetworkWatcher {
 
   #watch(): void {
     this.#native.watch(this.#handle, () => {
+      let matters: boolean
       try {
-        this.#readChanges()
+        matters = this.#readChanges()
       } catch (error) {
         this.close()
-        this.components.failed(error)
+        return this.components.failed(error)
       }
+      if (matters) this.#tellSoon()
     })
   }
 
-  #readChanges(): void {
+  /** Takes in what is there; whether it matters. */
+  #readChanges(): boolean {
     let matters = false
     for (let i = 0; i < ROUNDS; i++) {
       const messages = this.#next()
@@ -81,19 +92,34 @@ export class NetworkWatcher {
       }
       for (const message of messages) if (this.#links.apply(message, this.except)) matters = true
     }
-    if (!matters || this.#timer !== undefined) return
+    return matters
+  }
+
+  #tellSoon(): void {
+    if (this.#timer !== undefined) return
     const now = performance.now()
     this.#atOnce = Math.min(AT_ONCE, this.#atOnce + (now - this.#asOf) / PAUSE_MS)
     this.#asOf = now
     if (this.#atOnce >= 1) {
       this.#atOnce--
-      this.components.changed()
-      return
-    }
+      this.#tell()
+    } else this.#tellAfter(PAUSE_MS)
+  }
+
+  #tellAfter(ms: number): void {
     this.#timer = setTimeout(() => {
       this.#timer = undefined
+      this.#tell()
+    }, ms)
+  }
+
+  #tell(): void {
+    try {
       this.components.changed()
-    }, PAUSE_MS)
+    } catch (error) {
+      this.components.fault(error)
+      if (this.#open) this.#tellAfter(AGAIN_MS)
+    }
   }
 
   /** Everything there is, in place of what is kept. The kernel makes each part of the answer while the one before it is fetched: there is nothing to wait for. */

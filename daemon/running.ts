@@ -6,6 +6,10 @@ export interface StopRequest {
   readonly keep: boolean
 }
 
+/** What a daemon that ends because of a fault of its own says to do. */
+export const AFTER_FAULT =
+  'this daemon ends; start it again, and it goes on with what is open; report this line if it comes again'
+
 /** What is said of a daemon once it is up. */
 export interface DaemonSummary {
   readonly network: string

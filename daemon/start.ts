@@ -15,6 +15,7 @@ import { CaracalError, messageOf } from './errors.js'
 import { Keeping, type Kept } from './keeper/keeping.js'
 import { askToHandOver, type HandedOver } from './keeper/hand-over.js'
 import type { Log } from './log.js'
+import { LogLimit } from './log-limit.js'
 import { zoneResolver, zoneSources } from './names.js'
 import { NetworkWatcher } from './netlink.js'
 import { monotonicNow } from './packet-loop.js'
@@ -26,6 +27,8 @@ import { metricsSample } from './views.js'
 const LOOK_MS = 5_000
 /** More than handshakes take with as many hosts as a host usually has flows with. */
 const SESSIONS_MS = 250
+/** Of what fails again and again a line is logged so often. */
+const FAULTS_EVERY_MS = 60_000
 
 /**
  * Brings everything up; what had been done is undone when something fails, but what a former daemon has left stays with its keeper for the next try. With `options.replace` the daemon that runs is asked to
@@ -199,13 +202,16 @@ async function startDiscovery(daemon: Daemon): Promise<void> {
 }
 
 function watchNetwork(daemon: Daemon): void {
+  const limit = new LogLimit(FAULTS_EVERY_MS, monotonicNow)
   const watcher = new NetworkWatcher(daemon.tun.name, {
     changed: () => daemon.networkChanged(watcher.links),
-    failed: (error) => {
-      daemon.log.error({ error }, 'changes of the network are not heard of any more')
-      daemon.failed = true
-      daemon.requestStop(messageOf(error))
+    fault: (error) => {
+      const kept = limit.take()
+      if (kept === undefined) return
+      const next = 'it is tried again every second; if the disk of the state directory is full, make room'
+      daemon.log.error({ error, kept }, `the other hosts could not be told of a change of the network: ${next}`)
     },
+    failed: (error) => daemon.fail(error, 'changes of the network are not heard of any more'),
   })
   daemon.undo.add(() => watcher.close())
   daemon.networkChanged(watcher.links)

@@ -8,7 +8,7 @@ import { collectFlows } from '../flow-pages.js'
 import { HeapCare, ownHeap } from '../heap-care.js'
 import type { ListenerWatching } from '../instances.js'
 import type { Log } from '../log.js'
-import type { DaemonSummary, RunningDaemon, StopRequest } from '../running.js'
+import { AFTER_FAULT, type DaemonSummary, type RunningDaemon, type StopRequest } from '../running.js'
 import { OwnServers, type Close } from '../servers.js'
 import { ThreadCalls, type Implementation } from './calls.js'
 import type { MainMethods, PacketMethods, ServedPart } from './methods.js'
@@ -109,8 +109,8 @@ export class PacketThread implements RunningDaemon {
     if (this.#stopping) return
     this.#stopping = true
     this.failed = true
-    this.log.error({ error }, 'the packet thread failed')
-    this.#requested({ reason: messageOf(error), keep: false })
+    this.log.error({ error }, `the packet thread failed: ${AFTER_FAULT}`)
+    this.#requested({ reason: messageOf(error), keep: true })
   }
 
   #own(): Implementation<MainMethods> {

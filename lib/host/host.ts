@@ -46,6 +46,7 @@ const NO_BYTES = new Uint8Array(0)
 /** The record of where this host is now is made so much later than its peers are told, ms: packets wait meanwhile. The first is for hosts that have moved too, and look where this one is. */
 const PUBLISH_MS = 1
 const PUBLISH_LATER_MS = 20
+const PUBLISH_AGAIN_MS = 1_000
 
 export class Host implements DataPathDecisions {
   readonly id: HostId
@@ -304,11 +305,13 @@ export class Host implements DataPathDecisions {
   }
 
   #publishLocators(now: number): void {
-    this.#publishDue = Infinity
+    // Where there is no number for the record yet.
+    this.#publishDue = now + PUBLISH_AGAIN_MS
     const own = this.#locators.map(({ address, port }) => ({ address, port }))
     const seen = this.#seenAt.map(({ address, port }) => ({ address, port, reflexive: true }))
     const locators = [...own.slice(0, LOCATORS_MAX - seen.length), ...seen]
     this.directory.publish([{ payload: { kind: 'locators', locators, relays: [] } }], now)
+    this.#publishDue = Infinity
   }
 
   /** What this host has is restored: it is published, and from now on what it does not have it refuses. */

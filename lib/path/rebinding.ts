@@ -48,6 +48,8 @@ export class Rebinding {
   /** Highest sequence heard, by peer. */
   readonly #heard = new Map<number, number>()
   #due = Infinity
+  /** The peers have not been told of the last change: that has thrown. */
+  #untold = false
 
   constructor(
     private readonly components: {
@@ -64,9 +66,10 @@ export class Rebinding {
     },
   ) {}
 
-  /** This host's addresses are these from now on. Returns whether they are others than before. */
+  /** This host's addresses are these from now on. Returns whether they are others than before. Throws as `nextSequence` does, and does the rest when it is called again. */
   setOwn(own: readonly OwnLocator[], now: number): boolean {
-    if (own.length === this.#own.length && own.every((one, i) => isSame(one, this.#own[i]!))) return false
+    if (!this.#untold && own.length === this.#own.length && own.every((one, i) => isSame(one, this.#own[i]!)))
+      return false
     const keys = new Set(own.map(({ record }) => remoteKey(record)))
     const left = this.#own.filter(({ record }) => !keys.has(remoteKey(record)))
     for (const { record } of left) this.#gone.set(remoteKey(record), { record, at: now })
@@ -76,7 +79,9 @@ export class Rebinding {
     const moved = own.length > 0 && (left.length > 0 || (this.#own.length === 0 && this.#gone.size > 0))
     this.#own = own
     this.components.prober.setOwn(own, moved, now)
-    if (own.length > 0) this.#tellAll(now)
+    this.#untold = own.length > 0
+    if (this.#untold) this.#tellAll(now)
+    this.#untold = false
     return true
   }
 

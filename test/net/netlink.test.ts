@@ -26,15 +26,18 @@ type Told = z.infer<typeof toldShape>
 
 class Watched {
   readonly told: Told[] = []
+  faults = 0
   readonly #waiting = new Set<() => void>()
   readonly child
 
   constructor(
     readonly spaces: Namespaces,
     readonly name: string,
+    faults = 0,
   ) {
-    this.child = spaces.start(name, [process.execPath, program])
+    this.child = spaces.start(name, [process.execPath, program, String(faults)])
     createInterface({ input: this.child.stdout! }).on('line', (line) => {
+      if (line === 'fault') return void this.faults++
       this.told.push(toldShape.parse(JSON.parse(line.replace(/^changed /, ''))))
       for (const wake of this.#waiting) wake()
     })
@@ -116,6 +119,19 @@ test('addresses, links and routes that come and go are told at once, and nothing
   await new Promise((resolve) => setTimeout(resolve, IDLE_MS))
   const woken = watched.wakeUps() - wakeUps
   t.ok(woken <= WAKE_UPS_MAX, `woken ${woken} times while nothing changed`)
+})
+
+test('a change that cannot be told is told later, and nothing else is missed', async (t) => {
+  const spaces = new Namespaces(t)
+  const [a, b] = [spaces.add(), spaces.add()]
+  spaces.wire(a, b, ['10.0.0.1/24'], [])
+  const watched = new Watched(spaces, a, 2)
+  await watched.until('it has started', () => true)
+  const has = (address: string) => (told: Told) => told.addresses.includes(address)
+  await watched.change('ip addr add 10.0.0.7/24 dev wire', has('10.0.0.7'))
+  t.equal(watched.faults, 2, 'the second time it was the timer that told')
+  await watched.change('ip addr add 10.0.0.8/24 dev wire', has('10.0.0.8'))
+  t.equal(watched.child.exitCode, null)
 })
 
 test('routes that refuse packets are told, and so is their end', async (t) => {

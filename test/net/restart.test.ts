@@ -2,20 +2,14 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { test, type Test } from 'tap'
 import { runInside } from '../../cli/lab/holder.js'
 import type { StatusResponse } from '../../daemon/control/shapes.js'
-import type { StreamCommand, StreamState } from '../bench/moves-stream.js'
 import { runs } from '../tools/processes.js'
 import { Fixture } from './fixture.js'
-import { AskedProgram, monotonicNow } from './moves/asked-program.js'
+import { Streams } from './streams.js'
 
-const PORT = 7_000
 const POOL = '198.18.0.0/15'
-const program = fileURLToPath(new URL('../bench/moves-stream.js', import.meta.url))
-/** Of the daemon that is not there to wait for. */
-const READY_MS = 20_000
 
 /** Packets to overlay addresses that come to the router, as everything would that finds no way of its own. */
 const LEAKS = `table ip leaks {
@@ -32,62 +26,6 @@ const statusOf = async (net: Fixture, host: string): Promise<StatusResponse> =>
 /** File of the host's flow table. */
 const flowFile = ({ network, host }: StatusResponse) =>
   `/dev/shm/caracal-flows-${createHash('sha256').update(`${network.id} ${host.id}`).digest('hex').slice(0, 32)}`
-
-/** A TCP and a UDP stream, each way, between h1 and a service on h2. */
-class Streams {
-  private constructor(
-    private readonly net: Fixture,
-    private readonly ends: readonly [client: AskedProgram, server: AskedProgram],
-  ) {}
-
-  static async open(t: Test, net: Fixture): Promise<Streams> {
-    const words = (...more: string[]) => [process.execPath, program, ...more, String(PORT)]
-    const server = AskedProgram.onHost(net.lab, 'h2', words('serve'))
-    t.teardown(() => server.close())
-    await server.said()
-    await net.caracal('h2', 'expose', 'stream', '--tcp', String(PORT), '--udp', String(PORT))
-    await net.knows('h1', 'stream', ['h2'])
-    const client = AskedProgram.onHost(net.lab, 'h1', words('open', 'stream.svc.internal'))
-    t.teardown(() => client.close())
-    await client.said()
-    return new Streams(net, [client, server])
-  }
-
-  /** Waits until what was sent from now on has come, both ways, of both protocols. */
-  async flow(): Promise<void> {
-    const since = monotonicNow()
-    const sent = await this.#ask('state')
-    await this.net.until(
-      'both streams flow again, both ways',
-      async () => {
-        const now = await this.#ask('state')
-        return now.every(
-          ({ bytesReceived, tcpAt, udpAt }, i) =>
-            tcpAt > since && udpAt > since && bytesReceived > sent[1 - i]!.bytesSent,
-        )
-      },
-      READY_MS,
-    )
-  }
-
-  /** Nothing is sent any more: what both ends say when everything has come. */
-  async end(): Promise<readonly [client: StreamState, server: StreamState]> {
-    await this.#ask('stop')
-    let states = await this.#ask('state')
-    await this.net.until('everything has come', async () => {
-      states = await this.#ask('state')
-      return states.every(({ bytesReceived }, i) => bytesReceived === states[1 - i]!.bytesSent)
-    })
-    return states
-  }
-
-  async #ask(what: 'state' | 'stop'): Promise<[StreamState, StreamState]> {
-    const command: StreamCommand = { do: what }
-    const ask = async (end: AskedProgram): Promise<StreamState> => JSON.parse(await end.ask(JSON.stringify(command)))
-    const [client, server] = this.ends
-    return Promise.all([ask(client), ask(server)])
-  }
-}
 
 test('what is open goes on over everything that becomes of a daemon', async (t) => {
   const net = await Fixture.up(t, ['h1', 'h2'])

@@ -48,9 +48,14 @@ class World {
   })
   routed = true
   #sequence = 6
+  /** There is no number to be had. */
+  exhausted = false
   readonly rebinding = new Rebinding({
     ...{ self: SELF, peers: this.peers, prober: this.prober },
-    nextSequence: () => ++this.#sequence,
+    nextSequence: () => {
+      if (this.exhausted) throw new Error('no number')
+      return ++this.#sequence
+    },
     send: (_peer, slot, body) => this.sent.push({ to: this.#place(slot), message: decodeMove(body)! }),
     datagramBytes: (body) => body.length + OVERHEAD,
     drop: (reason) => this.drops.push(reason),
@@ -293,4 +298,20 @@ test('an address that is proven from one own address is free for all of them', a
   const probes = w.probes.filter(({ to }) => to === '10.0.0.3')
   t.equal(new Set(probes.map(({ from }) => from)).size, 4)
   t.strictSame(w.drops, [])
+})
+
+test('a move that could not be told for want of a number is told when the addresses are set again', (t) => {
+  const world = new World()
+  world.exhausted = true
+  t.throws(() => world.rebinding.setOwn([own('10.1.0.9')], world.now), { message: 'no number' })
+  t.throws(() => world.rebinding.setOwn([own('10.1.0.9')], world.now), { message: 'no number' })
+  t.strictSame(world.sent, [])
+  world.exhausted = false
+  t.ok(world.rebinding.setOwn([own('10.1.0.9')], world.now))
+  t.match(world.sent, [
+    { to: '10.0.0.2', message: { kind: 'move', addresses: [at('10.1.0.9'), at('10.1.0.1', 'gone')] } },
+  ])
+  t.notOk(world.rebinding.setOwn([own('10.1.0.9')], world.now), 'once')
+  t.equal(world.sent.length, 1)
+  t.end()
 })
