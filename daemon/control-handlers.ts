@@ -17,6 +17,8 @@ import type {
   FlowsRequest,
   RequestOf,
   ResponseOf,
+  ServicePage,
+  ServicesRequest,
 } from './control/protocol.js'
 import type { Daemon } from './daemon.js'
 import { wallNow } from './wall-clock.js'
@@ -25,6 +27,7 @@ import { doctorChecks } from './doctor-inputs.js'
 import { giveName, namesView, ruledName } from './name-rules.js'
 import { collectFlows, collectTraffic, visitFlows } from './flow-pages.js'
 import { monotonicNow } from './packet-loop.js'
+import { collectServices, SERVICES_A_PAGE } from './service-pages.js'
 import {
   dialledPair,
   flowView,
@@ -70,8 +73,8 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     }
     const name = this.#serviceName(request.name)
     const warnings = await daemon.expose({ ...request, name }, false)
-    const conflict = daemon.host.catalogue.conflicts().find((one) => one.host === daemon.host.id && one.name === name)
     const id = daemon.serviceId(name)
+    const conflict = daemon.host.catalogue.conflict(id, daemon.host.id)
     return {
       name,
       id,
@@ -96,11 +99,26 @@ export class ControlHandlersOfDaemon implements ControlHandlers {
     return { name: instance.request.name, flows }
   }
 
-  async services({ name }: RequestOf<'services'>): Promise<ResponseOf<'services'>> {
+  async services(request: ServicesRequest): Promise<ResponseOf<'services'>> {
+    return collectServices(async (from, left = request.limit) => {
+      if (from !== undefined) await otherWork()
+      return this.servicePage({ ...request, limit: left }, from)
+    })
+  }
+
+  servicePage({ name, limit }: ServicesRequest, from: number | undefined): ServicePage {
     const { daemon } = this
-    const views = name === undefined ? daemon.host.catalogue.services() : [this.#known(name)]
-    const sorted = [...views].sort((a, b) => (a.name < b.name ? -1 : 1))
-    return { services: sorted.map((view) => serviceView(daemon, view)) }
+    const { catalogue } = daemon.host
+    const { views, next } =
+      name === undefined
+        ? catalogue.some(from, Math.min(limit, SERVICES_A_PAGE))
+        : { views: [this.#known(name)], next: undefined }
+    return {
+      services: views.map((view) => serviceView(daemon, view)),
+      next,
+      left: limit - views.length,
+      total: name === undefined ? catalogue.count : views.length,
+    }
   }
 
   async resolve({ name }: RequestOf<'resolve'>): Promise<ResponseOf<'resolve'>> {

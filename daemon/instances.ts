@@ -125,6 +125,9 @@ export class Instances implements LocalEndpoints {
     return new Set(all.flatMap(({ request }) => request.ports.map(({ protocol }) => protocol)))
   }
 
+  get count(): number {
+    return this.#instances.size
+  }
   all(): IterableIterator<Instance> {
     return this.#instances.values()
   }

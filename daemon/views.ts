@@ -126,7 +126,7 @@ export function statusView(daemon: Viewed): StatusResponse {
     seenAt: host.seenAt.map(formatLocator),
     dns: { mode: config.dns.kind, detail: daemon.resolver?.description ?? '' },
     sessions: { up: peersUp(daemon).length, known: host.directory.hosts().length - 1 },
-    services: { local: [...instances.all()].length, known: host.catalogue.services().length },
+    services: { local: instances.count, known: host.catalogue.count },
     flows,
     counters: {
       ...host.flows.counters,

@@ -1,21 +1,33 @@
 import type { Command } from 'commander'
-import type { InstanceInfo, ServiceInfo } from '../../daemon/control/protocol.js'
+import { SERVICES_MAX, type InstanceInfo, type ServiceInfo } from '../../daemon/control/protocol.js'
 import { formatPort } from '../../daemon/control/spec.js'
 import { withDaemon } from '../daemon.js'
 import { formatMs } from '../duration.js'
-import { givenName, withReading, type ReadingOptions } from '../option.js'
-import { print, printJson, printTable } from '../output.js'
+import { givenName, wholeNumber, withReading, type ReadingOptions } from '../option.js'
+import { note, print, printJson, printTable } from '../output.js'
 import type { Finish } from '../program.js'
+
+interface Options extends ReadingOptions {
+  readonly limit: number
+}
 
 export function addServices(program: Command, finish: Finish): void {
   withReading(program.command('services'))
     .argument('[name]', 'only this service', givenName)
     .description('List the services of the network and their instances.')
-    .action(async (name: string | undefined, options: ReadingOptions) => {
-      const answer = await withDaemon(options, (client) => client.call('services', name === undefined ? {} : { name }))
+    .option('--limit <n>', 'list no more (default: 1000)', wholeNumber(1, SERVICES_MAX), 1000)
+    .action(async (name: string | undefined, options: Options) => {
+      const { limit } = options
+      const answer = await withDaemon(options, (client) =>
+        client.call('services', name === undefined ? { limit } : { name, limit }),
+      )
       if (options.json) printJson(answer)
       else if (answer.services.length === 0) print('no services; `caracal expose NAME --tcp PORT` makes one')
-      else printTable(['SERVICE', 'ADDRESS', ...instanceHeadings], answer.services.flatMap(rows))
+      else {
+        printTable(['SERVICE', 'ADDRESS', ...instanceHeadings], answer.services.flatMap(rows))
+        const more = answer.total - answer.services.length
+        if (more > 0) note(`${more} more: see --limit, or name one`)
+      }
       finish()
     })
 }

@@ -27,3 +27,5 @@ export function readRequestLine(json: unknown): RequestLine | string {
 
 /** Flows that one answer may list. */
 export const FLOWS_MAX = 100_000
+/** Services that one answer may list. */
+export const SERVICES_MAX = 100_000

@@ -13,7 +13,7 @@
 import { z } from 'zod'
 import type { TapEvent } from '../../lib/host/tap.js'
 import { RANK_MAX, TOKEN_USES_MAX } from '../../lib/wire/constants.js'
-import { FLOWS_MAX } from './line.js'
+import { FLOWS_MAX, SERVICES_MAX } from './line.js'
 import type * as shapes from './shapes.js'
 import {
   doctorShape,
@@ -39,7 +39,7 @@ import {
 } from './shapes.js'
 
 export * from './shapes.js'
-export { CONTROL_VERSION, FLOWS_MAX, REQUEST_LINE_MAX } from './line.js'
+export { CONTROL_VERSION, FLOWS_MAX, REQUEST_LINE_MAX, SERVICES_MAX } from './line.js'
 
 /** Longest line a client accepts. */
 export const RESPONSE_LINE_MAX = 64 * 1024 * 1024
@@ -111,6 +111,12 @@ const flowFilter = {
 }
 const flowsRequestShape = z.object({ ...flowFilter, limit: z.number().int().min(1).max(FLOWS_MAX).default(1000) })
 
+const servicesRequestShape = z.object({
+  name: name.optional(),
+  limit: z.number().int().min(1).max(SERVICES_MAX).default(1000),
+})
+export type ServicesRequest = z.output<typeof servicesRequestShape>
+
 export const tapPoints = ['tun', 'wire', 'drop'] as const
 
 /** Requests with one answer: what comes in and what goes out. */
@@ -119,7 +125,7 @@ export const requestShapes = {
   invite: inviteRequestShape,
   expose: exposeRequestShape,
   unexpose: z.object({ name }),
-  services: z.object({ name: name.optional() }),
+  services: servicesRequestShape,
   resolve: z.object({ name }),
   rules: z.object({ name: name.optional() }),
   hosts: none,
@@ -222,6 +228,17 @@ export interface FlowPage {
 }
 export type FlowsRequest = RequestOf<'flows'>
 
+/** A part of the list of services. Never on the wire. */
+export interface ServicePage {
+  readonly services: readonly shapes.ServiceInfo[]
+  /** Where to go on; undefined: this was the last. */
+  readonly next: number | undefined
+  /** How many services of later parts may be listed. */
+  readonly left: number
+  /** How many there are in all. */
+  readonly total: number
+}
+
 export const watchEventShape = z.object({
   /** `open` also for each flow that was there at the start. `move`: its frames go to another address, or it has another instance. */
   change: z.enum(['open', 'update', 'move', 'close']),
@@ -254,7 +271,10 @@ export interface ControlHandlers {
   /** Registers an instance here; once more for the same name replaces it. Returns when the registration is durable. */
   expose(request: ExposeRequest): Promise<shapes.ExposeResponse>
   unexpose(request: RequestOf<'unexpose'>): Promise<shapes.UnexposeResponse>
-  services(request: RequestOf<'services'>): Promise<shapes.ServicesResponse>
+  /** At most `limit` services. */
+  services(request: ServicesRequest): Promise<shapes.ServicesResponse>
+  /** A part of them, from `from` on: undefined at first, then what the part before says. Little work. `request.limit` holds for this part. */
+  servicePage(request: ServicesRequest, from: number | undefined): ServicePage
   resolve(request: RequestOf<'resolve'>): Promise<shapes.ResolveResponse>
   /** With a name: those that cover it, in the order in which they count. */
   rules(request: RequestOf<'rules'>): Promise<shapes.RulesResponse>

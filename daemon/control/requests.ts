@@ -13,6 +13,7 @@ import {
   type Operation,
   type RequestOf,
   type ResponseOf,
+  type ServicePage,
   type WatchRequest,
 } from './protocol.js'
 
@@ -36,6 +37,8 @@ export interface Requests {
   watched(request: WatchRequest): Promise<readonly FlowInfo[]>
   /** A part of what the operation `flows` tells, see ControlHandlers. `left`: as the part before says; undefined: this is the first. */
   flowPage(args: unknown, from: number, left: number | undefined): Promise<FlowPage>
+  /** A part of what the operation `services` tells, see ControlHandlers. `left`: as the part before says; undefined: this is the first. */
+  servicePage(args: unknown, from: number | undefined, left: number | undefined): Promise<ServicePage>
 }
 
 type Checked = { readonly [O in Operation]: z.ZodType<RequestOf<O>> }
@@ -82,6 +85,11 @@ export class CheckedRequests implements Requests {
   async flowPage(args: unknown, from: number, left: number | undefined): Promise<FlowPage> {
     const request = check(checked.flows, args)
     return this.handlers.flowPage({ ...request, limit: left ?? request.limit }, from)
+  }
+
+  async servicePage(args: unknown, from: number | undefined, left: number | undefined): Promise<ServicePage> {
+    const request = check(checked.services, args)
+    return this.handlers.servicePage({ ...request, limit: left ?? request.limit }, from)
   }
 }
 

@@ -125,7 +125,8 @@ export const serviceShape = z.object({
   instances: z.array(instanceShape),
 })
 export type ServiceInfo = z.infer<typeof serviceShape>
-export const servicesShape = z.object({ services: z.array(serviceShape) })
+/** `total`: that there are, listed or not. */
+export const servicesShape = z.object({ services: z.array(serviceShape), total: count })
 export type ServicesResponse = z.infer<typeof servicesShape>
 
 export const resolveShape = z.object({

@@ -5,7 +5,7 @@ import type { TapEvent } from '../../lib/host/tap.js'
 import type { Locator } from '../../lib/path/locator.js'
 import type { HostId } from '../../lib/wire/ids.js'
 import type { Config, UpRequest } from '../config.js'
-import type { FlowPage, WatchRequest } from '../control/protocol.js'
+import type { FlowPage, ServicePage, WatchRequest } from '../control/protocol.js'
 import type { ControlServerOptions } from '../control/server.js'
 import type { DnsAnswer } from '../dns/dns-message.js'
 import type { Listener } from '../listeners.js'
@@ -35,6 +35,11 @@ export type PacketMethods = {
   readonly flowPage: Does<
     { readonly args: unknown; readonly from: number; readonly left: number | undefined },
     FlowPage
+  >
+  /** See Requests. */
+  readonly servicePage: Does<
+    { readonly args: unknown; readonly from: number | undefined; readonly left: number | undefined },
+    ServicePage
   >
   /** Ends when the dump does. */
   readonly dump: Does<{ readonly stream: number; readonly args: unknown }>

@@ -58,6 +58,7 @@ const own: Implementation<PacketMethods> = {
   request: ({ operation, args }) => there(requests).call(operation, args),
   watch: (args) => there(requests).watch(args),
   flowPage: ({ args, from, left }) => there(requests).flowPage(args, from, left),
+  servicePage: ({ args, from, left }) => there(requests).servicePage(args, from, left),
   dump: ({ stream, args }) => dumps.run(stream, args, there(requests)),
   dumpTaken: ({ stream, count }) => dumps.taken(stream, count),
   dumpEnd: ({ stream }) => dumps.end(stream),

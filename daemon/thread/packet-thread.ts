@@ -10,6 +10,7 @@ import type { ListenerWatching } from '../instances.js'
 import type { Log } from '../log.js'
 import { AFTER_FAULT, type DaemonSummary, type RunningDaemon, type StopRequest } from '../running.js'
 import { OwnServers, type Close } from '../servers.js'
+import { collectServices } from '../service-pages.js'
 import { ThreadCalls, type Implementation } from './calls.js'
 import type { MainMethods, PacketMethods, ServedPart } from './methods.js'
 import { packetWorker } from './packet-worker.js'
@@ -164,13 +165,19 @@ export class PacketThread implements RunningDaemon {
       this.#calls.call('flowPage', { args, from, left })
     // As a whole, the list of many flows would take the packet thread too long to hand over.
     const flows = (args: unknown) => collectFlows((from, left) => flowPage(args, from, left))
+    const servicePage = (args: unknown, from: number | undefined, left: number | undefined) =>
+      this.#calls.call('servicePage', { args, from, left })
     return {
-      call: (operation, args) =>
-        operation === 'flows' ? flows(args) : this.#calls.call('request', { operation, args }),
+      call: (operation, args) => {
+        if (operation === 'flows') return flows(args)
+        if (operation === 'services') return collectServices((from, left) => servicePage(args, from, left))
+        return this.#calls.call('request', { operation, args })
+      },
       dump: (args, emit, signal, lost) => this.#dump(args, { emit, lost }, signal),
       watch: (args) => this.#calls.call('watch', args),
       watched: async (request) => (await flows({ ...request, limit: FLOWS_MAX })).flows,
       flowPage,
+      servicePage,
     }
   }
 

@@ -86,6 +86,8 @@ interface Service {
   owner: NameOwner
   view: ServiceView | undefined
   conflicts: readonly Conflict[]
+  /** Where it stands in {@link ServiceCatalogue}'s list; -1: it has no instance that counts. */
+  listed: number
 }
 
 const INSTANCE = 'instance/'
@@ -95,6 +97,8 @@ export class ServiceCatalogue {
   readonly #components: CatalogueComponents
   readonly #services = new Map<ServiceId, Service>()
   readonly #byName = new Map<string, ServiceId>()
+  /** Those with an instance that counts: of one that leaves, the last takes the place. */
+  readonly #listed: Service[] = []
   /** Services at or below each domain that have an instance. */
   readonly #domains = new Map<string, number>()
   /** Registrations whose name is not what their ID says. */
@@ -162,9 +166,27 @@ export class ServiceCatalogue {
   hasDomain(domain: string): boolean {
     return this.#domains.has(domain)
   }
+  /** How many services there are with an instance that counts. */
+  get count(): number {
+    return this.#listed.length
+  }
   /** All services with an instance that counts. */
   services(): ServiceView[] {
-    return [...this.#services.values()].flatMap((service) => service.view ?? [])
+    return this.#listed.flatMap((service) => service.view ?? [])
+  }
+  /**
+   * Some of them, at most `most`, and where to go on; `from` undefined: the first, `next` undefined: the last. One that is there all the while is in one of the parts at least; in more than one it may be where others
+   * leave meanwhile.
+   */
+  some(from: number | undefined, most: number): { readonly views: ServiceView[]; readonly next: number | undefined } {
+    const end = Math.min(from ?? Infinity, this.#listed.length)
+    const start = Math.max(0, end - most)
+    const views = this.#listed.slice(start, end).flatMap((service) => service.view ?? [])
+    return { views, next: start === 0 ? undefined : start }
+  }
+  /** Why the host's registration of the service is ignored; undefined: it is not, or is not known. */
+  conflict(service: ServiceId, host: HostId): Conflict | undefined {
+    return this.#services.get(service)?.conflicts.find((one) => one.host === host)
   }
   /** All names with a registration or a claim, whether it counts or not. */
   names(): KnownName[] {
@@ -225,6 +247,7 @@ export class ServiceCatalogue {
       owner: unowned,
       view: undefined,
       conflicts: [],
+      listed: -1,
     }
     this.#services.set(payload.service, service)
     this.#byName.set(name.text, payload.service)
@@ -284,7 +307,19 @@ export class ServiceCatalogue {
     service.conflicts = conflicts
     service.view =
       instances.length === 0 ? undefined : { service: service.id, name: service.name.text, owner, instances }
-    if (had !== (service.view !== undefined)) this.#countDomains(service.name, had ? -1 : 1)
+    if (had === (service.view !== undefined)) return
+    this.#countDomains(service.name, had ? -1 : 1)
+    if (had) this.#unlist(service)
+    else service.listed = this.#listed.push(service) - 1
+  }
+
+  #unlist(service: Service): void {
+    const last = this.#listed.pop()!
+    if (last !== service) {
+      this.#listed[service.listed] = last
+      last.listed = service.listed
+    }
+    service.listed = -1
   }
 
   #claims(service: Service | undefined): ClaimOfName[] {

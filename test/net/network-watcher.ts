@@ -17,7 +17,7 @@ const say = () => {
   const routes = [...watcher.links.defaultRoutes].length
   const at = performance.timeOrigin + performance.now()
   const addresses = locators.map(({ address }) => address)
-  const reached = native().udpRouteMtu(far) >= 0
+  const reached = native().routeMtu(far) >= 0
   console.log(`changed ${JSON.stringify({ at, overruns: watcher.overruns, addresses, routes, reached })}`)
 }
 const watcher = new NetworkWatcher('over0', {

@@ -11,6 +11,7 @@ import type {
   FlowInfo,
   InstanceInfo,
   NameInfo,
+  ServiceInfo,
   StatusResponse,
 } from '../../../daemon/control/protocol.js'
 import { CheckedRequests } from '../../../daemon/control/requests.js'
@@ -65,6 +66,10 @@ export const sampleInstance: InstanceInfo = {
   health: { kind: 'tcp', detail: '' },
   rttMs: 0.41,
   flows: 2,
+}
+const sampleService: ServiceInfo = {
+  ...{ name: 'web', id: id('5'), dialled: pair, served: pair, movable: true },
+  instances: [sampleInstance],
 }
 
 export const sampleFlow: FlowInfo = {
@@ -125,9 +130,8 @@ export function fakeHandlers(overrides: Partial<ControlHandlers> = {}): ControlH
       warnings: [],
     }),
     unexpose: async ({ name }) => ({ name, flows: 0 }),
-    services: async () => ({
-      services: [{ name: 'web', id: id('5'), dialled: pair, served: pair, movable: true, instances: [sampleInstance] }],
-    }),
+    services: async () => ({ services: [sampleService], total: 1 }),
+    servicePage: ({ limit }) => ({ services: [sampleService], next: undefined, left: limit - 1, total: 1 }),
     resolve: async () => ({
       name: 'web.svc.internal',
       kind: 'service',

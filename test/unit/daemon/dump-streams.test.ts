@@ -21,6 +21,7 @@ function driven() {
     watch: () => Promise.reject(new Error('not asked for')),
     watched: () => Promise.reject(new Error('not asked for')),
     flowPage: () => Promise.reject(new Error('not asked for')),
+    servicePage: () => Promise.reject(new Error('not asked for')),
     dump: (_args, given, signal) => {
       emit = given
       return new Promise((resolve) => signal.addEventListener('abort', () => resolve()))

@@ -181,7 +181,7 @@ test('a service with an instance here and one elsewhere', async (t) => {
   t.match(statusView(h1.viewed).services, { local: 1, known: 1 })
   const own = serviceView(h2.viewed, h2.host.catalogue.get(service)!)
   t.match(own.instances.find(({ self }) => self)?.health, { detail: 'nothing listens on TCP port 8080' })
-  const services = { services: [view, own] }
+  const services = { services: [view, own], total: 2 }
   t.strictSame(responseShapes.services.parse(services), services)
 })
 
@@ -265,4 +265,26 @@ test('what the kernel dropped before it was read is told, and why packets could 
   t.match(text, /^caracal_tun_lost_packets_total 3$/m)
   t.match(text, /# HELP caracal_wire_lost_datagrams_total Datagrams of other hosts that the kernel dropped/)
   t.match(text, /^caracal_wire_lost_datagrams_total 7$/m)
+})
+
+test('a scrape counts services without going through them; a list goes through no more than it shows', async (t) => {
+  const h1 = await new RigNetwork(t).create()
+  const { catalogue } = h1.host
+  for (let i = 0; i < 90; i++) await h1.expose({ ...web, name: `s${i}` })
+  t.equal(metricsSample(h1.viewed).services.known, 90)
+  let looked = 0
+  for (const service of catalogue.services()) {
+    const { instances } = service
+    Object.defineProperty(service, 'instances', { get: () => (looked++, instances) })
+  }
+  const list = catalogue.services.bind(catalogue)
+  catalogue.services = () => (looked++, list())
+  catalogue.names = () => (looked++, [])
+  catalogue.conflicts = () => (looked++, [])
+  t.equal(metricsSample(h1.viewed).services.known, 90)
+  t.equal(statusView(h1.viewed).services.known, 90)
+  t.equal(looked, 0)
+  const page = catalogue.some(undefined, 64).views.map((view) => serviceView(h1.viewed, view))
+  t.equal(page.length, 64)
+  t.ok(looked <= 64, `${looked} were looked at`)
 })

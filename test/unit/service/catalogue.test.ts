@@ -182,3 +182,42 @@ test("a self-certifying name is registered by the key's host, or with the key's 
   world.set(h2, registration(name, { proof }))
   t.strictSame(world.hosts(name).sort(), [key.id, h1].sort(), 'the proof is for one host')
 })
+
+test('services are counted as they come and go, and listed in parts that miss none', (t) => {
+  const world = new World()
+  const { catalogue } = world
+  const names = Array.from({ length: 100 }, (_, i) => `s${i}`)
+  t.strictSame(catalogue.some(undefined, 10), { views: [], next: undefined })
+  for (const name of names) world.set(h2, registration(name))
+  world.set(h3, registration('s5'))
+  world.set(h3, claim('claimed-only', 1))
+  t.equal(catalogue.count, 100)
+  t.strictSame(
+    catalogue
+      .services()
+      .map(({ name }) => name)
+      .sort(),
+    [...names].sort(),
+  )
+  // Some go between two parts, some come; all the others are listed.
+  const seen = new Set<string>()
+  let parts = 0
+  for (let from: number | undefined, first = true; first || from !== undefined; first = false, parts++) {
+    const { views, next } = catalogue.some(from, 7)
+    t.ok(views.length <= 7)
+    for (const { name } of views) seen.add(name)
+    from = next
+    if (parts < 5) for (const i of [parts, 50 + parts, 99 - parts]) world.unset(h2, registration(`s${i}`))
+    if (parts < 5) world.set(h2, registration(`late${parts}`))
+  }
+  const stayed = names.filter((name) => catalogue.byName(name) !== undefined)
+  t.strictSame(
+    stayed.filter((name) => !seen.has(name)),
+    [],
+  )
+  t.equal(catalogue.count, catalogue.services().length)
+  t.equal(catalogue.count, stayed.length + 5)
+  for (const { name } of catalogue.services()) for (const id of [h2, h3]) world.unset(id, registration(name))
+  t.equal(catalogue.count, 0)
+  t.end()
+})
