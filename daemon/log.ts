@@ -6,6 +6,10 @@ export type LogLevel = (typeof logLevels)[number]
 /** What is worth knowing about an event, by stable field names. Never a key, a token or a payload. */
 export type LogFields = Readonly<Record<string, unknown>>
 
+/** Said in place of lines that were dropped, with their number in the field `lines`. */
+export const LINES_MISSED =
+  'lines of this log were dropped, as nobody took them in time: see what reads it, or set `log` to a higher level'
+
 export interface Log {
   debug(fields: LogFields, message: string): void
   info(fields: LogFields, message: string): void
@@ -16,6 +20,8 @@ export interface Log {
   child(fields: LogFields): Log
   /** Changes what is written, from now on, here and in all children. */
   setLevel(level: LogLevel): void
+  /** Lines that were dropped since nobody took them in time, here and in all children. */
+  readonly dropped: number
 }
 
 /** Writes nothing; for tests and for tools that have no log. */
@@ -26,4 +32,5 @@ export const noLog: Log = {
   error: () => undefined,
   child: () => noLog,
   setLevel: () => undefined,
+  dropped: 0,
 }

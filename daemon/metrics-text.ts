@@ -51,6 +51,7 @@ const explained: Readonly<Record<string, string>> = {
   flowsKept: 'Flows of the last daemon that went on',
   flowsUnfinished: 'Flows of the last daemon that were not open yet, and were left to their programs',
   flowsTorn: 'Flows of the last daemon that were being written when it died',
+  logLinesDropped: 'Lines of the log that were dropped since nobody took them in time',
   flowsNameless: 'Flows of the last daemon whose host or service is not known any more',
   pathCommitsSilent: 'Paths that were left because their probes stayed unanswered',
   pathCommitsAddressGone: 'Paths that were left because an address of them was gone',

@@ -1,7 +1,7 @@
 // The addon, typed. It is built by daemon/native/build.sh and loaded once. Its functions check every argument and throw an Error whose `code` is
 // CARACAL_E_ARGUMENT (wrong type), CARACAL_E_RANGE (outside what is allowed or there), CARACAL_E_CLOSED (handle not open), CARACAL_E_GONE (the
 // device was removed), CARACAL_E_WATCHED (second watch), CARACAL_E_LIMIT (4,096 descriptors), CARACAL_E_TUN, CARACAL_E_UDP, CARACAL_E_POLL,
-// CARACAL_E_SOCKETS, CARACAL_E_NETLINK, CARACAL_E_KEEPER, CARACAL_E_MEMORY, CARACAL_E_NOTIFY or CARACAL_E_SPAWN (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
+// CARACAL_E_SOCKETS, CARACAL_E_NETLINK, CARACAL_E_KEEPER, CARACAL_E_MEMORY, CARACAL_E_NOTIFY, CARACAL_E_SPAWN or CARACAL_E_LOG (a system call failed: `reason` is the errno's name, `syscall` what failed). They never retain an array beyond the call.
 
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
@@ -160,6 +160,9 @@ export interface Native {
     limitMs: number,
     outputMax: number,
   ): Promise<EndedProgram>
+
+  /** How many of the bytes (1 or more) the file, terminal, pipe or stream socket has taken; 0: it has no room. Never waits. Throws CARACAL_E_LOG when it takes nothing any more. */
+  writeNow(fd: number, bytes: Uint8Array): number
 }
 
 export interface EndedProgram {
@@ -216,6 +219,7 @@ const functions = [
   'mapFile',
   'listeningSockets',
   'runProgram',
+  'writeNow',
 ] as const satisfies readonly (keyof Native)[]
 
 const require = createRequire(import.meta.url)

@@ -34,6 +34,7 @@ import type { Identity } from './identity.js'
 import type { Instances } from './instances.js'
 import type { Keeping } from './keeper/keeping.js'
 import type { LinkReport } from './link.js'
+import type { Log } from './log.js'
 import type { MetricsSample } from './metrics.js'
 import type { Names } from './names.js'
 import { chooseLibrary, codecAddon, sealers } from './native-codec.js'
@@ -77,6 +78,7 @@ export interface Viewed {
   /** Undefined while the daemon starts. */
   readonly keeping: Pick<Keeping, 'summary'> | undefined
   readonly loopDelay: Pick<EventLoopDelay, 'read'>
+  readonly log: Pick<Log, 'dropped'>
 }
 
 const pair = (v4: Uint8Array | undefined, v6: Uint8Array | undefined): AddressPair => ({
@@ -155,6 +157,7 @@ export function statusView(daemon: Viewed): StatusResponse {
       flowsUnfinished: host.flows.restored.unfinished,
       flowsTorn: host.flows.restored.torn,
       flowsNameless: host.flows.restored.nameless,
+      logLinesDropped: daemon.log.dropped,
       movesSettled: moveNotes.heardAgain,
       moveStallMs: moveNotes.stallMs,
       probesSent: host.prober.probes.sent,

@@ -18,6 +18,7 @@ void ListeningInit(napi_env env, napi_value exports);
 void PriorityInit(napi_env env, napi_value exports);
 void SpawnInit(napi_env env, napi_value exports);
 void RouteMtuInit(napi_env env, napi_value exports);
+void LogWriteInit(napi_env env, napi_value exports);
 /** In codec.cc. */
 napi_value CodecInit(napi_env env, napi_value exports) __attribute__((weak));
 
@@ -37,6 +38,7 @@ NAPI_MODULE_INIT() {
     PriorityInit(env, exports);
     SpawnInit(env, exports);
     RouteMtuInit(env, exports);
+    LogWriteInit(env, exports);
     if (CodecInit != nullptr) CodecInit(env, exports);
   } catch (const caracal::Fault& fault) {
     caracal::throwFault(env, fault);

@@ -46,6 +46,8 @@ export type PacketMethods = {
   /** So many events have been dealt with: as many more may come. */
   readonly dumpTaken: Does<{ readonly stream: number; readonly count: number }>
   readonly dumpEnd: Does<{ readonly stream: number }>
+  /** So many lines of the log have been dealt with: as many more may come. `dropped`: by the main thread, in all. */
+  readonly logTaken: Does<{ readonly count: number; readonly dropped: number }>
 }
 
 export const servedParts = ['names', 'control', 'metrics', 'discovery', 'listeners'] as const

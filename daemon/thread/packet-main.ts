@@ -62,6 +62,7 @@ const own: Implementation<PacketMethods> = {
   dump: ({ stream, args }) => dumps.run(stream, args, there(requests)),
   dumpTaken: ({ stream, count }) => dumps.taken(stream, count),
   dumpEnd: ({ stream }) => dumps.end(stream),
+  logTaken: ({ count, dropped }) => log.taken(count, dropped),
 }
 
 const main = new ThreadCalls<PacketMethods, MainMethods>(parentPort, own, (error) =>

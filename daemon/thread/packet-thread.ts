@@ -30,6 +30,10 @@ export class PacketThread implements RunningDaemon {
   readonly #open = new Map<ServedPart, Close>()
   readonly #dumps = new Map<number, DumpReader>()
   #lastDump = 0
+  /** Lines of the packet thread that it does not know to be dealt with, and how many it knows to be dropped. */
+  #linesTaken = 0
+  #linesDropped = 0
+  #tellingOfLines: NodeJS.Immediate | undefined
   #summary: DaemonSummary | undefined
   #heap: HeapCare | undefined
   #stopping = false
@@ -120,7 +124,11 @@ export class PacketThread implements RunningDaemon {
     let listeners: ListenerWatching | undefined
     const keep = async (part: ServedPart, opening: Promise<Close>) => void this.#open.set(part, await opening)
     return {
-      log: ({ level, fields, text }) => log[level](fields, text),
+      log: ({ level, fields, text }) => {
+        log[level](fields, text)
+        this.#linesTaken++
+        this.#tellingOfLines ??= setImmediate(() => this.#tellOfLines())
+      },
       setLevel: (level) => log.setLevel(level),
       stopRequested: (request) => this.#requested(request),
       names: (addresses) =>
@@ -132,7 +140,10 @@ export class PacketThread implements RunningDaemon {
       metrics: (listen) =>
         keep(
           'metrics',
-          servers.metrics(listen, () => this.#calls.call('sample', undefined)),
+          servers.metrics(listen, () => {
+            this.#tellOfLines()
+            return this.#calls.call('sample', undefined)
+          }),
         ),
       discovery: (place) =>
         keep(
@@ -160,6 +171,17 @@ export class PacketThread implements RunningDaemon {
     }
   }
 
+  /** What it counts as under way, and as dropped. */
+  #tellOfLines(): void {
+    clearImmediate(this.#tellingOfLines)
+    this.#tellingOfLines = undefined
+    const { dropped } = this.log
+    if (this.#linesTaken === 0 && dropped === this.#linesDropped) return
+    this.#calls.tell('logTaken', { count: this.#linesTaken, dropped })
+    this.#linesTaken = 0
+    this.#linesDropped = dropped
+  }
+
   #requests(): Requests {
     const flowPage = (args: unknown, from: number, left: number | undefined) =>
       this.#calls.call('flowPage', { args, from, left })
@@ -171,6 +193,7 @@ export class PacketThread implements RunningDaemon {
       call: (operation, args) => {
         if (operation === 'flows') return flows(args)
         if (operation === 'services') return collectServices((from, left) => servicePage(args, from, left))
+        this.#tellOfLines()
         return this.#calls.call('request', { operation, args })
       },
       dump: (args, emit, signal, lost) => this.#dump(args, { emit, lost }, signal),

@@ -242,6 +242,7 @@ export class Rig {
       linkReport: { ipv6: true, firewall: true, warnings: [] },
       keeping: { summary: { on: true, pid: 7, descriptors: 3, takeovers: 2 } },
       resolver: { description: 'names are not wired in' },
+      log: noLog,
       loopDelay: { read: () => ({ p50Ms: 0.5, p99Ms: 2, maxMs: 3 }) },
     }
   }

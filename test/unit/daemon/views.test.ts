@@ -230,6 +230,7 @@ test('what metrics are made of', async (t) => {
   const sample = metricsSample(h1.viewed)
   t.match(sample, { services: { local: 1, unhealthy: 1 }, sessions: { up: 0 }, loopDelay: { p99Ms: 2 } })
   t.notOk(Object.keys(sample.counters).some((name) => name.startsWith('directory')))
+  t.equal(sample.counters['logLinesDropped'], 0)
   t.ok(sample.startedAt < Date.now() / 1000 && sample.startedAt > Date.now() / 1000 - 60)
   const text = await new MetricsText().write(sample)
   const commits = pathReasons.map((reason) => `path_commits_${reason.replaceAll('-', '_')}`)
