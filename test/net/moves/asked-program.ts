@@ -53,6 +53,13 @@ export class AskedProgram {
     return new Promise((resolve, reject) => this.#answers.push({ resolve, reject }))
   }
 
+  /** Nothing more is told it; the last line that it says. */
+  finish(): Promise<string> {
+    const answer = this.said()
+    this.child.stdin?.end()
+    return answer
+  }
+
   async close(): Promise<void> {
     if (this.#ended !== undefined) return
     await new Promise<void>((resolve) => {
