@@ -14,6 +14,8 @@ export interface RowOptions {
   readonly moves: number
   /** Of the bare network, ms; the links are emulated where it is more than 0. */
   readonly rttMs: number
+  /** Of 100 packets so many are lost each way, each by itself; the links are emulated where it is more than 0. */
+  readonly lossPercent?: number
   /** The daemons' logs are kept there. */
   readonly logs?: string
   /** The streams' programs come before all else that runs: that one of them was not let run is no stall of the network. Needs root. */
@@ -58,6 +60,7 @@ export interface RowReport {
   readonly countedFrom: string
   /** Measured by ping over the bare network, ms. */
   readonly rttMs: number
+  readonly lossPercent: number
   readonly targetMs: number
   readonly moves: number
   /** Moves that were not made as they should, by the bench's own fault, and made again. */
@@ -93,6 +96,8 @@ const EVERY_MS = 1
 /** A window without a move comes before each of so many moves. */
 const BASELINE_EVERY = 3
 const SETTLED_MS = 20_000
+/** On links that lose packets TCP is behind by up to so much all the time. */
+const LOSSY_BEHIND_MS = 2_000
 const MADE_AGAIN_MAX = 20
 const SLOWEST_KEPT = 5
 const CROWD = { connections: 1_000, senders: 128 }
@@ -158,9 +163,9 @@ export class Streams {
   }
 
   /** undefined: all streams flow, and TCP has made up for what it was late with. Else what is not so. */
-  async standing(since: number, rttMs: number): Promise<Fault> {
+  async standing(since: number, rttMs: number, lossy = false): Promise<Fault> {
     const [client, server] = await this.state()
-    const enough = RECORD * (rttMs + 100)
+    const enough = RECORD * (rttMs + (lossy ? LOSSY_BEHIND_MS : 100))
     const way = (from: StreamState, to: StreamState, name: string) => {
       const behind = from.bytesSent - to.bytesReceived
       return [
@@ -187,7 +192,7 @@ export const overflowsOf = (ends: readonly StreamState[]): number => ends.reduce
 /** Makes the moves of one kind under the streams, then some under the crowd. */
 export async function measure(row: MoveName, options: RowOptions): Promise<RowReport> {
   const kind: MoveKind = moveKinds[row]
-  const { rttMs, logs, progress } = options
+  const { rttMs, lossPercent = 0, logs, progress } = options
   const folder = mkdtempSync(join(tmpdir(), 'caracal-moves-'))
   const config = join(folder, 'settings.yaml')
   if (options.realTime === true) writeFileSync(config, 'loop: { priority: real-time }\n')
@@ -196,7 +201,9 @@ export async function measure(row: MoveName, options: RowOptions): Promise<RowRe
     directory: join(folder, 'lab'),
     ...kind.net,
     // A round trip passes two links twice.
-    ...(rttMs > 0 ? { link: { delayMs: rttMs / 4 } } : {}),
+    ...(rttMs > 0 || lossPercent > 0
+      ? { link: { delayMs: rttMs / 4, loss: 1 - Math.sqrt(1 - lossPercent / 100) } }
+      : {}),
   })
   try {
     const measured = net.roundTrip()
@@ -209,23 +216,26 @@ export async function measure(row: MoveName, options: RowOptions): Promise<RowRe
       title,
       countedFrom,
       rttMs: measured,
+      lossPercent,
       targetMs: kind.target(measured),
       ...streamed,
       crowd: { connections: CROWD.connections, moves: crowd.moves, slowestMs: crowd.slowestMs },
       errors: [...streamed.errors, ...crowd.errors],
     }
   } finally {
-    if (logs !== undefined) keepLogs(net, join(logs, `${row}-${rttMs}`))
+    if (logs !== undefined)
+      keepLogs(net, join(logs, lossPercent > 0 ? `${row}-${rttMs}-${lossPercent}` : `${row}-${rttMs}`))
     await net.close()
     rmSync(folder, { recursive: true, force: true })
   }
 }
 
-type Streamed = Omit<RowReport, 'row' | 'title' | 'countedFrom' | 'rttMs' | 'targetMs' | 'crowd'>
+type Streamed = Omit<RowReport, 'row' | 'title' | 'countedFrom' | 'rttMs' | 'lossPercent' | 'targetMs' | 'crowd'>
 
 async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, options: RowOptions): Promise<Streamed> {
   const streams = await Streams.open(net, EVERY_MS, options.first === true)
   const { windowMs } = kind
+  const lossy = (options.lossPercent ?? 0) > 0
   const quiet: Record<Measure, number>[] = []
   const moved: SlowMove[] = []
   const lost: number[] = []
@@ -235,7 +245,7 @@ async function throughStreams(net: MoveNet, kind: MoveKind, rttMs: number, optio
   const settle = async () => {
     const since = monotonicNow()
     let wrong: Fault
-    if (await net.within(SETTLED_MS, async () => (wrong = await streams.standing(since, rttMs)) === undefined))
+    if (await net.within(SETTLED_MS, async () => (wrong = await streams.standing(since, rttMs, lossy)) === undefined))
       return true
     errors.push(`after ${moved.length} moves the streams did not flow again within ${SETTLED_MS} ms: ${wrong}`)
     return false
