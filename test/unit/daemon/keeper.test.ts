@@ -161,7 +161,7 @@ test('a keeper that refuses a part of it has nothing; the next one has everythin
   t.equal(keeping.holds, false, 'nobody may count on it')
   t.match(keeping.summary, { pid: null, takeovers: 5 })
   t.match(await keeping.report(), { held: 0, problem: /\(full\)/ })
-  t.notOk(runs(pid), 'it is not in the way of the next')
+  await until('it has ended, and is not in the way of the next', () => !runs(pid))
   await until('another one has everything', () => keeping.holds)
   t.match(await keeping.report(), { descriptors: 8, held: 8, problem: undefined })
   t.not(keeping.summary.pid, pid)
