@@ -150,7 +150,7 @@ test('conflicts: what lies in a pool or around it counts, the wide world does no
 test('the firewall table has no rules for a family without a pool', async (t) => {
   const rules = firewallRules({ tun: 'caracal0', pools4: ['198.18.0.0/15'], pools6: [] })
   t.match(rules, /^table inet caracal_caracal0\ndelete table inet caracal_caracal0\n/)
-  t.match(rules, 'ip daddr @overlay4 notrack')
+  t.match(rules, 'ip daddr 198.18.0.0/15 notrack')
   t.notMatch(rules, 'ip6')
 })
 
