@@ -5,6 +5,8 @@ import type { Fixture } from './fixture.js'
 import { AskedProgram, monotonicNow } from './moves/asked-program.js'
 
 const PORT = 7_000
+/** Between records, ms. */
+const EVERY = '1'
 const program = fileURLToPath(new URL('../bench/moves-stream.js', import.meta.url))
 /** Of the daemon that is not there to wait for. */
 const READY_MS = 20_000
@@ -17,7 +19,7 @@ export class Streams {
   ) {}
 
   static async open(t: Test, net: Fixture): Promise<Streams> {
-    const words = (...more: string[]) => [process.execPath, program, ...more, String(PORT)]
+    const words = (mode: string, ...more: string[]) => [process.execPath, program, mode, EVERY, ...more, String(PORT)]
     const server = AskedProgram.onHost(net.lab, 'h2', words('serve'))
     t.teardown(() => server.close())
     await server.said()
