@@ -216,7 +216,7 @@ function prefixed(prefix: string, counters: object): Record<string, number> {
 }
 
 /** Peers with a session. */
-export function peersUp({ host }: Viewed): number[] {
+export function peersUp({ host }: Pick<Viewed, 'host'>): number[] {
   const up: number[] = []
   for (let peer = 1; peer < host.peers.size; peer++) if (host.peers.sealSlot[peer]! >= 0) up.push(peer)
   return up
@@ -232,8 +232,14 @@ function remoteOf({ host }: Pick<Viewed, 'host'>, { slot }: PathView): string {
   return locator === undefined ? '' : formatLocator(locator)
 }
 
+/** What paths are shown from. */
+export interface PathsViewed extends Pick<Viewed, 'host'> {
+  readonly names: Pick<Names, 'peer'>
+  readonly underlay: Pick<Underlay, 'locals'>
+}
+
 /** Where the path goes from and to, `ADDR:PORT`. */
-export function pathEnds(daemon: Pick<Viewed, 'host' | 'underlay'>, path: PathView): { local: string; remote: string } {
+export function pathEnds(daemon: PathsViewed, path: PathView): { local: string; remote: string } {
   const record = daemon.host.peers.addresses.record(path.slot)
   const bound = daemon.underlay.locals.find(({ address }) => address.includes(':') === (record[0] === 6))
   const seen = record.slice()
@@ -403,7 +409,7 @@ export function rulesView(daemon: Pick<Viewed, 'host' | 'names'>, service?: Serv
   return rules.sort((a, b) => b.length - a.length || (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0))
 }
 
-export function pathsView(daemon: Viewed): PathInfo[] {
+export function pathsView(daemon: PathsViewed): PathInfo[] {
   const { host, names } = daemon
   const now = monotonicNow()
   return peersUp(daemon).flatMap((peer) =>

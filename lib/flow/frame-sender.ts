@@ -118,11 +118,20 @@ export class FrameSender {
 
   /** Longest plaintext of a frame that the peer's path carries, inner header included. */
   room(peer: number): number {
+    return this.#room(peer, 0)
+  }
+
+  /** And of one that it is taken to carry: until that is certain, what is longer than {@link room} goes in pieces. */
+  roomTaken(peer: number): number {
+    return this.#room(peer, this.#core.peers.pathMtuTaken[peer]!)
+  }
+
+  #room(peer: number, least: number): number {
     if (peer === SELF) return SELF_ROOM
     const { peers } = this.#core
     const slot = peers.addressSlot[peer]!
     const family = slot >= 0 ? peers.addresses.records[slot * ADDRESS_RECORD]! : 6
-    return frameRoom(peers.pathMtu[peer]! || PATH_MTU, family)
+    return frameRoom(Math.max(peers.pathMtu[peer]! || PATH_MTU, least), family)
   }
 
   open(peer: number, details: OpenDetails, segment: Segment, now: number): void {

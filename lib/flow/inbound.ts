@@ -263,7 +263,7 @@ export class Inbound {
   #clamp(data: Uint8Array, view: DataView, vnet: number, end: number, row: number): void {
     const { table } = this.#core
     const transport = vnet + VNET_HEADER + ipHeaderLength(table.family(row))
-    const mss = Math.max(MSS_MIN, Math.min(0xffff, this.#sender.room(table.get(row, Row.peer)) - TCP_FRAME_HEADER))
+    const mss = Math.max(MSS_MIN, Math.min(0xffff, this.#sender.roomTaken(table.get(row, Row.peer)) - TCP_FRAME_HEADER))
     const partial = (data[vnet + Vnet.flags]! & VNET_NEEDS_CHECKSUM) !== 0
     clampMss(data, view, transport, end, mss, partial)
     table.set(row, Row.mss, mss)

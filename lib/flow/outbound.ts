@@ -397,11 +397,13 @@ export class Outbound {
 
   /**
    * Whether a single packet beyond the path's room was refused; false: it goes in pieces. Only TCP is refused, which sends it again at once; of others nothing is lost, but
-   * who sends many such packets is told that smaller ones are better.
+   * who sends many such packets is told that smaller ones are better. None is while it may turn out that the path carries them.
    */
   #refusedAsTooBig(data: Uint8Array, room: number, row: number): boolean {
     const packet = this.#packet
     const length = packet.end - packet.ipOffset
+    const frame = INNER_HEADER + packet.end - packet.wireOffset
+    if (frame <= this.#sender.roomTaken(this.#core.table.get(row, Row.peer))) return false
     // What heeds the smallest MTU that its kernel knows, and what it has fragmented or lets others fragment, must be carried.
     if (length <= (packet.family === 4 ? IPV4_MTU_MIN : IPV6_MTU_MIN)) return false
     if (packet.family === 4 ? (data[packet.ipOffset + 6]! & DONT_FRAGMENT) === 0 : this.#reassembled) return false

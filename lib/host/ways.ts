@@ -98,10 +98,11 @@ export class Ways implements ProberSink {
         ...{ peers, randomBytes },
         linkMtu: (record) => host.pathMtu?.(record) ?? 0,
         // Not for the session to wait for: that such a probe is not answered says nothing of the peer.
-        sendProbe: (peer, slot, token, room) =>
-          void dataPath.wayFrame(peer, slot, probeFrame(token, true, room), CONTROL_CLASS),
+        sendProbe: (peer, slot, token, room, inUse) =>
+          void dataPath.wayFrame(peer, slot, probeFrame(token, inUse, room), CONTROL_CLASS),
       },
       options.pathMtu,
+      options.prober?.pathsMax,
     )
     this.reflexive = new ReflexiveAddresses((records, now) =>
       components.seenAt(
@@ -178,7 +179,8 @@ export class Ways implements ProberSink {
     const seen = seenByEcho(body)
     if (seen !== undefined) this.reflexive.seen(peer, seen, now)
     if (this.pathMtus.echoed(peer, token, now) || this.#pings.answered(peer, token, now)) return
-    this.prober.echoed(peer, token, records, record, now)
+    const beside = this.prober.echoed(peer, token, records, record, now)
+    if (beside >= 0) this.pathMtus.beside(peer, beside, true, now)
   }
 
   /** A message about addresses has come. Returns whether the way to the peer is another one, or in doubt. */
@@ -285,9 +287,17 @@ export class Ways implements ProberSink {
 
   sendProbe(peer: number, addressSlot: number, token: Uint8Array, bytes = 0, heardAgo?: number): void {
     const inUse = addressSlot === this.#peers.pathSlot[peer]
+    // Where the peer is known to be, a new way shows with its proof what it carries.
+    if (!inUse && this.#isProvenPlace(peer, addressSlot))
+      this.pathMtus.beside(peer, addressSlot, false, this.#c.clock.now)
     const frame = probeFrame(token, inUse, bytes - SEALED_MORE, heardAgo)
     this.#dataPath.wayFrame(peer, addressSlot, frame, CONTROL_CLASS)
     this.#c.sessions.dataSent(peer, this.#c.clock.now)
+  }
+
+  #isProvenPlace(peer: number, addressSlot: number): boolean {
+    const { records } = this.#peers.addresses
+    return this.prober.remoteOf(peer, records, addressSlot * ADDRESS_RECORD)?.validated === true
   }
 
   liveness(peer: number, state: Liveness, now: number): void {
@@ -301,7 +311,9 @@ export class Ways implements ProberSink {
     const { events } = this.#c.host
     const host = this.#peers.hostId(peer)
     this.#dataPath.replay.moved(peer, now, lossy, reachedAt, openSince)
+    if (reason === 'links-changed') this.pathMtus.renamed(peer, from, to)
     this.pathMtus.use(peer, now)
+    if (from >= 0 && !this.prober.paths(peer).some(({ slot }) => slot === from)) this.pathMtus.gone(peer, from)
     // From another own address it is another way.
     if (from === to && lossy) this.pathMtus.hint(peer, now, true)
     this.#renewLanes(peer, now)
@@ -334,6 +346,10 @@ export class Ways implements ProberSink {
   released(peer: number, now: number): void {
     this.#dataPath.replay.stayed(peer)
     this.#c.released(peer, now)
+  }
+
+  gone(peer: number, addressSlot: number): void {
+    this.pathMtus.gone(peer, addressSlot)
   }
 
   drop(reason: DropReason): void {

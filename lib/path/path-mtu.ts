@@ -7,10 +7,13 @@
 //
 // A probe is sent together with a small one behind it, its control. What counts as lost is a probe whose control, or a later one, has come back: so a path that loses anything, or is slow, or
 // silent, is not taken for one that carries no large packets. How many such losses in a row say that the size is too large depends on how many controls are lost.
+//
+// By a path of which nothing is known, or no more, nothing larger than BASE goes until the largest size has come back, for which several pairs go at once. A path beside the one in use is
+// measured by a pair now and then, with the probes that keep it proven.
 
 import { MAX_PLPMTU, MIN_PLPMTU_IPV4, MIN_PLPMTU_IPV6, BASE_PLPMTU } from '../wire/constants.js'
 
-/** The states of RFC 8899 section 5.2; a path that is not in use has none. */
+/** The states of RFC 8899 section 5.2. */
 export type PathMtuPhase = 'base' | 'searching' | 'complete' | 'error'
 
 export interface PathMtuOptions {
@@ -57,6 +60,10 @@ const REORDER_MIN_MS = 10
 const PROBES_MAX = 48
 const SILENT_MAX = 5
 const SILENT_REST_MS = 1_000
+/** Pairs that go within a round trip by a path in use of which nothing is known: one may be lost. */
+const EAGER = 3
+/** What a path beside the one in use carries is confirmed with one of so many probes of the path itself. */
+const CONFIRM_BESIDE = 10
 const TOKEN = 16
 
 /** What networks are built for: Ethernet, PPPoE, tunnels of all kinds, clouds, large frames. */
@@ -76,6 +83,8 @@ interface Trial {
   readonly pairs: Pair[]
   /** A probe of it is lost: others follow closely. */
   doubtful: boolean
+  /** Pairs that follow each other closely before anything may have come back, as frames wait for the answer. */
+  eager: number
   /** Pairs sent since anything came back, after waiting for it. */
   silent: number
   heardAt: number
@@ -85,9 +94,12 @@ interface Trial {
   reviewAt: number
 }
 
-/** One path. Probes only while frames go by it, which {@link used} tells; a size under test is tested to the end. */
+/**
+ * One path. While frames go by it, which {@link used} tells, it is probed as often as that is of use, and a size under test is tested to the end; while another one is in use, one
+ * pair goes with a probe of the path itself, which {@link beside} tells.
+ */
 export class PathMtu {
-  /** Largest packet that the path is taken to carry. Begins with the largest there may be: on most networks that is right, and right at once. */
+  /** Largest packet that the path is taken to carry. Begins with the largest there may be, which on most networks is right. */
   mtu: number
   phase: PathMtuPhase = 'base'
   /** Times that the size in use turned out too large. */
@@ -101,6 +113,11 @@ export class PathMtu {
   /** Larger sizes are looked for where there were none: the largest, then the next one. */
   #raising = false
   #confirmAt: number
+  /** Nothing shows that the path, as it is, carries what it is taken to carry. */
+  #unsure = true
+  /** Another path is in use; and how often this one has been heard of meanwhile. */
+  #isBeside = false
+  #heardOf = 0
   /** When the size in use is confirmed, or a larger one looked for, as frames go by the path; Infinity: that is not due. */
   #startAt = Infinity
   /** When a hint was heeded last, or will be. */
@@ -130,6 +147,50 @@ export class PathMtu {
     this.#raiseIn = this.#options.raiseMinMs
   }
 
+  /** Largest packet that is to go by the path: until it has shown that it carries more, no more than what nearly all paths do. */
+  get safe(): number {
+    return this.#unsure ? Math.min(this.mtu, this.#base) : this.mtu
+  }
+
+  /** Whether what it is taken to carry has been measured. */
+  get measured(): boolean {
+    return !this.#unsure
+  }
+
+  /** A size is under test. */
+  get testing(): boolean {
+    return this.#trial !== undefined
+  }
+
+  /** Frames go by the path from now on. What is not known of it is found out at once, and what is on its way may tell. */
+  enter(now: number): void {
+    this.#isBeside = false
+    if (!this.#unsure) {
+      this.#trial = undefined
+      return
+    }
+    const trial = this.#trial
+    if (trial === undefined) return this.#confirm(now)
+    trial.heardAt = now
+    trial.eager = EAGER
+    this.#sendPair(trial, now)
+  }
+
+  /** The path works beside the one in use, or is being proven: one pair of probes may go by it. */
+  beside(now: number): void {
+    this.#isBeside = true
+    this.#startAt = Infinity
+    const trial = this.#trial
+    if (trial === undefined) {
+      if (!this.#unsure && now >= this.#raiseAt) this.#raise(now)
+      else if (this.#heardOf++ % CONFIRM_BESIDE === 0) this.#confirm(now)
+    } else if (this.#isTooLarge(trial, now)) {
+      this.#trial = undefined
+      this.#failed(trial.size, now)
+    } else if (trial.pairs.length >= PROBES_MAX) this.#giveUp(trial, now)
+    if (this.#trial !== undefined) this.#sendPair(this.#trial, now)
+  }
+
   /** Frames go by the path, and some that are not small, or none such: those are carried by any path. Returns when it is to be told again of such at the earliest, ms. */
   used(now: number, small = false): number {
     if (small && this.phase === 'complete') return Infinity
@@ -153,16 +214,22 @@ export class PathMtu {
     if (this.#hintedAt <= now && this.#trial === undefined) this.#start(now)
   }
 
-  /** A peer that has been away is there again, or this host is elsewhere, and what lies between may be another way: as a hint, but without regard to when the last one was. */
+  /**
+   * A peer that has been away is there again, or this host is elsewhere, and what lies between may be another way: as a hint, but without regard to when the last one was, and what was known of the path is in
+   * doubt.
+   */
   renewed(now: number): void {
-    this.#trial = undefined
     this.#hintedAt = -Infinity
+    if (this.#unsure && this.#trial?.sentAt === now) return
+    this.#trial = undefined
+    this.#unsure = true
     this.hint(now)
   }
 
   /** The path is not in use any more. */
   rest(): void {
     this.#trial = undefined
+    this.#heardOf = 0
     this.#startAt = Infinity
   }
 
@@ -177,6 +244,7 @@ export class PathMtu {
     if (max !== this.#max) this.#tooLarge = max + 1
     this.#max = max
     this.#confirmAt = now
+    this.#heardOf = 0
     this.#raiseIn = this.#options.raiseMinMs
     this.#raiseAt = this.mtu < max ? now : Infinity
   }
@@ -203,8 +271,9 @@ export class PathMtu {
     return false
   }
 
-  /** Infinity: no size is under test, or about to be. */
+  /** Infinity: no size is under test, or about to be, or another path is in use. */
   nextTimeout(): number {
+    if (this.#isBeside) return Infinity
     return this.#trial === undefined ? this.#startAt : Math.min(this.#trial.nextAt, this.#trial.reviewAt)
   }
 
@@ -222,7 +291,11 @@ export class PathMtu {
       this.#sendPair(trial, now)
       return
     }
-    // Nothing is known, and nothing changes: a path that carries nothing at all is not this one's business.
+    this.#giveUp(trial, now)
+  }
+
+  /** Nothing is known, and nothing changes: a path that carries nothing at all is not this one's business. */
+  #giveUp(trial: Trial, now: number): void {
     this.#trial = undefined
     if (trial.size !== this.mtu) this.#complete(now)
     this.#confirmNot(now, SILENT_REST_MS)
@@ -242,14 +315,16 @@ export class PathMtu {
 
   #start(now: number): void {
     this.#startAt = Infinity
-    if (now >= this.#confirmAt) this.#confirm(now)
-    else {
-      this.phase = 'searching'
-      this.#raising = true
-      this.#raiseAt = Infinity
-      this.#tooLarge = this.#max + 1
-      this.#search(now)
-    }
+    if (this.#unsure || now >= this.#confirmAt) this.#confirm(now)
+    else this.#raise(now)
+  }
+
+  #raise(now: number): void {
+    this.phase = 'searching'
+    this.#raising = true
+    this.#raiseAt = Infinity
+    this.#tooLarge = this.#max + 1
+    this.#search(now)
   }
 
   #confirm(now: number): void {
@@ -268,6 +343,7 @@ export class PathMtu {
       size,
       pairs: [],
       doubtful: false,
+      eager: this.#unsure ? EAGER : 0,
       silent: 0,
       heardAt: now,
       sentAt: now,
@@ -275,7 +351,7 @@ export class PathMtu {
       reviewAt: Infinity,
     }
     this.#trial = trial
-    this.#sendPair(trial, now)
+    if (!this.#isBeside) this.#sendPair(trial, now)
   }
 
   #sendPair(trial: Trial, now: number): void {
@@ -286,7 +362,8 @@ export class PathMtu {
     const patience = rtt > 0 ? 2 * rtt + PATIENCE_MS : PATIENCE_UNKNOWN_MS
     const quiet = now - trial.heardAt >= patience
     trial.silent = quiet ? trial.silent + 1 : 0
-    trial.nextAt = now + (trial.doubtful && !quiet ? this.#spacing : patience * 2 ** Math.min(trial.silent, 3))
+    const wait = trial.doubtful && !quiet ? this.#spacing : patience * 2 ** Math.min(trial.silent, 3)
+    trial.nextAt = now + (--trial.eager > 0 ? Math.max(SPACING_MS, rtt / EAGER) : wait)
     trial.sentAt = now
     send(trial.size, pair.large)
     send(0, pair.small)
@@ -342,6 +419,7 @@ export class PathMtu {
     }
     const confirmed = size === this.mtu
     this.mtu = size
+    this.#unsure = false
     if (this.#tooLarge <= size) this.#tooLarge = this.#max + 1
     if (confirmed && this.phase === 'complete') {
       // What has come back may have been sent before there was reason to doubt.
@@ -360,6 +438,7 @@ export class PathMtu {
       return
     }
     this.#tooLarge = size
+    this.#unsure = false
     if (size <= this.#min) {
       // Less there is not.
       this.#tooLarge = this.#max + 1

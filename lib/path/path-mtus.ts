@@ -4,18 +4,19 @@ import { IPV4_HEADER, IPV6_HEADER } from '../wire/ip.js'
 import { UDP_HEADER } from '../wire/udp.js'
 import { PathMtu, type PathMtuOptions } from './path-mtu.js'
 import type { PeerTable } from './peers.js'
+import { proberDefaults } from './prober-options.js'
 
 export interface PathMtusComponents {
   readonly peers: PeerTable
   readonly randomBytes: (length: number) => Uint8Array
   /** What this host's link to the address carries; 0: not known. */
   readonly linkMtu: (record: Uint8Array) => number
-  /** Seals a probe of the way that frames to the peer go and sends it to this address slot. `room`: length of its plaintext; 0: as short as it can be. */
-  readonly sendProbe: (peer: number, addressSlot: number, token: Uint8Array, room: number) => void
+  /** Seals a probe and sends it to this address slot. `room`: length of its plaintext; 0: as short as it can be. `inUse`: frames to the peer go that way. */
+  readonly sendProbe: (peer: number, addressSlot: number, token: Uint8Array, room: number, inUse: boolean) => void
 }
 
-/** Paths of a peer that are remembered when another one is in use. */
-const PATHS_MAX = 4
+/** Pairs of probes that go by a path before it is proven. */
+const AHEAD_MAX = 2
 
 /** Plaintext so long, inner header included, goes by any path in one piece. */
 const SMALL = MIN_PLPMTU_IPV4 - IPV6_HEADER - UDP_HEADER - CLEAR_HEADER - TAG_LENGTH
@@ -27,19 +28,22 @@ export function frameRoom(mtu: number, family: number): number {
 
 interface Path {
   /** Address slot of its own, by which it is known; and that of probes, which are never sent in fragments; -1: none yet. */
-  readonly slot: number
+  slot: number
   wholeSlot: number
+  /** Pairs of probes that went before it was proven. */
+  ahead: number
   readonly mtu: PathMtu
   /** What was published of it last; 0: nothing yet. */
   published: number
 }
 
 interface Watch {
-  /** The one in use last. */
+  /** Those that were heard of last, last. */
   readonly paths: Path[]
+  current: Path | undefined
 }
 
-/** What the paths to all peers carry: each path is measured while it is in use. The peer table has what holds for each peer. */
+/** What the paths to all peers carry: that in use is measured at once, the others at the pace at which they are probed. The peer table has what holds for each peer. */
 export class PathMtus {
   readonly #watches = new Map<number, Watch>()
   /** Peers of which a size is under test. */
@@ -54,6 +58,7 @@ export class PathMtus {
   constructor(
     private readonly components: PathMtusComponents,
     options: Partial<PathMtuOptions> = {},
+    private readonly pathsMax = proberDefaults.pathsMax,
   ) {
     this.#options = options
     this.#lookAt = new Float64Array(components.peers.capacity)
@@ -62,42 +67,82 @@ export class PathMtus {
 
   /** The peer has a path, or another one: `PeerTable.pathSlot` says which. */
   use(peer: number, now: number): void {
-    const { peers, linkMtu } = this.components
-    const { addresses } = peers
-    const current = peers.pathSlot[peer]!
+    const current = this.components.peers.pathSlot[peer]!
     if (current < 0) return
-    const record = addresses.record(current)
+    const before = this.#watches.get(peer)?.current
+    if (before?.slot === current) return
+    before?.mtu.rest()
+    const { watch, path } = this.#find(peer, current, now)
+    watch.current = path
+    path.mtu.linksChanged(this.#linkMtu(path), now)
+    path.mtu.enter(now)
+    this.#lookAgain(peer)
+    this.#publish(peer, watch)
+  }
+
+  /** The path by that address slot works beside the one in use; or, not `proven`, it is about to be probed for the first time, or again. */
+  beside(peer: number, addressSlot: number, proven: boolean, now: number): void {
+    const known = this.#watches.get(peer)
+    if (known === undefined || addressSlot === known.current?.slot) return
+    const { watch, path } = this.#find(peer, addressSlot, now)
+    if (!proven && (path.mtu.measured || path.ahead++ >= AHEAD_MAX)) return
+    path.mtu.beside(now)
+    this.#publish(peer, watch)
+  }
+
+  /** The path is known by another address slot from now on, and is the same way. */
+  renamed(peer: number, from: number, to: number): void {
+    const watch = this.#watches.get(peer)
+    const path = watch?.paths.find(({ slot }) => slot === from)
+    if (path === undefined || from === to) return
+    this.gone(peer, to)
+    const { addresses } = this.components.peers
+    this.#release(path)
+    path.slot = addresses.acquire(addresses.record(to))
+  }
+
+  /** There is no such path any more. */
+  gone(peer: number, addressSlot: number): void {
+    const watch = this.#watches.get(peer)
+    const at = watch?.paths.findIndex((path) => path.slot === addressSlot && path !== watch.current) ?? -1
+    if (watch !== undefined && at >= 0) this.#release(watch.paths.splice(at, 1)[0])
+  }
+
+  /** What is known of the path, nothing on first sight. */
+  #find(peer: number, addressSlot: number, now: number): { readonly watch: Watch; readonly path: Path } {
+    const { peers, linkMtu, randomBytes } = this.components
+    const { addresses } = peers
     let watch = this.#watches.get(peer)
-    if (watch?.paths.at(-1)?.slot === current) return
-    if (watch === undefined) this.#watches.set(peer, (watch = { paths: [] }))
-    watch.paths.at(-1)?.mtu.rest()
-    const at = watch.paths.findIndex(({ slot }) => slot === current)
+    if (watch === undefined) this.#watches.set(peer, (watch = { paths: [], current: undefined }))
+    const record = addresses.record(addressSlot)
+    const at = watch.paths.findIndex(({ slot }) => slot === addressSlot)
     const known = at < 0 ? undefined : watch.paths.splice(at, 1)[0]
     if (known !== undefined) {
       watch.paths.push(known)
-      known.mtu.linksChanged(linkMtu(record) || PATH_MTU, now)
-    } else {
-      if (watch.paths.length >= PATHS_MAX) this.#release(watch.paths.shift())
-      const path: Path = {
-        slot: addresses.acquire(record),
-        wholeSlot: -1,
-        mtu: new PathMtu(
-          {
-            send: (size, token) => this.#send(peer, path, size, token),
-            randomBytes: this.components.randomBytes,
-            rttMs: () => peers.rttMs[peer]!,
-          },
-          record[0] === 4 ? 4 : 6,
-          linkMtu(record) || PATH_MTU,
-          now,
-          this.#options,
-        ),
-        published: 0,
-      }
-      watch.paths.push(path)
+      return { watch, path: known }
     }
-    this.#lookAgain(peer)
-    this.#publish(peer, watch)
+    const { current, paths } = watch
+    const spare = paths.find((path) => path !== current)
+    if (paths.length >= this.pathsMax && spare !== undefined) this.gone(peer, spare.slot)
+    const path: Path = {
+      slot: addresses.acquire(record),
+      wholeSlot: -1,
+      ahead: 0,
+      mtu: new PathMtu(
+        {
+          send: (size, token) => this.#send(peer, path, size, token),
+          randomBytes,
+          rttMs: () => peers.rttMs[peer]!,
+        },
+        record[0] === 4 ? 4 : 6,
+        linkMtu(record) || PATH_MTU,
+        now,
+        this.#options,
+      ),
+      published: 0,
+    }
+    paths.push(path)
+    return { watch, path }
   }
 
   /** Frames go to the peer, their plaintext so long at most. Called once a batch. */
@@ -106,7 +151,7 @@ export class PathMtus {
     const lookAt = small ? this.#smallLookAt : this.#lookAt
     if (now < lookAt[peer]!) return
     const watch = this.#watches.get(peer)
-    const path = watch?.paths.at(-1)
+    const path = watch?.current
     if (watch === undefined || path === undefined) return
     lookAt[peer] = path.mtu.used(now, small)
     this.#publish(peer, watch)
@@ -120,13 +165,13 @@ export class PathMtus {
 
   /** Whether a hint would change anything now. */
   isHintDue(peer: number, now: number): boolean {
-    return this.#watches.get(peer)?.paths.at(-1)?.mtu.isHintDue(now) ?? false
+    return this.#watches.get(peer)?.current?.mtu.isHintDue(now) ?? false
   }
 
   /** Something makes it doubtful that large frames reach the peer; `renewed`: a session with it has begun, or this host is elsewhere. */
   hint(peer: number, now: number, renewed = false): void {
     const watch = this.#watches.get(peer)
-    const mtu = watch?.paths.at(-1)?.mtu
+    const mtu = watch?.current?.mtu
     if (watch === undefined || mtu === undefined) return
     if (renewed) mtu.renewed(now)
     else mtu.hint(now)
@@ -136,19 +181,17 @@ export class PathMtus {
 
   /** An echo has come from the peer. False: of no probe of ours. */
   echoed(peer: number, token: Uint8Array, now: number): boolean {
-    if (!this.#busy.has(peer)) return false
     const watch = this.#watches.get(peer)
     if (watch === undefined) return false
-    const known = watch.paths.at(-1)?.mtu.probeAcknowledged(token, now) ?? false
+    const known = watch.paths.some(({ mtu }) => mtu.probeAcknowledged(token, now))
     if (known) this.#publish(peer, watch)
     return known
   }
 
   /** The host's links have changed. */
   linksChanged(now: number): void {
-    const { peers, linkMtu } = this.components
     for (const [peer, watch] of this.#watches) {
-      for (const { slot, mtu } of watch.paths) mtu.linksChanged(linkMtu(peers.addresses.record(slot)) || PATH_MTU, now)
+      for (const path of watch.paths) path.mtu.linksChanged(this.#linkMtu(path), now)
       this.#lookAgain(peer)
       this.#publish(peer, watch)
     }
@@ -162,17 +205,20 @@ export class PathMtus {
     this.#watches.delete(peer)
     this.#busy.delete(peer)
     this.components.peers.pathMtu[peer] = 0
+    this.components.peers.pathMtuTaken[peer] = 0
   }
 
-  /** What the path by that address slot is taken to carry, and in which state that is; undefined: it has not been in use. */
+  /** What the path by that address slot is taken to carry, and in which state that is; undefined: it is not in use, and not measured yet. */
   of(peer: number, addressSlot: number): Pick<PathMtu, 'mtu' | 'phase' | 'shrunk'> | undefined {
-    return this.#watches.get(peer)?.paths.find(({ slot }) => slot === addressSlot)?.mtu
+    const watch = this.#watches.get(peer)
+    const path = watch?.paths.find(({ slot }) => slot === addressSlot)
+    return path === watch?.current || path?.mtu.measured === true ? path?.mtu : undefined
   }
 
   nextTimeout(): number {
     let next = Infinity
     for (const peer of this.#busy)
-      next = Math.min(next, this.#watches.get(peer)?.paths.at(-1)?.mtu.nextTimeout() ?? Infinity)
+      next = Math.min(next, this.#watches.get(peer)?.current?.mtu.nextTimeout() ?? Infinity)
     return next
   }
 
@@ -180,16 +226,21 @@ export class PathMtus {
     for (const peer of [...this.#busy]) {
       const watch = this.#watches.get(peer)
       if (watch === undefined) continue
-      watch.paths.at(-1)?.mtu.handleTimeout(now)
+      watch.current?.mtu.handleTimeout(now)
       this.#publish(peer, watch)
     }
   }
 
   #publish(peer: number, watch: Watch): void {
-    const { pathMtu } = this.components.peers
-    const path = watch.paths.at(-1)
-    pathMtu[peer] = path?.mtu.mtu ?? 0
-    if (path !== undefined) this.#count(path)
+    const { pathMtu, pathMtuTaken } = this.components.peers
+    const path = watch.current
+    pathMtu[peer] = path?.mtu.safe ?? 0
+    pathMtuTaken[peer] = path?.mtu.mtu ?? 0
+    for (const each of watch.paths) {
+      this.#count(each)
+      // Slots are few, and such a path is seldom probed.
+      if (each !== path && !each.mtu.testing) this.#releaseWhole(each)
+    }
     if (path?.mtu.phase !== 'complete' && this.#smallLookAt[peer] === Infinity) this.#smallLookAt[peer] = 0
     if (path !== undefined && path.mtu.nextTimeout() < Infinity) this.#busy.add(peer)
     else this.#busy.delete(peer)
@@ -212,13 +263,22 @@ export class PathMtus {
     }
     const slot = size > 0 ? path.wholeSlot : path.slot
     const room = size > 0 ? frameRoom(size, addresses.records[path.slot * ADDRESS_RECORD]!) : 0
-    if (slot >= 0) this.components.sendProbe(peer, slot, token, room)
+    if (slot >= 0) this.components.sendProbe(peer, slot, token, room, this.#watches.get(peer)?.current === path)
+  }
+
+  #linkMtu({ slot }: Path): number {
+    return this.components.linkMtu(this.components.peers.addresses.record(slot)) || PATH_MTU
   }
 
   #release(path: Path | undefined): void {
     const { addresses } = this.components.peers
     if (path === undefined) return
     if (path.slot >= 0) addresses.release(path.slot)
-    if (path.wholeSlot >= 0) addresses.release(path.wholeSlot)
+    this.#releaseWhole(path)
+  }
+
+  #releaseWhole(path: Path): void {
+    if (path.wholeSlot >= 0) this.components.peers.addresses.release(path.wholeSlot)
+    path.wholeSlot = -1
   }
 }

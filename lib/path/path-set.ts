@@ -31,6 +31,8 @@ export class PathSet {
     private readonly peers: PeerTable,
     private readonly own: OwnAddresses,
     private readonly pathsMax: number,
+    /** There is no path by this address slot any more, which was not in use. */
+    private readonly gone: (addressSlot: number) => void = () => undefined,
   ) {}
 
   /** For display. */
@@ -170,6 +172,14 @@ export class PathSet {
     return path.loss < current.loss - LOSS_MARGIN && path.rttMs < 1.5 * current.rttMs + FASTER_MS
   }
 
+  /** As {@link PathProber.ways}. */
+  ways(all: boolean, bytes: number): number[] {
+    const { current } = this
+    const others = all || current?.usable !== true
+    const leads = (path: Path) => path === current || (others && path.usable && path.remote.mayCarry(bytes))
+    return this.paths.filter(leads).map(({ slot }) => slot)
+  }
+
   recordOf(path: Path): Uint8Array {
     return this.peers.addresses.record(path.slot)
   }
@@ -232,6 +242,7 @@ export class PathSet {
   }
 
   #drop(path: Path): void {
+    this.gone(path.slot)
     this.peers.addresses.release(path.slot)
     this.paths.splice(this.paths.indexOf(path), 1)
   }
@@ -265,6 +276,7 @@ export class PathSet {
     }
     const slot = addresses.acquire(record)
     if (slot < 0) return false
+    if (path !== this.current) this.gone(path.slot)
     addresses.release(path.slot)
     path.slot = slot
     path.local = this.own.standing(record)

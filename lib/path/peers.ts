@@ -30,8 +30,9 @@ export class PeerTable {
   readonly addressSlot: Int32Array
   /** The path in use, by which the host's own frames go also while those of flows wait; -1: none. */
   readonly pathSlot: Int32Array
-  /** Largest underlay packet of the current path, IP header included. */
+  /** Largest underlay packet that is to go by the path in use, IP header included; and what that is taken to carry, which is more only as long as it is being found out. */
   readonly pathMtu: Int32Array
+  readonly pathMtuTaken: Int32Array
   /** Smoothed round trip, ms; 0: unknown. */
   readonly rttMs: Float64Array
   /** When the peer was last heard by the path in use, ms. */
@@ -68,6 +69,7 @@ export class PeerTable {
     this.pathSlot = new Int32Array(capacity).fill(-1)
     this.#held = new Uint8Array(capacity)
     this.pathMtu = new Int32Array(capacity)
+    this.pathMtuTaken = new Int32Array(capacity)
     this.rttMs = new Float64Array(capacity)
     this.heardAt = new Float64Array(capacity).fill(-Infinity)
     this.add(self)

@@ -39,6 +39,8 @@ export interface ProberSink {
   released(peer: number, now: number): void
   /** The first frame has come by the way to which the peer's frames were moved: ms since the last one by the old way. */
   settled(commit: PathCommit, stallMs: number): void
+  /** There is no path by this address slot any more, which was not in use. */
+  gone(peer: number, addressSlot: number): void
   drop(reason: DropReason): void
 }
 

@@ -180,16 +180,16 @@ export class PathProber {
     if (waited) this.#arm(peer, watch, now)
   }
 
-  /** Our probe came back from the record at `offset`. */
-  echoed(peer: number, token: Uint8Array, records: Uint8Array, offset: number, now: number): void {
+  /** Our probe came back from the record at `offset`. Returns the address slot of the path, if that is now one beside the one in use; else -1. */
+  echoed(peer: number, token: Uint8Array, records: Uint8Array, offset: number, now: number): number {
     const { peers } = this.components
     const watch = this.#watches.get(peer)
-    if (watch === undefined || token.length < PROBE_TOKEN) return
+    if (watch === undefined || token.length < PROBE_TOKEN) return -1
     const path = watch.set.find(records, offset)
     const askedAt = watch.sourceChoice.answered(token)
     if (askedAt !== undefined) path?.probed(token, askedAt)
     const sentAt = path?.echoed(token, now)
-    if (path === undefined || sentAt === undefined) return
+    if (path === undefined || sentAt === undefined) return -1
     this.probes.echoed++
     path.localSeen = records.slice(offset + ADDRESS_LOCAL, offset + ADDRESS_RECORD)
     const rerouted = askedAt !== undefined && watch.sourceChoice.answer(watch.set.recordOf(path), path.localSeen)
@@ -200,6 +200,7 @@ export class PathProber {
     else if (current === undefined) this.#use(peer, watch, path, 'proven', now)
     else if (rerouted && path.lasting && watch.set.leadsAlike(path)) this.#use(peer, watch, path, 'rerouted', now)
     else this.#consider(peer, watch, path, current, sentAt, now)
+    return path.proven && path !== watch.set.current ? path.slot : -1
   }
 
   /** The peer says, by a probe from the record at `offset`, how long before it went that way it last heard what this host sends by the way in use, which works, ms. */
@@ -227,12 +228,7 @@ export class PathProber {
 
   /** Address slots of the ways by which the peer may hear this host: the one in use, and with `all` every other one that a datagram of so many bytes may go. */
   ways(peer: number, all: boolean, bytes: number): number[] {
-    const watch = this.#watches.get(peer)
-    if (watch === undefined) return []
-    const { paths, current } = watch.set
-    const others = all || current?.usable !== true
-    const leads = (path: Path) => path === current || (others && path.usable && path.remote.mayCarry(bytes))
-    return paths.filter(leads).map(({ slot }) => slot)
+    return this.#watches.get(peer)?.set.ways(all, bytes) ?? []
   }
 
   /** Address slot for a control message of so many bytes: of the path in use, or, when that is known not to work, of the one from which the peer was heard last. */
@@ -589,7 +585,8 @@ export class PathProber {
   #watch(peer: number, now: number): Watch {
     let watch = this.#watches.get(peer)
     if (watch === undefined) {
-      const set = new PathSet(this.components.peers, this.own, this.#options.pathsMax)
+      const gone = (slot: number) => this.components.sink.gone(peer, slot)
+      const set = new PathSet(this.components.peers, this.own, this.#options.pathsMax, gone)
       watch = newWatch(set, new SourceChoice(this.components.peers.addresses), this.#options.idleIntervalMs, now)
       this.#cadence.activeUntil[peer] = 0
       this.#watches.set(peer, watch)

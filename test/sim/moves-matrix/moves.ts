@@ -21,6 +21,10 @@ export interface Stage {
   readonly fresh: (network?: number) => string
   /** From now on the way to and from the addresses that begin so is as it is after the move: it may carry less. */
   readonly passes: (prefix: string) => void
+  /** The streams flow slowly from now on: the hosts have something to say to each other. */
+  readonly talk: () => void
+  /** What the way between these addresses carries: IP packets, bytes. */
+  readonly mtuOf: (from: string, to: string) => number
 }
 
 export interface Made {
@@ -28,6 +32,12 @@ export interface Made {
   readonly from: number
   /** The longest that streams stand still where nothing else is lost, ms. */
   readonly boundMs: number
+  /**
+   * Whether both ends send by the new way, and know that it is one: since then no datagram is lost because it is too large for that. Left out: nobody tells them.
+   * `neverTooLarge`: none is before either.
+   */
+  readonly settled?: () => boolean
+  readonly neverTooLarge?: boolean
   /** What the daemons did not do that they should. */
   readonly fault?: string
   /** What exactly was done, for people. */
@@ -52,6 +62,8 @@ const PROVEN_MS = 1_000
 const ROUTED_MS = 60
 /** A standby path of hosts that have nothing to say to each other is probed so seldom, and several probes in a row may be lost. */
 const STANDBY_MS = 8 * proberDefaults.standbyIdleMs
+/** While hosts talk, what a standby path carries is measured within so many probes of it. */
+const MEASURED_PROBES = 120
 /** So long peers wait for a daemon that is replaced. */
 const PAUSE_MS = 2_000
 /** What all addresses begin with. */
@@ -83,7 +95,9 @@ function planned(stage: Stage): Made {
   const how = deprecated ? 'the old address is deprecated first' : 'routes change first'
   // Without a word before, what is on its way to the old address has to be sent again.
   const boundMs = 5 + (deprecated ? 0 : rttMs)
-  return { from, boundMs, how, ...(proven || !deprecated ? {} : { fault: `${next} was not used within ${limit} ms` }) }
+  const settled = () => inUse(other, mover) === next
+  const fault = proven || !deprecated ? {} : { fault: `${next} was not used within ${limit} ms` }
+  return { from, boundMs, settled, neverTooLarge: deprecated, how, ...fault }
 }
 
 function vanish(stage: Stage): Made {
@@ -94,7 +108,8 @@ function vanish(stage: Stage): Made {
     mover.tell()
     world.runFor(away)
   }
-  mover.settle([stage.fresh()])
+  const next = stage.fresh()
+  mover.settle([next])
   const from = world.now
   const late = any([0, 0, 1, 5])
   if (late > 0) world.runFor(late)
@@ -102,6 +117,7 @@ function vanish(stage: Stage): Made {
   return {
     from,
     boundMs: 1.5 * rttMs + 20,
+    settled: () => inUse(stage.other, mover) === next,
     how: `${mover.name} without an address for ${away} ms, told ${late} ms late`,
   }
 }
@@ -109,25 +125,28 @@ function vanish(stage: Stage): Made {
 function both(stage: Stage): Made {
   const { world, mover, other, rttMs, any } = stage
   const between = any([0, 1, 3, 10])
-  mover.settle([stage.fresh()])
+  const [here, there] = [stage.fresh(), stage.fresh()]
+  mover.settle([here])
   mover.tell()
   if (between > 0) world.runFor(between)
-  other.settle([stage.fresh()])
+  other.settle([there])
   other.tell()
-  return { from: world.now, boundMs: 3 * rttMs + 50, how: `${between} ms between the two` }
+  const settled = () => inUse(other, mover) === here && inUse(mover, other) === there
+  return { from: world.now, boundMs: 3 * rttMs + 50, settled, how: `${between} ms between the two` }
 }
 
 function silent(stage: Stage): Made {
   const { world, mover, other, rttMs, any } = stage
   const way = any(['both', 'both', 'there', 'back'] as const)
-  stage.dead = { network: prefixOf(inUse(mover, other)), way }
-  for (const address of mover.addresses) if (!address.startsWith(stage.dead.network)) stage.passes(prefixOf(address))
-  return { from: world.now, boundMs: 110 + 3 * rttMs, how: `${stage.dead.network} silent ${way}` }
+  const network = prefixOf(inUse(mover, other))
+  stage.dead = { network, way }
+  const settled = () => ![inUse(mover, other), inUse(other, mover)].some((to) => to.startsWith(network))
+  return { from: world.now, boundMs: 110 + 3 * rttMs, settled, how: `${network} silent ${way}` }
 }
 
 /** All paths work, and each end has proven one on each network since they do: one that begins on another network is silent with that one. */
 function bothProven(stage: Stage): string | undefined {
-  const { world, mover, other } = stage
+  const { world, mover, other, rttMs } = stage
   stage.dead = undefined
   const since = world.now
   const proven = (at: WorldHost, to: WorldHost) => {
@@ -142,7 +161,27 @@ function bothProven(stage: Stage): string | undefined {
     return networks.size > 1
   }
   const all = () => proven(mover, other) && proven(other, mover)
-  return world.until(all, STANDBY_MS, 50) ? undefined : `no standby path was proven within ${STANDBY_MS} ms`
+  if (!world.until(all, STANDBY_MS, 50)) return `no standby path was proven within ${STANDBY_MS} ms`
+  if (!stage.large) return undefined
+  const used = prefixOf(inUse(mover, other))
+  for (const address of mover.addresses) if (!address.startsWith(used)) stage.passes(prefixOf(address))
+  stage.talk()
+  const measured = () => isMeasured(stage, mover, other) && isMeasured(stage, other, mover)
+  const limit = MEASURED_PROBES * Math.max(proberDefaults.standbyActiveMs, 10 * rttMs)
+  if (world.until(() => all() && measured(), limit, 50)) return undefined
+  return `what the standby paths carry was not measured within ${limit} ms`
+}
+
+/** Whether the host takes none of the proven paths to the other to carry more than they do. */
+function isMeasured({ world, mtuOf }: Stage, at: WorldHost, to: WorldHost): boolean {
+  const { peers, prober, peering } = at.host
+  const peer = peers.indexOf(to.id)
+  return prober.paths(peer).every(({ slot, state, localSeen }) => {
+    if (state !== 'proven' || localSeen === undefined) return true
+    const remote = world.textOf(peers.addresses.records, slot * ADDRESS_RECORD)
+    const mtu = peering.ways.pathMtus.of(peer, slot)?.mtu
+    return mtu !== undefined && mtu <= mtuOf(at.seenOf(localSeen) ?? '', remote)
+  })
 }
 
 function rebind(stage: Stage): Made {

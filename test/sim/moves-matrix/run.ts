@@ -22,6 +22,8 @@ const OUTER_HEADERS = { 4: IPV4_HEADER + UDP_HEADER, 6: IPV6_HEADER + UDP_HEADER
 const PROBES = 8
 const PROBE_SPACING_MS = 20
 const PROBE_SPACING = 1 / 8
+/** Between pieces of streams that are only to keep the hosts busy with each other, ms. */
+const TALK_MS = 1_000
 /** Added to the round trip until TCP sends again, ms. */
 const RTO_MIN_MS = 200
 
@@ -94,7 +96,7 @@ class Run {
   readonly #ways: { readonly prefix: string; readonly mtu: number }[] = []
   /** Of the way after the move. */
   #mtu = MTU
-  /** When large datagrams may be lost: until their sender knows that the way carries less. */
+  /** When large datagrams may be lost: until both ends know that the way is another one, and where nobody tells them, that it carries less. */
   readonly #learning: Span[] = []
   #streams: Streams | undefined
   /** After so long TCP sends again, as it has measured before the move, ms. */
@@ -148,6 +150,8 @@ class Run {
         return address
       },
       passes: (prefix) => this.#passes(prefix),
+      talk: () => this.#streams?.start(TALK_MS),
+      mtuOf: (from, to) => this.#mtuOf(from, to),
     }
     world.filter = (passing) => {
       this.#attacker.sees(passing)
@@ -243,6 +247,7 @@ class Run {
   #move(streams: Streams): void {
     const world = this.#world
     const { rttMs, loss } = this.cell
+    if (this.#narrow) this.#mtu = this.any([MTU, ...NARROW_MTUS])
     const unprepared = this.#kind.prepare?.(this.#stage)
     if (unprepared !== undefined) {
       this.problems.push(unprepared)
@@ -256,7 +261,6 @@ class Run {
     world.runFor(6 * streams.pace + rttMs)
     const usual = streams.all.map((way) => way.longestGap(quiet, world.now))
     this.#attacker.attack(12, 2 * rttMs + 300)
-    if (this.#narrow) this.#mtu = this.any([MTU, ...NARROW_MTUS])
     const { jitter = 0 } = this.#link
     const unsure = world.now - rttMs - jitter
     this.#rto = Math.max(...streams.sockets.map(({ patience }) => patience))
@@ -266,8 +270,12 @@ class Run {
     const limit = this.#limit(loss) + Math.max(...streams.all.map((way) => this.#learnMs(way, moved - made.from)))
     // What is sent at first may go the way before, and be sent again by the new one.
     const since = this.#isNarrow ? Math.max(moved, made.from + made.boundMs + 3 * jitter) : moved
+    const { settled, neverTooLarge } = made
+    if (settled !== undefined) world.until(settled, limit, 1)
+    const settledAt = world.now
     const recovered = world.until(() => streams.all.every((way) => way.hasPassed(since)), limit, 5)
-    if (this.#isNarrow) this.#learning.push({ from: unsure, to: world.now })
+    if (this.#isNarrow && neverTooLarge !== true)
+      this.#learning.push({ from: unsure, to: settled === undefined ? world.now : settledAt })
     if (recovered) world.runFor(2 * streams.pace)
     streams.stop()
     const over = streams.all.map((way, i) => Math.max(0, way.longestGap(made.from, world.now) - usual[i]!))
@@ -302,8 +310,12 @@ class Run {
 
   /** What is too large for its way is lost without a word. */
   #carries({ from, to, bytes }: Passing): boolean {
-    const mtuOf = (address: string) => this.#ways.findLast(({ prefix }) => address.startsWith(prefix))?.mtu ?? MTU
-    return bytes.length + OUTER_HEADERS[this.#family] <= Math.min(mtuOf(from), mtuOf(to))
+    return bytes.length + OUTER_HEADERS[this.#family] <= this.#mtuOf(from, to)
+  }
+
+  #mtuOf(from: string, to: string): number {
+    const ends = [from, to].map((end) => this.#ways.findLast(({ prefix }) => end.startsWith(prefix))?.mtu ?? MTU)
+    return Math.min(...ends)
   }
 
   /**

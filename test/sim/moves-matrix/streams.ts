@@ -136,11 +136,12 @@ export class Streams {
     return this.#sockets.length === 2 && this.#sockets.every((socket) => socket.open) && this.#datagrams.length === 2
   }
 
-  start(): void {
+  /** `pace`: ms between pieces, if others than usual. */
+  start(pace = this.pace): void {
     const life = ++this.#life
-    this.#send(0, life)
+    this.#send(0, life, pace)
     const { world } = this.server
-    world.events.at(world.now + this.pace / 2, () => this.#send(1, life))
+    world.events.at(world.now + pace / 2, () => this.#send(1, life, pace))
   }
 
   stop(): void {
@@ -187,7 +188,7 @@ export class Streams {
     }
   }
 
-  #send(end: 0 | 1, life: number): void {
+  #send(end: 0 | 1, life: number, pace: number): void {
     if (life !== this.#life) return
     const host = end === 0 ? this.client : this.server
     const { world } = host
@@ -195,7 +196,7 @@ export class Streams {
       this.#sendUdp(end)
       this.#sendTcp(end)
     })
-    world.events.at(world.now + this.pace, () => this.#send(end, life))
+    world.events.at(world.now + pace, () => this.#send(end, life, pace))
   }
 
   #sendUdp(end: 0 | 1): void {

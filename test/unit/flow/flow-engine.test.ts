@@ -176,6 +176,12 @@ test("a SYN's MSS is lowered to what the path of its receiver carries", (t) => {
   const { syn, synAck } = connect(client, server, ends)
   t.equal(syn.mss, 1280 - 20 - 8 - 32 - 12 - 16)
   t.equal(synAck.mss, 1360, 'the wider direction is left alone')
+
+  const later = pair(6)
+  const back = later.server.peers.indexOf(later.client.peers.hostId(SELF))
+  later.server.peers.pathMtu[back] = 1280
+  later.server.peers.pathMtuTaken[back] = 1500
+  t.equal(connect(later.client, later.server, ends).syn.mss, 1380, 'not for the moment in which a path is measured')
   t.end()
 })
 

@@ -95,6 +95,29 @@ test('the path of an open TCP connection becomes narrower', (t) => {
   t.end()
 })
 
+test('a path that is just being measured: what it may turn out to carry goes in pieces, and nobody is told', (t) => {
+  for (const [clientFamily, serverFamily] of families) {
+    const ends = { clientFamily, serverFamily }
+    const { client, server, hosts, peer } = pair(serverFamily)
+    connect(client, server, ends)
+    client.peers.pathMtu[peer] = 1280
+    client.peers.pathMtuTaken[peer] = MTU
+    const largest = payloadOf(FITS.tcp[clientFamily] - IP_HEADER[clientFamily] - 20)
+    const packet = (payload: readonly number[]) =>
+      fromClient(ends, { sequence: ISN + 1, acknowledgement: SERVER_ISN + 1, payload })
+    for (let n = 0; n < 2 * TOLD_EVERY; n++) {
+      client.tun(n, packet(largest))
+      t.ok(client.sent.length === 2 && client.sent.every(({ kind }) => kind === Kind.piece))
+      exchange(hosts, n)
+      t.ok(same(see(server.takeWritten()[0]!).payload, largest), 'it arrives whole')
+    }
+    t.strictSame([...client.drops, ...server.drops, ...client.written], [])
+    client.tun(100, packet([...largest, 1]))
+    t.strictSame(client.takeDrops(), ['too-big'], 'what is too large in any case is refused')
+  }
+  t.end()
+})
+
 test('the path is narrower than anybody heeds: what their kernels send at the smallest goes in pieces', (t) => {
   const least = { 4: 576, 6: 1280 } as const
   for (const [clientFamily, serverFamily] of families) {

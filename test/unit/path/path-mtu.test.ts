@@ -315,3 +315,99 @@ test('echoes of others change nothing', (t) => {
   t.equal(line.path.phase, 'base')
   t.end()
 })
+
+/** What becomes of a path beside the one in use that is probed so often, ms. */
+function beside(line: Line, ms: number, everyMs = 1_500): void {
+  for (const end = line.now + ms; line.now < end;) {
+    line.path.beside(line.now)
+    line.run(everyMs, false)
+  }
+}
+
+test('a path beside the one in use is measured at the pace of its own probes', (t) => {
+  const line = new Line({ mtu: 1400 })
+  t.notOk(line.path.measured)
+  line.path.beside(line.now)
+  t.strictSame(line.sent, [1500, 0], 'one pair')
+  for (const end = line.now + 60_000; line.now < end;) {
+    const before = line.sent.length
+    line.run(1_500, false)
+    t.equal(line.sent.length, before, 'nothing is sent by itself')
+    line.path.beside(line.now)
+    t.ok(line.sent.length <= before + 2)
+  }
+  t.ok(line.path.measured)
+  t.equal(line.path.mtu, 1400)
+  beside(line, 3_600_000)
+  line.sent = []
+  beside(line, 600_000)
+  t.ok(line.sent.length <= 2 * (400 / 10 + 40), `${line.sent.length} probes and controls, with 400 probes of the path`)
+  line.path.enter(line.now)
+  t.equal(line.path.safe, 1400, 'and so much goes by it as soon as it is in use')
+
+  const wide = new Line()
+  beside(wide, 150_000)
+  t.equal(wide.path.mtu, 1500)
+  t.equal(wide.sent.length, 2 * 10, 'what it carries is confirmed with one of ten probes')
+  wide.mtu = 1400
+  beside(wide, 60_000)
+  t.ok(wide.path.mtu <= 1400, 'and found to be less')
+  t.end()
+})
+
+test('loss on a path beside the one in use is not taken for a size', (t) => {
+  for (const loss of [0.05, 0.13, 0.3]) {
+    for (let seed = 0; seed < 100; seed++) {
+      const line = new Line({ loss, seed })
+      beside(line, 600_000)
+      t.strictSame(line.seen, [1500], `${loss}, seed ${seed}`)
+      t.ok(line.path.measured)
+    }
+  }
+  t.end()
+})
+
+test('by a path of which nothing is known go no large packets until a probe has come back, and several are sent', (t) => {
+  for (const [oneWayMs, within] of [
+    [5, 25],
+    [40, 100],
+    [150, 340],
+  ] as const) {
+    for (let seed = 0; seed < 50; seed++) {
+      const line = new Line({ oneWayMs, seed })
+      line.path.enter(line.now)
+      t.equal(line.path.safe, 1280)
+      line.run(2 * oneWayMs + 5, false)
+      t.equal(line.path.safe, 1500, `after a round trip of ${2 * oneWayMs} ms`)
+    }
+    const unlucky = new Line({ oneWayMs, loss: 1 })
+    unlucky.path.enter(unlucky.now)
+    unlucky.loss = 0
+    unlucky.run(2 * oneWayMs + within, false)
+    t.equal(unlucky.path.safe, 1500, 'also when the first probe is lost')
+  }
+  const narrow = new Line({ mtu: 1400, oneWayMs: 40 })
+  narrow.path.enter(narrow.now)
+  const safe = new Set<number>()
+  for (let i = 0; i < 2_000; i++) {
+    safe.add(narrow.path.safe)
+    narrow.run(1)
+  }
+  t.equal(narrow.path.mtu, 1400)
+  t.ok(Math.max(...safe) <= 1400, 'nothing larger has ever gone by a narrow one')
+  t.end()
+})
+
+test('what has gone ahead by a path tells when frames go by it', (t) => {
+  const line = new Line({ oneWayMs: 40 })
+  line.path.beside(line.now)
+  line.run(40, false)
+  line.path.enter(line.now)
+  line.run(45, false)
+  t.equal(line.path.safe, 1500, 'a round trip after the first probe')
+  line.path.renewed(line.now)
+  t.equal(line.path.safe, 1280, 'another way may lie behind the same addresses')
+  line.run(85, false)
+  t.equal(line.path.safe, 1500)
+  t.end()
+})

@@ -69,6 +69,7 @@ class World {
           released: (_peer, now) => this.holds.push(`released ${now}`),
           spend: (_peer, slot, bytes) => this.#spend(this.place(slot), bytes),
           settled: ({ reason }, stall) => this.events.push(`settled ${stall} ${reason}`),
+          gone: () => undefined,
           drop: (reason) => this.events.push(reason),
         },
       },

@@ -40,6 +40,7 @@ class World {
       liveness: () => undefined,
       committed: () => undefined,
       settled: () => undefined,
+      gone: () => undefined,
       held: () => undefined,
       released: () => undefined,
       spend: () => 0,
