@@ -24,7 +24,7 @@ import { Targets } from './targets.js'
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    rates: { type: 'string', default: '10000,20000' },
+    rates: { type: 'string', default: '10000,20000,40000' },
     rounds: { type: 'string', default: '5' },
     memory: { type: 'boolean', default: false },
   },
