@@ -7,19 +7,19 @@ import { Turn, type InwardBuffer, type LaneMemory, type OutwardBuffer } from './
 const RUN_BYTES = 1024 * 1024
 const RUNS = 512
 
+/** What a lane reads from and leaves by. */
+export interface LaneParts {
+  readonly memory: LaneMemory
+  readonly records: Uint8Array
+  readonly codec: NativeCodec
+  readonly tun: NativeTun
+}
+
 /** By which what has been decided upon leaves a lane: seals and sends, or writes. The lane's thread has one, and for the rest of its buffers the deciding one when that has ended. */
 export class LaneExit {
   readonly #runs: FrameRuns = frameRuns(RUN_BYTES, RUNS)
 
-  constructor(
-    private readonly c: {
-      readonly memory: LaneMemory
-      readonly records: Uint8Array
-      readonly codec: NativeCodec
-      readonly tun: NativeTun
-      readonly underlay: Underlay
-    },
-  ) {}
+  constructor(private readonly c: LaneParts & { readonly underlay: Underlay }) {}
 
   send(buffer: OutwardBuffer): void {
     const { memory, codec, records, underlay } = this.c

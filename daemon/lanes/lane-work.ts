@@ -1,10 +1,8 @@
 import type { NativeEvent } from '../event.js'
-import type { NativeCodec } from '../native-codec.js'
-import type { NativeTun } from '../tun.js'
 import type { NativeUdp } from '../udp.js'
 import { Underlay } from '../underlay.js'
-import { LaneExit } from './lane-exit.js'
-import { Mode, Turn, type LaneMemory } from './lane-memory.js'
+import { LaneExit, type LaneParts } from './lane-exit.js'
+import { Mode, Turn } from './lane-memory.js'
 
 /**
  * All that touches the bytes of a lane: reads its queue of the TUN and its sockets, opens, and, once the host has decided, seals and sends or writes. Buffers go round in
@@ -20,11 +18,7 @@ export class LaneWork {
   #held = { tun: true, wire: true }
 
   constructor(
-    private readonly c: {
-      readonly memory: LaneMemory
-      readonly records: Uint8Array
-      readonly codec: NativeCodec
-      readonly tun: NativeTun
+    private readonly c: LaneParts & {
       readonly sockets: readonly NativeUdp[]
       /** Wakes this thread. */
       readonly awake: NativeEvent

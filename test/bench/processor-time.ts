@@ -4,7 +4,7 @@ import { setPriority } from 'node:os'
 const HIGHEST = -20
 /** USER_HZ is 100 wherever Linux runs Node. */
 const TICK_US = 10_000
-/** Words before those of a program that other programs of the machine are to disturb less; without the right to it, it runs as any other. */
+/** Words before those of a program that other programs of the machine are to disturb less; without the right to it, it runs like the rest. */
 export const FIRST = ['nice', '-n', String(HIGHEST)] as const
 
 export interface Used {

@@ -1,4 +1,4 @@
-// A daemon whose stderr is a full pipe that nobody reads: it starts, answers and moves packets as any other.
+// A daemon whose stderr is a full pipe that nobody reads: it starts, answers and moves packets like every other one.
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { spawnSync } from 'node:child_process'
