@@ -1,4 +1,5 @@
 import type { NetworkInterfaceInfo } from 'node:os'
+import ipaddr from 'ipaddr.js'
 import type { Locator } from '../lib/path/locator.js'
 import { hostId, type HostId, type NetworkId } from '../lib/wire/ids.js'
 import { multicastDns } from './multicast-dns.js'
@@ -21,11 +22,18 @@ export interface Responder {
   close(): Promise<void>
 }
 
+export interface ResponderEvents {
+  /** It cannot go on. */
+  failed(error: Error): void
+  /** Somebody has asked everybody who is there; `from`: the IPv4 address. */
+  asked(from: string): void
+}
+
 export interface DiscoveryComponents {
   /** The interfaces of this machine, as node:os has them. */
   readonly interfaces: () => NodeJS.Dict<NetworkInterfaceInfo[]>
-  /** Opens a responder on the interface with this IPv4 address; `failed` is called when it cannot go on, at the earliest after this has returned. May throw. */
-  readonly open: (address: string, failed: (error: Error) => void) => Responder
+  /** Opens a responder on the interface with this IPv4 address. Its events come at the earliest after this has returned. May throw. */
+  readonly open: (address: string, events: ResponderEvents) => Responder
   /** Calls back every so many ms until the function it returns is called. */
   readonly every: (ms: number, run: () => void) => () => void
 }
@@ -46,18 +54,40 @@ export interface DiscoveryOptions {
 
 /** Interfaces come and go: how often is looked. */
 export const RESCAN_MS = 5_000
-/** How many looks pass before hosts are asked for again, and before a responder that failed is tried again. */
-const LOOKS_TO_BROWSE = 6
+/** How many looks pass before a responder that failed is tried again. */
 const LOOKS_TO_RETRY = 6
-/** Strangers on a LAN may announce what they like: so many are listened to between two browses. */
+/**
+ * How many looks pass before hosts are asked for again: at first, and at most, twice as many each time (RFC 6762, section 5.2: 60 minutes). Who comes announces itself, so that questions are for announcements that were
+ * lost; and each question is answered by every host on the LAN to every other one.
+ */
+const LOOKS_TO_BROWSE = 6
+const LOOKS_TO_BROWSE_MAX = 720
+/** Whoever asks is answered so that all hear it: the question is as good as one's own (section 7.3), but for so many in a row, because strangers may ask what they like. */
+const OTHERS_MAX = 8
+/** Strangers may announce what they like, too: so many are listened to in {@link LOOKS_TO_LISTEN} looks. */
 const HEARD_MAX = 1_024
+const LOOKS_TO_LISTEN = 6
 
 interface Place {
   readonly interfaceName: string
+  readonly cidr: string | null
   responder: Responder | undefined
+  /** Since hosts were asked for, or the responder has failed. */
   looks: number
+  looksToBrowse: number
+  /** Somebody else has asked since the last look; and so often in a row. */
+  othersAsked: boolean
+  others: number
   heard: number
+  looksListened: number
   warned: boolean
+}
+
+function newPlace(interfaceName: string, cidr: string | null): Place {
+  return {
+    ...{ interfaceName, cidr, responder: undefined, looks: 0, looksToBrowse: LOOKS_TO_BROWSE },
+    ...{ othersAsked: false, others: 0, heard: 0, looksListened: 0, warned: false },
+  }
 }
 
 /**
@@ -91,11 +121,11 @@ export class Discovery {
     const present = new Set<string>()
     for (const [name, addresses] of Object.entries(this.components.interfaces())) {
       if (exclude(name) || only?.includes(name) === false) continue
-      for (const { address, family, internal } of addresses ?? []) {
+      for (const { address, family, internal, cidr } of addresses ?? []) {
         if (internal || family !== 'IPv4') continue
         present.add(address)
         if (!this.#places.has(address)) {
-          const place: Place = { interfaceName: name, responder: undefined, looks: 0, heard: 0, warned: false }
+          const place = newPlace(name, cidr)
           this.#places.set(address, place)
           this.#open(address, place)
         }
@@ -112,18 +142,38 @@ export class Discovery {
 
   #tend(address: string, place: Place): void {
     place.looks++
+    if (++place.looksListened >= LOOKS_TO_LISTEN) {
+      place.looksListened = 0
+      place.heard = 0
+    }
     if (place.responder === undefined) {
       if (place.looks > LOOKS_TO_RETRY) this.#open(address, place)
-    } else if (place.looks > LOOKS_TO_BROWSE) {
-      // It opened, and stayed open.
-      place.warned = false
+      return
+    }
+    // It opened, and stayed open.
+    if (place.looks > LOOKS_TO_RETRY) place.warned = false
+    if (place.othersAsked && place.others < OTHERS_MAX) {
+      place.others++
+      this.#wait(place)
+    } else if (place.looks >= place.looksToBrowse) {
+      place.others = 0
+      this.#wait(place)
       this.#browse(place, place.responder)
     }
+    place.othersAsked = false
+  }
+
+  /** Hosts have been asked for, and are not for twice as long as the last time. */
+  #wait(place: Place): void {
+    place.looks = 0
+    place.looksToBrowse = Math.min(2 * place.looksToBrowse, LOOKS_TO_BROWSE_MAX)
   }
 
   #open(address: string, place: Place): void {
     const { network, host, port } = this.options
     place.looks = 0
+    place.looksToBrowse = LOOKS_TO_BROWSE
+    place.others = 0
     let responder: Responder | undefined
     const failed = (error: Error) => {
       if (place.responder !== responder) return
@@ -135,7 +185,11 @@ export class Discovery {
       this.options.problem(place.interfaceName, error)
     }
     try {
-      responder = this.components.open(address, failed)
+      responder = this.components.open(address, {
+        failed,
+        // Questions on other links are heard as well.
+        asked: (from) => (place.othersAsked ||= from !== address && isWithin(from, place.cidr)),
+      })
     } catch (error) {
       return failed(error instanceof Error ? error : new Error(String(error)))
     }
@@ -147,14 +201,17 @@ export class Discovery {
 
   #browse(place: Place, responder: Responder): void {
     const { network, host, found } = this.options
-    place.looks = 0
-    place.heard = 0
     responder.browse((announcement) => {
       if (++place.heard > HEARD_MAX) return
       const hint = readHint(announcement, network)
       if (hint !== undefined && hint.host !== host) found(hint.host, hint.locator)
     })
   }
+}
+
+function isWithin(address: string, cidr: string | null): boolean {
+  if (cidr === null || !ipaddr.IPv4.isValidFourPartDecimal(address)) return false
+  return ipaddr.IPv4.parse(address).match(ipaddr.IPv4.parseCIDR(cidr))
 }
 
 /** The host and its locator; undefined: of another network, or not understood. Total. */

@@ -30,6 +30,23 @@ const packages: Record<string, string> = {
 }
 /** Used by the daemon where there is one, and tested then: no test needs it. */
 const optional: Record<string, string> = process.arch === 'x64' ? { 'libIPSec_MB.so.1': 'libipsec-mb1' } : {}
+/**
+ * Net tests that have the machine to themselves: they flood it, or what they assert is how much of something comes through or how long it takes. The others wait for conditions, and run in
+ * pairs.
+ */
+const alone = [
+  'black-hole',
+  'control-plane',
+  'express',
+  'garbage',
+  'lanes',
+  'load',
+  'lossy',
+  'moves',
+  'mtu',
+  'segments',
+  'soak',
+].map((file) => `net/${file}.test`)
 const extraPath = '/usr/sbin:/sbin:/usr/local/sbin'
 
 interface Tally {
@@ -134,7 +151,7 @@ function tally(output: string, code: number | null): Tally {
   return result
 }
 
-async function runFile(level: Level, command: string[], name: string): Promise<void> {
+async function runFile({ level, command, name }: Job): Promise<void> {
   const started = process.hrtime.bigint()
   const { code, output } = await run(command, level === 'net' ? 420 : 240)
   const count: Tally =
@@ -200,15 +217,16 @@ for (const level of chosen.length > 0 ? chosen : levels) {
 
 installPackages()
 const queue = jobs.filter((job) => wanted(job.name))
-// Net tests have the machine to themselves: their hosts need both cores.
-const serial = queue.filter((job) => job.level === 'net')
-const parallel = queue.filter((job) => job.level !== 'net')
-async function worker(): Promise<void> {
-  for (let job = parallel.shift(); job !== undefined; job = parallel.shift())
-    await runFile(job.level, job.command, job.name)
+async function inPairs(jobs: Job[]): Promise<void> {
+  const worker = async () => {
+    for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) await runFile(job)
+  }
+  await Promise.all([worker(), worker()])
 }
-await Promise.all([worker(), worker()])
-for (const job of serial) await runFile(job.level, job.command, job.name)
+const isAlone = ({ name }: Job) => alone.includes(name)
+await inPairs(queue.filter(({ level }) => level !== 'net'))
+await inPairs(queue.filter((job) => job.level === 'net' && !isAlone(job)))
+for (const job of queue.filter(isAlone)) await runFile(job)
 
 if (failures.length > 0) console.log(`failed: ${failures.join(' ')}`)
 console.log(`${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ''}`)

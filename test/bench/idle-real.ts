@@ -85,7 +85,25 @@ async function namespaces(folder: string, count: number, labs: Lab[]): Promise<M
     })
     labs.push(lab)
   }
-  return labs.flatMap((lab) => lab.hosts.map(({ name }) => ({ lab, name })))
+  const members = labs.flatMap((lab) => lab.hosts.map(({ name }) => ({ lab, name })))
+  for (const member of members) acquaint(member, members)
+  return members
+}
+
+/** The kernel has room for a thousand neighbours learnt by asking, in all namespaces together: fewer than thirty-five hosts that talk to each other have. Those that are said it takes without a limit. */
+function acquaint({ lab, name }: Member, members: readonly Member[]): void {
+  const addresses = members.map((member) => member.lab.host(member.name).address)
+  const own = lab.host(name).address
+  const lines = addresses
+    .filter((address) => address !== own)
+    .map((address) => `neigh replace ${address} lladdr ${linkAddress(address)} dev eth0 nud permanent`)
+  lab.script(name, `ip -batch - <<'END'\n${lines.join('\n')}\nEND`)
+}
+
+/** Locally administered, and after the IPv4 address. */
+function linkAddress(address: string): string {
+  const bytes = address.split('.').map((byte) => Number(byte).toString(16).padStart(2, '0'))
+  return ['02', '00', ...bytes].join(':')
 }
 
 function plugIn(to: Lab, lab: Lab, number: number): void {
@@ -99,7 +117,8 @@ function plugIn(to: Lab, lab: Lab, number: number): void {
     )
     lab.script(
       name,
-      `ip addr add ${address}/16 dev eth0
+      `ip link set eth0 address ${linkAddress(address)}
+       ip addr add ${address}/16 dev eth0
        ip link set eth0 up
        ip route add default via 10.82.255.254`,
     )

@@ -16,7 +16,8 @@ const txt = { v: '1', network, host: other }
 const from = '192.0.2.2'
 
 function interfaceOf(address: string, internal = false): NetworkInterfaceInfo {
-  return { address, family: 'IPv4', internal, netmask: '255.255.255.0', mac: '02:00:00:00:00:01', cidr: null }
+  const cidr = `${address}/24`
+  return { address, family: 'IPv4', internal, netmask: '255.255.255.0', mac: '02:00:00:00:00:01', cidr }
 }
 
 /** A LAN without a network: what Discovery opens, publishes and asks is written down; time passes by `looks`. */
@@ -41,9 +42,9 @@ class FakeLan {
     }
     this.discovery = new Discovery(options, {
       interfaces: () => this.interfaces,
-      open: (address, failed) => {
+      open: (address, { failed, asked }) => {
         if (this.refuse !== undefined) throw this.refuse
-        const responder = new FakeResponder(address, failed)
+        const responder = new FakeResponder(address, failed, asked)
         this.opened.push(responder)
         return responder
       },
@@ -73,6 +74,7 @@ class FakeResponder implements Responder {
   constructor(
     readonly address: string,
     readonly fail: (error: Error) => void,
+    readonly asked: (from: string) => void,
   ) {}
   publish(port: number, txt: Readonly<Record<string, string>>): void {
     this.published.push({ port, txt })
@@ -167,6 +169,42 @@ test('hosts are asked for again, so that one that has moved is heard of anew', (
   responder?.heard({ txt, port: 4_001, from })
   responder?.heard({ txt, port: 4_001, from: '192.0.2.3' })
   t.same(lan.found, ['02 192.0.2.2 4001', '02 192.0.2.3 4001'])
+  t.end()
+})
+
+test('hosts are asked for ever more seldom, once an hour in the end, and often again at another address', (t) => {
+  const lan = new FakeLan()
+  const waits: number[] = []
+  // The first look was the start's.
+  for (let looks = 1, asked = 1; waits.length < 10; asked++) {
+    for (; lan.opened[0]?.browses === asked; looks++) lan.looks(1)
+    waits.push(looks)
+    looks = 0
+  }
+  t.same(waits, [6, 12, 24, 48, 96, 192, 384, 720, 720, 720])
+  lan.interfaces = { eth0: [interfaceOf('10.0.0.2')] }
+  lan.looks(1)
+  t.equal(lan.opened[1]?.browses, 1)
+  lan.looks(7)
+  t.equal(lan.opened[1]?.browses, 2)
+  t.end()
+})
+
+test('what another host of the LAN has asked is not asked again, but now and then', (t) => {
+  const asks = (from: string) => {
+    const lan = new FakeLan()
+    for (let i = 0; i < 1_000; i++) {
+      lan.opened[0]?.asked(from)
+      lan.looks(1)
+    }
+    return lan.opened[0]?.browses ?? 0
+  }
+  const alone = asks('10.0.0.1')
+  t.equal(asks('10.1.0.2'), alone, 'on another LAN')
+  t.equal(asks('::1'), alone)
+  t.equal(asks('nonsense'), alone)
+  const beside = asks('10.0.0.2')
+  t.ok(beside >= 2 && beside < alone, `${beside} instead of ${alone} times`)
   t.end()
 })
 
