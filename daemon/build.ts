@@ -159,9 +159,7 @@ export async function buildDaemon(
   )
   undo.add(() => heap.stop())
   if (config.loop.express) {
-    // With what has passed all else is seen to that can wait for a turn.
-    const due = () => loop.run((now) => host.handleTimeout(now))
-    const express = new NativeExpress({ host, codec, tun, underlay, due })
+    const express = new NativeExpress({ host, codec, tun, underlay, due: () => loop.passed() })
     undo.add(() => express.close())
   }
   if (config.loop.priority === 'real-time') takeRealTime(log)

@@ -21,6 +21,8 @@ const NOTICE_MS = 5
 const NOTICED_AT_ONCE = 8
 /** A deadline that is further away is looked at again after so long. */
 const AWAKE_MS = 60_000
+/** A deadline that is dealt with so much too late has passed while this process stood still, as all do at times, for seconds where a machine is suspended: what has come meanwhile is read first, or each peer would seem silent. */
+const LATE_MS = 10
 /** More faults than this, within this time, are no single packet's doing. */
 const FAULTS_MAX = 20
 const FAULTS_WITHIN_MS = 10_000
@@ -159,6 +161,15 @@ export class PacketLoop {
     this.#notice()
   }
 
+  /** Packets have passed by native code, or have ceased to: it is seen to, and all else with it that is due. */
+  passed(): void {
+    const { host } = this.components
+    this.run((now) => {
+      const caughtUp = this.#caughtUp(host.nextTimeout(), now)
+      host.handleTimeout(caughtUp ? monotonicNow() : now)
+    })
+  }
+
   /** Something outside the packet loop has changed the host: its next deadline may be another one. */
   wake(): void {
     const now = monotonicNow()
@@ -220,6 +231,10 @@ export class PacketLoop {
     try {
       let now = monotonicNow()
       let next = host.nextTimeout()
+      if (this.#caughtUp(next, now)) {
+        now = monotonicNow()
+        next = host.nextTimeout()
+      }
       if (next <= now) {
         host.handleTimeout(now)
         now = monotonicNow()
@@ -229,6 +244,13 @@ export class PacketLoop {
     } catch (error) {
       this.#thrown(error)
     }
+  }
+
+  /** True: that was due long ago; what has come meanwhile is read. */
+  #caughtUp(next: number, now: number): boolean {
+    const late = next + LATE_MS <= now
+    if (late) this.receive()
+    return late
   }
 
   #thrown(error: unknown): void {

@@ -14,6 +14,8 @@ export interface NeighboursOptions {
   /** Of these, hosts that nothing but a hint tells of: anybody on the same link can make them up. So many are kept, and so many tried at a time. */
   readonly strangersMax: number
   readonly strangersTried: number
+  /** A host that has a session waits so long before it tries one, half more or less at random: on a LAN all hosts hear of a new one at once, and what it says itself usually comes first, by the one it has joined with. */
+  readonly strangerWaitMs: number
 }
 
 export const neighboursDefaults: NeighboursOptions = {
@@ -24,6 +26,7 @@ export const neighboursDefaults: NeighboursOptions = {
   hintsMax: 4_096,
   strangersMax: 256,
   strangersTried: 8,
+  strangerWaitMs: 10_000,
 }
 
 interface Attempt {
@@ -85,7 +88,7 @@ export class Neighbours {
     const isNew = known?.every((l) => formatLocator(l) !== text) ?? true
     const rest = (known ?? []).filter((l) => formatLocator(l) !== text)
     this.#hints.set(host, [locator, ...rest].slice(0, this.#options.locatorsMax))
-    if (isNew) this.#soon(host, now)
+    if (isNew && !this.#isWaiting(host, now)) this.#soon(host, now)
   }
 
   /** What the host itself says about where it can be reached has changed. */
@@ -120,6 +123,7 @@ export class Neighbours {
       const attempt = this.#attempt(host, now)
       if (attempt === undefined || attempt.up) continue
       attempt.proven = true
+      attempt.nextAt = Math.min(attempt.nextAt, now)
       this.#owed.add(host)
     }
     this.reviewDue = true
@@ -279,6 +283,12 @@ export class Neighbours {
     return !this.#recorded.has(host) && this.#attemptOf(host)?.proven !== true
   }
 
+  /** A stranger that has not been tried yet. */
+  #isWaiting(host: HostId, now: number): boolean {
+    const attempt = this.#attemptOf(host)
+    return attempt?.failures === 0 && attempt.nextAt > now && this.#isStranger(host)
+  }
+
   #attemptOf(host: HostId): Attempt | undefined {
     return this.#attempts.get(this.components.peers.indexOf(host))
   }
@@ -307,10 +317,20 @@ export class Neighbours {
     if (peer < 0) return undefined
     let attempt = this.#attempts.get(peer)
     if (attempt === undefined) {
-      attempt = { nextAt: now, failures: 0, up: false, connecting: false, proven: false }
+      attempt = { nextAt: now + this.#firstWait(host), failures: 0, up: false, connecting: false, proven: false }
       this.#attempts.set(peer, attempt)
     }
     return attempt
+  }
+
+  #firstWait(host: HostId): number {
+    if (this.#recorded.has(host) || !this.#hasSession()) return 0
+    return this.#options.strangerWaitMs * (0.5 + this.components.random())
+  }
+
+  #hasSession(): boolean {
+    for (const { up } of this.#attempts.values()) if (up) return true
+    return false
   }
 }
 

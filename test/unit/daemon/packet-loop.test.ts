@@ -157,6 +157,17 @@ test('the clock: a deadline is kept, and not before its time', async (t) => {
   t.equal(host.timeouts.length, 1, 'none before')
 })
 
+test('a loop that stood still reads what has come before it deals with what was due meanwhile', async (t) => {
+  const { host, loop, send } = rig(t)
+  const read: number[] = []
+  host.onTimeout = () => read.push(host.datagrams)
+  for (let i = 0; i < 200; i++) send(Uint8Array.of(i))
+  host.due = monotonicNow() - 50
+  loop.wake()
+  await host.until(() => read.length > 0)
+  t.strictSame(read, [200])
+})
+
 test('each deadline brings the next', async (t) => {
   const { host, loop } = rig(t)
   host.due = monotonicNow()
