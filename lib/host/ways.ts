@@ -141,8 +141,7 @@ export class Ways implements ProberSink {
   /** A probe has come, by this lane from the record at `record`: it is answered by the lane, to there. */
   probed(peer: number, lane: number, body: Uint8Array, records: Uint8Array, record: number, now: number): void {
     if (body.length < PROBE_TOKEN) return this.drop('bad-frame')
-    const heardAgo = lane === 0 ? heardAgoIn(body) : undefined
-    if (heardAgo !== undefined) this.prober.told(peer, heardAgo, records, record, now)
+    if (lane === 0) this.prober.asked(peer, heardAgoIn(body), records, record, now)
     this.#echo(peer, lane, body.subarray(0, PROBE_TOKEN), records, record, now)
     if (lane > 0 && !isOfWayInUse(body)) this.#laneTried(peer, now)
     this.#c.sessions.answerSent(peer)

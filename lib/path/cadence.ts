@@ -1,6 +1,6 @@
 import { CLEAR_HEADER, INNER_HEADER, PROBE_TOKEN, TAG_LENGTH } from '../wire/constants.js'
 import type { Path } from './path.js'
-import type { PeerTable } from './peers.js'
+import { SELF, type PeerTable } from './peers.js'
 import type { ProberOptions } from './prober-options.js'
 import type { Watch } from './watch.js'
 
@@ -17,6 +17,10 @@ const AGAIN_LATER_MS = 100
 /** Challenges of a path, and the time between them: one may be lost, and together they are less than three times what came from there. */
 export const CHALLENGES_MAX = 2
 export const CHALLENGE_MS = 20
+/** An idle peer that has probed this host just now need not be probed, but for so many times in a row: what one end asks tells the other one as much. */
+const ASKED_INTERVALS = 3
+/** Probes of idle peers go out together, this far apart: a host that has nothing else to do sleeps in between. */
+const TOGETHER_MS = 2_000
 /** Between probes of a peer whose frames keep coming: for the round trip, not for its life. */
 const ATTENDED_INTERVALS = 5
 /** Between probes of a path that nobody has proven yet, to an active peer: the first wait, doubled each time. */
@@ -41,11 +45,14 @@ export class Cadence {
   readonly activeUntil: Float64Array
   readonly #peers: PeerTable
   readonly #options: ProberOptions
+  /** Hosts do not probe at the same moments, or two would always ask each other. */
+  readonly #phase: number
 
   constructor(peers: PeerTable, options: ProberOptions) {
     this.activeUntil = new Float64Array(peers.capacity)
     this.#peers = peers
     this.#options = options
+    this.#phase = Number.parseInt(peers.hostId(SELF).slice(0, 8), 16) % TOGETHER_MS
   }
 
   quiet(peer: number): number {
@@ -80,14 +87,18 @@ export class Cadence {
   /** A peer that has not answered the last probe is probed more closely than an active one: no single loss makes it a doubtful one, and no few a dead one. */
   probeAt(peer: number, watch: Watch, now: number): number {
     const { activeIntervalMs, idleIntervalMs } = this.#options
-    const { probedAt, flowedAt, state } = watch
+    const { probedAt, askedAt, flowedAt, state } = watch
     if (watch.unansweredSince > 0 && state !== 'dead') {
       const rtt = this.#peers.rttMs[peer]!
       const least = watch.tries > 2 ? AGAIN_LATER_MS : AGAIN_MIN_MS
       const again = Math.max((watch.tries > 1 ? 2 : 1) * rtt + OVERDUE_MS, least)
       return probedAt + Math.min(again, activeIntervalMs)
     }
-    if (!this.isActive(peer, now)) return probedAt + (state === 'dead' ? idleIntervalMs : watch.idleFor)
+    if (!this.isActive(peer, now)) {
+      if (state === 'dead') return this.#together(probedAt + idleIntervalMs)
+      const seen = Math.min(Math.max(probedAt, askedAt), probedAt + ASKED_INTERVALS * idleIntervalMs)
+      return this.#together(seen + watch.idleFor)
+    }
     if (watch.attended) return Math.max(probedAt, watch.attendedAt) + ATTENDED_INTERVALS * activeIntervalMs
     const next = probedAt + activeIntervalMs
     // What has come lately, and has stopped.
@@ -130,11 +141,16 @@ export class Cadence {
     const { validated, announced } = path.remote
     const opensAt = this.opensAt(watch, path)
     if (opensAt > -Infinity) return opensAt
-    if (!this.isActive(peer, now)) return path.sentAt + (validated ? standbyIdleMs : idleIntervalMs)
+    if (!this.isActive(peer, now)) return this.#together(path.sentAt + (validated ? standbyIdleMs : idleIntervalMs))
     if (path.state === 'proven') return path.sentAt + Math.max(standbyActiveMs, 10 * path.rttMs)
     if (validated || announced)
       return path.sentAt + Math.min(UNPROVEN_MS * 2 ** Math.min(path.tries, 10) + path.rttMs, idleIntervalMs)
     return Infinity
+  }
+
+  /** The next moment from then on at which idle peers are probed. */
+  #together(at: number): number {
+    return Math.ceil((at - this.#phase) / TOGETHER_MS) * TOGETHER_MS + this.#phase
   }
 }
 

@@ -203,11 +203,13 @@ export class PathProber {
     return path.proven && path !== watch.set.current ? path.slot : -1
   }
 
-  /** The peer says, by a probe from the record at `offset`, how long before it went that way it last heard what this host sends by the way in use, which works, ms. */
-  told(peer: number, heardAgo: number, records: Uint8Array, offset: number, now: number): void {
+  /** A probe came from the record at `offset`. `heardAgo`: how long before it went, as it says, the peer last heard what this host sends by the way in use, which works, ms. */
+  asked(peer: number, heardAgo: number | undefined, records: Uint8Array, offset: number, now: number): void {
     const watch = this.#watches.get(peer)
-    const path = watch?.set.find(records, offset)
-    if (watch !== undefined && path !== undefined) told(path, watch, now - heardAgo)
+    if (watch === undefined) return
+    watch.askedAt = now
+    const path = heardAgo === undefined ? undefined : watch.set.find(records, offset)
+    if (path !== undefined) told(path, watch, now - heardAgo!)
   }
 
   /** Of two paths that work the one in use stays, for frames overtake each other on every change: unless it is silent or about to go, the peer has left it, or the other is clearly better. */

@@ -24,6 +24,8 @@ export interface Watch {
   nextAt: number
   /** When the peer was probed last. */
   probedAt: number
+  /** When the peer has probed this host last. */
+  askedAt: number
   /** From then to the next one while the peer is idle, ms. */
   idleFor: number
   /** First probe sent since the peer was last heard; 0: none outstanding. */
@@ -59,6 +61,7 @@ export function newWatch(set: PathSet, sourceChoice: SourceChoice, idleFor: numb
     trafficBy: undefined,
     nextAt: now,
     probedAt: -Infinity,
+    askedAt: -Infinity,
     idleFor,
     unansweredSince: 0,
     tries: 0,

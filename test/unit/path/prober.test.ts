@@ -217,7 +217,15 @@ test('an active peer is probed closely for a while, an idle one now and then', (
   w.runFor(1_000)
   w.probes.length = 0
   w.runFor(120_000)
-  t.equal(w.probes.length, 120_000 / idleIntervalMs, 'idle')
+  // In turns of two seconds.
+  t.equal(w.probes.length, Math.floor(120_000 / (idleIntervalMs + 1_000)), 'idle')
+  for (const { at } of w.probes) t.equal((at - w.probes[0]!.at) % 2_000, 0)
+  w.probes.length = 0
+  for (let i = 0; i < 30; i++) {
+    w.prober.asked(w.peer, undefined, record(OLD), 0, w.now)
+    w.runFor(10_000)
+  }
+  t.equal(w.probes.length, 5, 'a peer that probes this host is probed now and then')
   w.probes.length = 0
   w.prober.active(w.peer, w.now)
   w.runFor(10_000)
@@ -424,7 +432,7 @@ test('a peer that moves says until when it heard this host, and all that went to
     w.talk(3_000)
     w.runFor(30)
     w.hear(NEW, false)
-    if (told) w.prober.told(w.peer, 400, record(NEW), 0, w.now)
+    if (told) w.prober.asked(w.peer, 400, record(NEW), 0, w.now)
     const at = w.now
     w.hear(NEW)
     t.equal(w.current, NEW)
@@ -442,7 +450,7 @@ test('what a peer says that it heard is not believed when copies went to where i
   w.prober.established(w.peer, record(OLD), w.now)
   w.runFor(500)
   w.hear(NEW)
-  w.prober.told(w.peer, 1, record(NEW), 0, w.now)
+  w.prober.asked(w.peer, 1, record(NEW), 0, w.now)
   w.now += 20
   w.echo(NEW, w.probes.at(-1)!.token)
   t.equal(w.current, NEW)
