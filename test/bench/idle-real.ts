@@ -1,5 +1,6 @@
 // What real daemons cost that have nothing to do: `npm run bench:idle -- --real [PEERS] [SECONDS] [--settle SECONDS]`. So many hosts and one more, in namespaces on one switch; every one is
-// known to every other one. Counted is the processor time of each daemon, all threads, as the scheduler has it, and how often its threads were woken.
+// known to every other one. Counted is the processor time of each daemon, all threads, as the scheduler has it, and how often its threads were woken. Beside it a program of Node's that does
+// nothing but answer datagrams, some in a second: what a machine lets one that sleeps in between have for so little.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,6 +15,10 @@ import { Targets } from './targets.js'
 /** A requirement, with a hundred peers: percent of a core. */
 const PERCENT_MAX = 0.2
 const SERVICE_PORT = 9_200
+/** Datagrams a second that the program beside answers, and their bytes, a probe's. */
+const ANSWERED = 6
+const ANSWERED_BYTES = 61
+const ANSWER_PORT = 9_201
 /** Rows of a flow table of which a hundred fit the memory. */
 const FLOWS = 16_384
 const KNOWN_MS = 300_000
@@ -42,25 +47,24 @@ export async function idleReal({ peers, seconds, settle }: IdleOptions): Promise
     // Neither the one that has invited the others nor the last that has come.
     const measured = members[members.length >> 1]!
     await serve(measured)
+    const beside = await answering(measured, members.find((member) => member !== measured) ?? measured)
     await allKnown(members)
     console.error(`${members.length} daemons know each other; ${settle} s until they are quiet, ${seconds} s measured`)
     await pause(settle * 1_000)
-    const pids = members.map(({ lab, name }) => lab.host(name).daemon!.pid)
+    const pids = [...members.map(({ lab, name }) => lab.host(name).daemon!.pid), beside]
     const before = pids.map(used)
     const started = performance.now()
     await pause(seconds * 1_000)
     const after = pids.map(used)
     const passed = (performance.now() - started) / 1_000
     const { sessions } = await withDaemon({ socket: socketOf(measured) }, (daemon) => daemon.call('status', {}))
-    report(
-      members.map(({ name }, i) => ({
-        name,
-        measured: members[i] === measured,
-        percent: (after[i]!.time - before[i]!.time) / 1e7 / passed,
-        wakesPerSecond: (after[i]!.wakes - before[i]!.wakes) / passed,
-      })),
-      { peers, seconds: passed, sessions: sessions.up },
-    )
+    const rows = [...members.map(({ name }) => name), 'beside'].map((name, i) => ({
+      name,
+      measured: members[i] === measured,
+      percent: (after[i]!.time - before[i]!.time) / 1e7 / passed,
+      wakesPerSecond: (after[i]!.wakes - before[i]!.wakes) / passed,
+    }))
+    report(rows.slice(0, -1), rows.at(-1)!, { peers, seconds: passed, sessions: sessions.up })
   } finally {
     for (const lab of labs.toReversed()) await lab.down()
     rmSync(folder, { recursive: true, force: true })
@@ -162,6 +166,22 @@ async function serve({ lab, name }: Member): Promise<void> {
   await lab.caracal(name, 'expose', 'idle', '--tcp', String(SERVICE_PORT))
 }
 
+/** Starts the program that answers, on one host, and who asks it, on another; resolves with its process ID. */
+async function answering(on: Member, from: Member): Promise<number> {
+  const answer = `const socket = require('node:dgram').createSocket('udp4')
+    socket.on('message', (bytes, { port, address }) => socket.send(bytes, port, address))
+    socket.bind(${ANSWER_PORT}, () => console.log('listening'))`
+  const ask = `const socket = require('node:dgram').createSocket('udp4')
+    const ask = () => socket.send(Buffer.alloc(${ANSWERED_BYTES}), ${ANSWER_PORT}, '${on.lab.host(on.name).address}')
+    setInterval(ask, ${1_000 / ANSWERED})`
+  const stdio = ['ignore', 'pipe', 'inherit'] as const
+  const program = on.lab.spawn(on.name, [process.execPath, '-e', answer], { stdio: [...stdio] })
+  await new Promise((resolve) => program.stdout!.once('data', resolve))
+  program.unref()
+  from.lab.spawn(from.name, [process.execPath, '-e', ask], { stdio: 'ignore' }).unref()
+  return program.pid!
+}
+
 async function allKnown(members: readonly Member[]): Promise<void> {
   const deadline = performance.now() + KNOWN_MS
   for (const member of members) {
@@ -182,7 +202,7 @@ interface Row {
   readonly wakesPerSecond: number
 }
 
-function report(rows: readonly Row[], about: { peers: number; seconds: number; sessions: number }): void {
+function report(rows: readonly Row[], beside: Row, about: { peers: number; seconds: number; sessions: number }): void {
   const { peers, seconds, sessions } = about
   const chosen = rows.find(({ measured }) => measured)!
   const mean = (of: (row: Row) => number) => rows.reduce((sum, row) => sum + of(row), 0) / rows.length
@@ -198,9 +218,10 @@ function report(rows: readonly Row[], about: { peers: number; seconds: number; s
     mean(({ wakesPerSecond }) => wakesPerSecond),
   )
   line(`the busiest, ${most.name}`, most.percent, most.wakesPerSecond)
+  line(`Node that answers ${ANSWERED} datagrams a second`, beside.percent, beside.wakesPerSecond)
   const targets = new Targets()
   targets.atMost(`percent of a core, idle with ${peers} peers`, chosen.percent, PERCENT_MAX)
   targets.atMost('mean of all daemons', meanPercent, PERCENT_MAX)
   targets.print()
-  console.log(JSON.stringify({ ...about, measured: chosen, meanPercent, most, targets: targets.judged }))
+  console.log(JSON.stringify({ ...about, measured: chosen, meanPercent, most, beside, targets: targets.judged }))
 }
