@@ -35,6 +35,7 @@ const optional: Record<string, string> = process.arch === 'x64' ? { 'libIPSec_MB
  * pairs.
  */
 const alone = [
+  'balance',
   'black-hole',
   'control-plane',
   'express',
