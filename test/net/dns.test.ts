@@ -62,6 +62,30 @@ socket.bind(0, async () => {
   socket.close()
 })`
 
+/** Asks a hundred times a second who is there, for three seconds; prints how often the other host has answered. */
+const askOften = `
+import select, socket, sys, time
+me, other = sys.argv[1:]
+group, port = '224.0.0.251', 5353
+heard = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+heard.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(me))
+asks = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asks.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(me))
+question = bytes.fromhex('000000000001000000000000') + b'\\x08_caracal\\x04_udp\\x05local\\x00\\x00\\x0c\\x00\\x01'
+asked = answers = 0
+began = last = time.monotonic()
+while asked < 300 or time.monotonic() - last < 1.5:
+    if asked < 300 and time.monotonic() >= began + asked * 0.01:
+        asks.sendto(question, (group, port))
+        asked += 1
+    if select.select([heard], [], [], 0.01)[0]:
+        packet, (source, _) = heard.recvfrom(9000)
+        udp = packet[(packet[0] & 15) * 4:]
+        if source == other and udp[:2] == port.to_bytes(2, 'big') and udp[10] & 0x80:
+            answers += 1
+            last = time.monotonic()
+print(answers)`
+
 test('names on a host, by each --dns mode', async (t) => {
   const net = await Fixture.up(t, ['h1', 'h2'], { daemons: false })
   const resolvConf = net.lab.path('h1', 'resolv.conf')
@@ -160,6 +184,12 @@ test('names on a host, by each --dns mode', async (t) => {
     t.equal(code, 0, err)
     t.equal((await net.caracal('h1', 'status')).code, 0)
     t.match(await dig('h1.host.svc.internal A'), /status: NOERROR/)
+  })
+
+  await t.test('who is asked often by multicast DNS answers once a second', async (t) => {
+    const { code, out, err } = await net.run('h2', ['python3', '-c', askOften, '10.77.0.2', '10.77.0.1'])
+    t.equal(code, 0, err)
+    t.ok(Number(out) >= 3 && Number(out) <= 6, `${out.trim()} answers`)
   })
 
   await t.test('before the first synchronisation nothing is denied, and addresses stay', async (t) => {
