@@ -148,9 +148,9 @@ export class Cadence {
     return Infinity
   }
 
-  /** The next moment from then on at which idle peers are probed. */
+  /** Of the moments at which idle peers are probed the last one till then. */
   #together(at: number): number {
-    return Math.ceil((at - this.#phase) / TOGETHER_MS) * TOGETHER_MS + this.#phase
+    return Math.floor((at - this.#phase) / TOGETHER_MS) * TOGETHER_MS + this.#phase
   }
 }
 

@@ -9,9 +9,9 @@ const SECONDS = 600
 /** What is made anew in turns is so by then: no burst of the beginning is counted. */
 const SETTLING_MS = 180_000
 /** Between probes of an idle peer, s, at least and at most; one end probes the other, and they go out together, this far apart. */
-const PROBE_LEAST_S = ((1 - proberDefaults.idleJitter) * proberDefaults.idleIntervalMs) / 1_000
 const TOGETHER_S = 2
-const PROBE_MOST_S = proberDefaults.idleIntervalMs / 1_000 + TOGETHER_S
+const PROBE_MOST_S = proberDefaults.idleIntervalMs / 1_000
+const PROBE_LEAST_S = (1 - proberDefaults.idleJitter) * PROBE_MOST_S - TOGETHER_S
 /** Beside probes, a second: turns, and what the directory and the failure detector say. */
 const REST_TURNS = 0.6
 const REST_FRAMES = 2.5

@@ -218,7 +218,7 @@ test('an active peer is probed closely for a while, an idle one now and then', (
   w.probes.length = 0
   w.runFor(120_000)
   // In turns of two seconds.
-  t.equal(w.probes.length, Math.floor(120_000 / (idleIntervalMs + 1_000)), 'idle')
+  t.equal(w.probes.length, Math.floor(120_000 / (idleIntervalMs - 1_000)), 'idle')
   for (const { at } of w.probes) t.equal((at - w.probes[0]!.at) % 2_000, 0)
   w.probes.length = 0
   for (let i = 0; i < 30; i++) {
