@@ -32,13 +32,13 @@ export function checkValidity(
   skewSeconds: number,
   graceSeconds = 0,
 ): ValidityProblem | undefined {
-  const clock = `this host's clock says ${wallText(wallNow)}`
+  const clock = () => `this host's clock says ${wallText(wallNow)}`
   if (wallNow < validity.notBefore - skewSeconds)
     return {
       problem: 'not-yet-valid',
-      detail: `${what} is not valid before ${wallText(validity.notBefore)} (${clock})`,
+      detail: `${what} is not valid before ${wallText(validity.notBefore)} (${clock()})`,
     }
   if (wallNow > validity.notAfter + skewSeconds + graceSeconds)
-    return { problem: 'expired', detail: `${what} expired at ${wallText(validity.notAfter)} (${clock})` }
+    return { problem: 'expired', detail: `${what} expired at ${wallText(validity.notAfter)} (${clock()})` }
   return undefined
 }
