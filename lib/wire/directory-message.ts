@@ -13,7 +13,7 @@
 import { z } from 'zod'
 import { CONTROL_MESSAGE_MAX, HOST_ID_LENGTH } from './constants.js'
 import { fromHex, hostId, type HostId } from './ids.js'
-import { bytesOf, bytesUpTo, fields, pack, unpack, type Packable } from './pack.js'
+import { bytesOf, bytesUpTo, fields, pack, unpackTagged, type Packable } from './pack.js'
 import { decodeSigned, encodeSigned, SIGNED_OVERHEAD, type SignedBlob } from './signed.js'
 
 export const DIGEST_GROUPS = 64
@@ -94,14 +94,17 @@ const host = bytesOf(HOST_ID_LENGTH)
 /** First number, then differences: small numbers pack into one byte. */
 const list = z.array(whole).max(LIVE_BYTES_MAX)
 const blob = bytesUpTo(BLOB_MAX, SIGNED_OVERHEAD + 1)
-const shape = z.union([
-  fields([z.literal(Type.hello), blob.nullable(), bytesOf(LIST_DIGEST), bytesOf(LIST_DIGEST).optional()]),
-  fields([z.literal(Type.revocations), z.array(bytesUpTo(BLOB_MAX, 1))]),
-  fields([z.literal(Type.names), z.array(bytesUpTo(BLOB_MAX, 1))]),
-  fields([z.literal(Type.digest), z.boolean(), bytesOf(DIGEST_BYTES)]),
-  fields([z.literal(Type.summary), z.array(fields([host, whole, z.boolean()])).max(SUMMARY_ENTRIES * 2)]),
-  fields([z.literal(Type.want), host, z.boolean(), list]),
-  fields([
+const shapes = {
+  [Type.hello]: fields([z.literal(Type.hello), blob.nullable(), bytesOf(LIST_DIGEST), bytesOf(LIST_DIGEST).optional()]),
+  [Type.revocations]: fields([z.literal(Type.revocations), z.array(bytesUpTo(BLOB_MAX, 1))]),
+  [Type.names]: fields([z.literal(Type.names), z.array(bytesUpTo(BLOB_MAX, 1))]),
+  [Type.digest]: fields([z.literal(Type.digest), z.boolean(), bytesOf(DIGEST_BYTES)]),
+  [Type.summary]: fields([
+    z.literal(Type.summary),
+    z.array(fields([host, whole, z.boolean()])).max(SUMMARY_ENTRIES * 2),
+  ]),
+  [Type.want]: fields([z.literal(Type.want), host, z.boolean(), list]),
+  [Type.bundle]: fields([
     z.literal(Type.bundle),
     host,
     bytesUpTo(MEMBERSHIP_MAX, 1).nullable(),
@@ -110,9 +113,9 @@ const shape = z.union([
     list.nullable(),
     z.array(blob),
   ]),
-  fields([z.literal(Type.beats), z.array(fields([host, whole, blob])).max(BEATS_MAX)]),
-  fields([z.literal(Type.late), z.array(fields([host, whole])).max(SUMMARY_ENTRIES * 2)]),
-])
+  [Type.beats]: fields([z.literal(Type.beats), z.array(fields([host, whole, blob])).max(BEATS_MAX)]),
+  [Type.late]: fields([z.literal(Type.late), z.array(fields([host, whole])).max(SUMMARY_ENTRIES * 2)]),
+} as const
 
 /** Throws RangeError for a message that does not fit into a control message: senders split first. */
 export function encodeDirectoryMessage(message: DirectoryMessage): Uint8Array {
@@ -123,7 +126,7 @@ export function encodeDirectoryMessage(message: DirectoryMessage): Uint8Array {
 
 /** Total: undefined for anything that is no message of this version. Signatures are not checked here. */
 export function decodeDirectoryMessage(bytes: Uint8Array): DirectoryMessage | undefined {
-  const parsed = unpack(bytes, CONTROL_MESSAGE_MAX, shape)
+  const parsed = unpackTagged(bytes, CONTROL_MESSAGE_MAX, shapes)
   if (parsed === undefined) return undefined
   switch (parsed[0]) {
     case Type.hello: {

@@ -25,16 +25,32 @@ export function pack(value: Packable): Uint8Array {
  * and no more memory is taken than some tens of times the bytes' length. Byte arrays in the value are copies.
  */
 export function unpack<T>(bytes: Uint8Array, max: number, schema: z.ZodType<T>): T | undefined {
+  const parsed = schema.safeParse(read(bytes, max))
+  return parsed.success ? parsed.data : undefined
+}
+
+/** As {@link unpack}, an array of one of several shapes, told apart by the number that it begins with: the other shapes are not tried. */
+export function unpackTagged<T extends Readonly<Record<number, z.ZodType>>>(
+  bytes: Uint8Array,
+  max: number,
+  schemas: T,
+): z.infer<T[keyof T]> | undefined {
+  const value = read(bytes, max)
+  const tag: unknown = Array.isArray(value) ? value[0] : undefined
+  const schema = typeof tag === 'number' && Object.hasOwn(schemas, tag) ? schemas[tag] : undefined
+  const parsed = schema?.safeParse(value)
+  return parsed?.success === true ? (parsed.data as z.infer<T[keyof T]>) : undefined
+}
+
+/** undefined, which no value is: not one value of the subset, or longer than `max`. */
+function read(bytes: Uint8Array, max: number): unknown {
   if (bytes.length > max || !isPlain(bytes)) return undefined
-  let value: unknown
   try {
     // A copy: the library leaves a property on what it reads, and its byte arrays are views of it.
-    value = packr.unpack(new Uint8Array(bytes))
+    return packr.unpack(new Uint8Array(bytes))
   } catch {
     return undefined
   }
-  const parsed = schema.safeParse(value)
-  return parsed.success ? parsed.data : undefined
 }
 
 /** Schema of exactly `length` bytes. */

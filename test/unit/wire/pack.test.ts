@@ -1,7 +1,16 @@
 import { test } from 'tap'
 import { z } from 'zod'
 import { fromBase64url, toBase64url } from '../../../lib/wire/bytes.js'
-import { bytesOf, bytesUpTo, fields, pack, PACK_DEPTH_MAX, unpack, type Packable } from '../../../lib/wire/pack.js'
+import {
+  bytesOf,
+  bytesUpTo,
+  fields,
+  pack,
+  PACK_DEPTH_MAX,
+  unpack,
+  unpackTagged,
+  type Packable,
+} from '../../../lib/wire/pack.js'
 import { decodeSigned, encodeSigned, SIGNED_OVERHEAD } from '../../../lib/wire/signed.js'
 
 const bytes = (...values: number[]) => Uint8Array.from(values)
@@ -83,5 +92,21 @@ test('base64url', (t) => {
     t.same(fromBase64url(text), raw)
   }
   for (const wrong of ['A', 'Zg==', 'Zh', 'Z+8', 'Z g']) t.equal(fromBase64url(wrong), undefined, wrong)
+  t.end()
+})
+
+test('of several shapes the one is read that the first number names, and no other', (t) => {
+  const shapes = {
+    1: fields([z.literal(1), z.string()]),
+    2: fields([z.literal(2), z.number()]),
+    3: fields([z.literal(2), z.string()]),
+  } as const
+  const read = (value: Packable) => unpackTagged(pack(value), 100, shapes)
+  t.strictSame(read([1, 'a']), [1, 'a'])
+  t.strictSame(read([2, 7, 'of a later version']), [2, 7, 'of a later version'])
+  for (const bad of [[1, 7], [2, 'a'], [3, 'a'], [4, 'a'], [], ['1', 'a'], [[1], 'a'], [null], 1, 'toString', { 0: 1 }])
+    t.equal(read(bad), undefined, JSON.stringify(bad))
+  t.equal(unpackTagged(pack([1, 'a'.repeat(100)]), 100, shapes), undefined, 'too long')
+  t.equal(unpackTagged(Uint8Array.of(0x92, 1), 100, shapes), undefined, 'cut off')
   t.end()
 })
