@@ -158,12 +158,20 @@ async function ready(member: Member, error: unknown): Promise<void> {
   throw error
 }
 
-async function serve({ lab, name }: Member): Promise<void> {
-  const listen = `require('node:net').createServer().listen(${SERVICE_PORT}, '::', () => console.log('listening'))`
-  const server = lab.spawn(name, [process.execPath, '-e', listen], { stdio: ['ignore', 'pipe', 'inherit'] })
-  await new Promise((resolve) => server.stdout!.once('data', resolve))
-  server.unref()
-  await lab.caracal(name, 'expose', 'idle', '--tcp', String(SERVICE_PORT))
+async function serve(member: Member): Promise<void> {
+  await listening(
+    member,
+    `require('node:net').createServer().listen(${SERVICE_PORT}, '::', () => console.log('listening'))`,
+  )
+  await member.lab.caracal(member.name, 'expose', 'idle', '--tcp', String(SERVICE_PORT))
+}
+
+/** Starts a program of Node's on the host; resolves with its process ID once it has printed something. */
+async function listening({ lab, name }: Member, program: string): Promise<number> {
+  const child = lab.spawn(name, [process.execPath, '-e', program], { stdio: ['ignore', 'pipe', 'inherit'] })
+  await new Promise((resolve) => child.stdout!.once('data', resolve))
+  child.unref()
+  return child.pid!
 }
 
 /** Starts the program that answers, on one host, and who asks it, on another; resolves with its process ID. */
@@ -174,12 +182,9 @@ async function answering(on: Member, from: Member): Promise<number> {
   const ask = `const socket = require('node:dgram').createSocket('udp4')
     const ask = () => socket.send(Buffer.alloc(${ANSWERED_BYTES}), ${ANSWER_PORT}, '${on.lab.host(on.name).address}')
     setInterval(ask, ${1_000 / ANSWERED})`
-  const stdio = ['ignore', 'pipe', 'inherit'] as const
-  const program = on.lab.spawn(on.name, [process.execPath, '-e', answer], { stdio: [...stdio] })
-  await new Promise((resolve) => program.stdout!.once('data', resolve))
-  program.unref()
+  const pid = await listening(on, answer)
   from.lab.spawn(from.name, [process.execPath, '-e', ask], { stdio: 'ignore' }).unref()
-  return program.pid!
+  return pid
 }
 
 async function allKnown(members: readonly Member[]): Promise<void> {
