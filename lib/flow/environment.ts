@@ -58,8 +58,8 @@ export interface FlowEnvironment {
   moved(candidate: Candidate, hint: Uint8Array, now: number): readonly Candidate[]
   /** This host has been started a moment ago and does not know yet what it has. */
   loading(now: number): boolean
-  /** How a try ended, for choice and health: 'refused' by the server's kernel, 'silent' after its time. */
-  outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', now: number): void
+  /** How a try ended that began at `since`, for choice and health: 'refused' by the server's kernel, 'silent' after its time. */
+  outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', since: number, now: number): void
   /** A flow that this host's programs have to an instance is there again after a restart. */
   flowRestored(peer: number, service: ServiceId | undefined): void
   /** A flow that this host's programs had to an instance, once answered, is over. For choice: how many there are. */

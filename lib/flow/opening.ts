@@ -260,7 +260,7 @@ export class Opening {
     table.linkRemote(row)
     this.#core.setState(row, FlowState.established)
     if (pending.affinity !== '') this.#affinity.remember(pending.affinity, winner.candidate.peer, now)
-    env.outcome(winner.candidate, 'answered', now)
+    env.outcome(winner.candidate, 'answered', winner.sentAt, now)
   }
 
   /** An attempt was refused, by whom and why as the code says. `hint` of a `moved`: borrowed. */
@@ -328,7 +328,7 @@ export class Opening {
     for (const pending of [...this.#pending.values()]) {
       const attempt = pending.attempts.find((a) => a.candidate.peer === peer && a.state !== 'refused')
       if (attempt === undefined || pending.done) continue
-      if (attempt.state === 'asked') this.#core.env.outcome(attempt.candidate, 'silent', now)
+      if (attempt.state === 'asked') this.#core.env.outcome(attempt.candidate, 'silent', attempt.sentAt, now)
       this.#fail(pending, attempt, 'session-timeout', now, false)
     }
   }
@@ -392,7 +392,7 @@ export class Opening {
       if (attempt.silentAt <= now) {
         attempt.silentAt = Infinity
         attempt.state = 'silent'
-        env.outcome(attempt.candidate, 'silent', now)
+        env.outcome(attempt.candidate, 'silent', attempt.sentAt, now)
       }
       if (attempt.resendAt <= now) {
         attempt.resends++
@@ -473,7 +473,7 @@ export class Opening {
     attempt.againAt = Infinity
     // A server's own refusal says more than that another one could not be reached.
     if (pending.reason !== 'refused') pending.reason = reason
-    if (report) this.#core.env.outcome(attempt.candidate, 'refused', now)
+    if (report) this.#core.env.outcome(attempt.candidate, 'refused', attempt.sentAt, now)
     this.#ask(pending, now)
     this.#conclude(pending, now)
     if (!pending.done) this.#schedule(pending, now)

@@ -23,5 +23,5 @@ export function conditionOf(
   if (state === undefined) return { liveness: said ?? 'unknown', age: Infinity, rtt: 0 }
   const age = now - (prober.heardAt(peer) ?? -Infinity)
   const liveness = state === 'doubtful' || (state === 'alive' && said !== undefined) ? 'suspect' : state
-  return { liveness, age, rtt: peers.rttMs[peer]! }
+  return { liveness, age, rtt: peers.leastRttMs[peer]! }
 }

@@ -121,13 +121,13 @@ export class HostEnvironment implements FlowEnvironment {
     return this.#c.loading.is(now)
   }
 
-  outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', now: number): void {
+  outcome(candidate: Candidate, outcome: 'answered' | 'refused' | 'silent', since: number, now: number): void {
     if (candidate.service === undefined) return
     const host = this.peers.hostId(candidate.peer)
     if (outcome !== 'answered') this.#c.whereabouts.learned.refused(candidate.service, host)
     // A resolver that does not have the service has done what it is for.
     if (candidate.resolver !== true || outcome === 'answered')
-      this.#c.choice.outcome(candidate.service, host, outcome, now)
+      this.#c.choice.outcome(candidate.service, host, outcome, since, now)
     if (outcome === 'answered') this.#count(candidate.service, host, 1)
   }
 

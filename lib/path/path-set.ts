@@ -2,7 +2,7 @@ import { ADDRESS_LOCAL, ADDRESS_RECORD } from '../wire/batch.js'
 import { isSilent } from './cadence.js'
 import { isPinned, remoteKey, sameRemote, sameWay } from './address-record.js'
 import type { OwnAddresses } from './candidates.js'
-import { Path, type PathReason } from './path.js'
+import { Path, SAMPLES_MIN, type PathReason } from './path.js'
 import type { PeerTable } from './peers.js'
 import type { PathView } from './prober-sink.js'
 import { Remote, type AddressStanding } from './remote.js'
@@ -16,8 +16,7 @@ const LOSS_MARGIN = 0.1
 const LOSS_TOLERANCE = 0.03
 /** All that two paths can have in common. */
 const SHARED_MAX = 3
-/** Probes of both that are compared at least, for their round trips and for their losses. */
-const SAMPLES_MIN = 4
+/** Probes of both by which losses are compared, at least. */
 const COUNTED_MIN = 16
 
 /** The paths to one peer: from each own address that matters to each of the peer's, bounded. */

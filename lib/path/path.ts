@@ -53,6 +53,9 @@ export const OVERTAKING_MS = 10
 /** An echo that takes longer than a round trip, four times its usual deviation, or this share of it, and this is overdue. */
 const OVERDUE_SHARE = 0.25
 const OVERDUE_MS = 20
+const LEAST_OF = 8
+/** Round trips by which ways are compared, at least: the first, of a program that is being started, says little. */
+export const SAMPLES_MIN = 4
 
 /** One way to a peer: from an own address, or as the kernel chooses, to one of the peer's. What is measured of it, and what it is good for. */
 export class Path {
@@ -71,6 +74,9 @@ export class Path {
   /** Smoothed round trip and its mean deviation, ms; 0: not measured. */
   rttMs = 0
   rttVarMs = 0
+  /** Shortest of these {@link LEAST_OF} samples and of those before, ms; Infinity: none. Of {@link leastRttMs}. */
+  #least = Infinity
+  #leastBefore = Infinity
   samples = 0
   /** Probes not yet echoed, newest last. */
   readonly pending: Probe[] = []
@@ -166,6 +172,10 @@ export class Path {
     const deviation = this.rttMs === 0 ? sample / 8 : Math.abs(sample - this.rttMs)
     this.rttVarMs = this.samples === 0 ? deviation : this.rttVarMs * 0.75 + deviation * 0.25
     this.rttMs = this.rttMs === 0 ? sample : this.rttMs * 0.875 + sample * 0.125
+    if (this.samples % LEAST_OF === 0) {
+      this.#leastBefore = this.#least
+      this.#least = sample
+    } else this.#least = Math.min(this.#least, sample)
     this.samples++
     this.provenAt = now
     this.reachedAt = Math.max(this.reachedAt, sentAt)
@@ -173,6 +183,11 @@ export class Path {
     this.challenges = 0
     this.tries = 0
     return sentAt
+  }
+
+  /** How far it is, ms: the shortest round trip of the last ones, which neither end's being busy made longer; 0: of too few. */
+  get leastRttMs(): number {
+    return this.samples < SAMPLES_MIN ? 0 : Math.min(this.#least, this.#leastBefore)
   }
 
   /** ms after which an echo is overdue. */

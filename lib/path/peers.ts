@@ -35,6 +35,8 @@ export class PeerTable {
   readonly pathMtuTaken: Int32Array
   /** Smoothed round trip, ms; 0: unknown. */
   readonly rttMs: Float64Array
+  /** Shortest of the path's last round trips, ms: how far the peer is; 0: unknown. */
+  readonly leastRttMs: Float64Array
   /** When the peer was last heard by the path in use, ms. */
   readonly heardAt: Float64Array
   /** Whose sessions the codec's seal slots are or were last; -1: nobody's yet. */
@@ -71,6 +73,7 @@ export class PeerTable {
     this.pathMtu = new Int32Array(capacity)
     this.pathMtuTaken = new Int32Array(capacity)
     this.rttMs = new Float64Array(capacity)
+    this.leastRttMs = new Float64Array(capacity)
     this.heardAt = new Float64Array(capacity).fill(-Infinity)
     this.add(self)
   }
@@ -93,6 +96,12 @@ export class PeerTable {
     this.#held[peer] = held
     this.addressSlot[peer] = held === 0 ? this.pathSlot[peer]! : -1
     return before !== 0 && held === 0
+  }
+
+  /** What is known of the path in use. */
+  measured(peer: number, rttMs: number, leastRttMs: number): void {
+    this.rttMs[peer] = rttMs
+    this.leastRttMs[peer] = leastRttMs
   }
 
   /** Frames of a peer's flows that wait may go to this address slot for now; -1: no more. */

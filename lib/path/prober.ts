@@ -196,7 +196,7 @@ export class PathProber {
     if (path.usable) path.set('proven', 'proven', now)
     const { current } = watch.set
     if (current === path && rerouted) prefer(path, watch, now)
-    if (current === path) peers.rttMs[peer] = path.rttMs
+    if (current === path) peers.measured(peer, path.rttMs, path.leastRttMs)
     else if (current === undefined) this.#use(peer, watch, path, 'proven', now)
     else if (rerouted && path.lasting && watch.set.leadsAlike(path)) this.#use(peer, watch, path, 'rerouted', now)
     else this.#consider(peer, watch, path, current, sentAt, now)
@@ -533,7 +533,7 @@ export class PathProber {
     const from = peers.pathSlot[peer]!
     enter(path, watch, reason)
     peers.setPath(peer, path.slot)
-    if (path.rttMs > 0) peers.rttMs[peer] = path.rttMs
+    if (path.rttMs > 0) peers.measured(peer, path.rttMs, path.leastRttMs)
     for (const each of watch.set.paths) each.betterFor = 0
     if (from === path.slot) this.#holding.end(peer, watch, now)
     else {

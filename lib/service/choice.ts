@@ -27,7 +27,7 @@ export interface HostCondition {
   readonly liveness: 'alive' | 'suspect' | 'dead' | 'unknown'
   /** ms since anything was heard of it; 0 for this host. */
   readonly age: number
-  /** Smoothed, ms; 0: unknown. */
+  /** How far it is: the shortest of the last round trips, ms; 0: unknown. */
   readonly rtt: number
 }
 
@@ -46,16 +46,28 @@ export interface Choice {
 }
 
 const PENALTIES_MAX = 4_096
+const TURNS_MAX = 4_096
+/** Points this far apart, modulo 1, are spread evenly however many there are (additive recurrence of the golden ratio). */
+const TURN = (Math.sqrt(5) - 1) / 2
+
+interface Penalty {
+  readonly until: number
+  /** When the whole host fell silent, and not the instance alone; Infinity: the host was heard meanwhile. */
+  readonly hostSilentAt: number
+}
 
 /**
  * Chooses instances for new flows. Order: instances in good standing before those that refused or were silent a moment ago, and before those on dead
  * hosts; then by priority; within one priority a weighted draw without replacement, in which the drawn one yields to a second draw when that
- * is clearly less loaded for its weight, or as loaded and clearly nearer. With little load on either the draw stands, so that the split follows the weights exactly.
+ * is clearly less loaded for its weight, or as loaded and clearly nearer. With little load on either the draw stands, so that the split follows the weights exactly:
+ * the first draws for a service are spread evenly, so that a few hundred flows are off by one or two and not by what chance allows.
  */
 export class InstanceChoice {
   readonly #options: ChoiceOptions
   readonly #components: ChoiceComponents
-  readonly #penalties = new Map<string, number>()
+  readonly #penalties = new Map<string, Penalty>()
+  /** Point of the last first draw, by service. */
+  readonly #turns = new Map<ServiceId, number>()
 
   constructor(options: ChoiceOptions, components: ChoiceComponents) {
     this.#options = options
@@ -79,21 +91,36 @@ export class InstanceChoice {
     return ordered
   }
 
-  /** How a try ended. */
-  outcome(service: ServiceId, host: HostId, outcome: 'answered' | 'refused' | 'silent', now: number): void {
+  /** How a try ended that began at `since`. A host that stood still for a moment, as a busy one does, is itself again as soon as it is heard. */
+  outcome(
+    service: ServiceId,
+    host: HostId,
+    outcome: 'answered' | 'refused' | 'silent',
+    since: number,
+    now: number,
+  ): void {
     const key = `${service}/${host}`
     this.#penalties.delete(key)
     if (outcome === 'answered') return
     if (this.#penalties.size >= PENALTIES_MAX) this.#penalties.delete(this.#penalties.keys().next().value ?? key)
-    this.#penalties.set(key, now + this.#options.penalty)
+    const hostSilent = outcome === 'silent' && this.#heardAt(host, now) < since
+    this.#penalties.set(key, { until: now + this.#options.penalty, hostSilentAt: hostSilent ? now : Infinity })
   }
 
   /** 0 good, 1 penalised or suspect, 2 dead. */
   #standing(instance: Instance, now: number): number {
     const { liveness } = this.#components.condition(instance.host)
     if (liveness === 'dead') return 2
-    const until = this.#penalties.get(`${instance.service}/${instance.host}`)
-    return liveness === 'suspect' || (until !== undefined && until > now) ? 1 : 0
+    return liveness === 'suspect' || this.#penalised(instance, now) ? 1 : 0
+  }
+
+  #penalised({ service, host }: Instance, now: number): boolean {
+    const penalty = this.#penalties.get(`${service}/${host}`)
+    return penalty !== undefined && now < penalty.until && this.#heardAt(host, now) < penalty.hostSilentAt
+  }
+
+  #heardAt(host: HostId, now: number): number {
+    return now - this.#components.condition(host).age
   }
 
   #doubtful(instance: Instance, now: number): boolean {
@@ -106,7 +133,7 @@ export class InstanceChoice {
     const left = [...group]
     const drawn: Instance[] = []
     while (left.length > 1) {
-      const first = this.#draw(left)
+      const first = drawn.length === 0 ? pointedAt(left, this.#turn(left[0]!.service)) : this.#draw(left)
       const second = drawn.length === 0 ? this.#draw(left) : first
       const chosen = second !== first && this.#better(left[second]!, left[first]!, left) ? second : first
       drawn.push(...left.splice(chosen, 1))
@@ -116,6 +143,16 @@ export class InstanceChoice {
 
   #draw(instances: readonly Instance[]): number {
     return drawByWeight(instances, this.#components.random)
+  }
+
+  /** In [0, 1): the service's next point. Each host begins at one of its own. */
+  #turn(service: ServiceId): number {
+    const last = this.#turns.get(service)
+    const next = last === undefined ? this.#components.random() : (last + TURN) % 1
+    if (last === undefined && this.#turns.size >= TURNS_MAX)
+      this.#turns.delete(this.#turns.keys().next().value ?? service)
+    this.#turns.set(service, next)
+    return next
   }
 
   #better(a: Instance, b: Instance, all: readonly Instance[]): boolean {
@@ -139,9 +176,14 @@ export class InstanceChoice {
 
 /** Position of one of them, drawn by their weights; all weights 0: each is as likely as the others. */
 export function drawByWeight(items: readonly { readonly weight: number }[], random: () => number): number {
+  return pointedAt(items, random())
+}
+
+/** `at`: in [0, 1), of the sum of the weights. */
+function pointedAt(items: readonly { readonly weight: number }[], at: number): number {
   let total = 0
   for (const { weight } of items) total += weight
-  let point = random() * (total === 0 ? items.length : total)
+  let point = at * (total === 0 ? items.length : total)
   for (let i = 0; i < items.length; i++) {
     point -= total === 0 ? 1 : items[i]!.weight
     if (point < 0) return i

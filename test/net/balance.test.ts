@@ -101,9 +101,26 @@ test('weights, and instances that go away', async (t) => {
     t.ok(Math.abs(h2 - 300) <= 26, `300 ± 26 by weight, ${h2} were`)
   })
 
-  await t.test('the process of an instance dies', async (t) => {
+  await t.test('the daemon of an instance stands still for a moment', async (t) => {
+    const daemon = net.lab.host('h2').daemon!
+    const before = logged(net, 'h2')
     const running = dial(net, 150, 20)
-    await net.until('connections are made', () => logged(net, 'h2') > 320)
+    await net.until('connections are made', () => logged(net, 'h2') >= before + 10)
+    process.kill(daemon.pid, 'SIGSTOP')
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    process.kill(daemon.pid, 'SIGCONT')
+    const again = Date.now()
+    const results = await running
+    t.equal(results.filter((r) => r.error === undefined).length, 150, 'all are answered')
+    const later = results.filter((r) => r.at > again + 500 && r.at < again + 2_000)
+    const share = later.filter((r) => r.answer === 'h2').length / later.length
+    t.ok(later.length > 20 && share > 0.5, `it has its share soon: ${share} of ${later.length}`)
+  })
+
+  await t.test('the process of an instance dies', async (t) => {
+    const before = logged(net, 'h2')
+    const running = dial(net, 150, 20)
+    await net.until('connections are made', () => logged(net, 'h2') > before + 20)
     const ended = once(server, 'exit')
     server.kill('SIGKILL')
     await ended

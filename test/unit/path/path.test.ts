@@ -47,6 +47,23 @@ test('the round trip is smoothed, and so is its deviation', async (t) => {
   t.equal(path.samples, rtts.length)
 })
 
+test('how far it is does not depend on how busy either end was', async (t) => {
+  const path = newPath()
+  t.equal(path.leastRttMs, 0, 'not measured')
+  const measure = (i: number, rtt: number): number => {
+    path.probed(token(i), 1_000 * i)
+    path.echoed(token(i), 1_000 * i + rtt)
+    return path.leastRttMs
+  }
+  t.equal(measure(0, 60), 0)
+  t.equal(measure(1, 3), 0)
+  t.equal(measure(2, 60), 0, 'too few')
+  for (let i = 3; i < 10; i++) t.equal(measure(i, 60), 3, `${i}`)
+  // Farther away now: 16 samples later at the latest that is known.
+  for (let i = 10; i < 18; i++) measure(i, 80)
+  t.equal(path.leastRttMs, 60)
+})
+
 test('an echo is overdue when it takes longer than it usually deviates by, and a little', async (t) => {
   const path = newPath()
   path.probed(token(1), 0)

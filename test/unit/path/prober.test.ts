@@ -196,6 +196,7 @@ test('the round trip is measured by the echo, and smoothed', (t) => {
   t.equal(w.peers.rttMs[w.peer], 45)
   w.runFor(30_000)
   t.ok(w.peers.rttMs[w.peer]! > 79)
+  t.equal(w.peers.leastRttMs[w.peer], 80)
   t.end()
 })
 

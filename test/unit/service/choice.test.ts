@@ -27,9 +27,24 @@ function share(chooser: InstanceChoice, pair: readonly Instance[], total: number
 
 test('idle instances share exactly by weight', async (t) => {
   const pair = [instance('h1', 3), instance('h2', 1)]
-  // 40 000 draws: 30 000 ± 5 σ.
-  t.ok(Math.abs(share(choice(1), pair, 40_000) - 30_000) < 5 * 87)
-  for (let seed = 1; seed <= 5; seed++) t.ok(Math.abs(share(choice(seed), pair, 400) - 300) <= 26, `seed ${seed}`)
+  for (let seed = 1; seed <= 50; seed++) {
+    for (const total of [4, 40, 400, 4_000]) {
+      const expected = (total * 3) / 4
+      t.ok(Math.abs(share(choice(seed), pair, total) - expected) <= 2, `seed ${seed}, ${total} flows`)
+    }
+  }
+})
+
+test('two services in turns share by weight too', async (t) => {
+  const chooser = choice(1)
+  const other = idOf('db')
+  const both = [
+    [instance('h1', 1), instance('h2', 1)],
+    [instance('h1', 1, { service: other }), instance('h2', 1, { service: other })],
+  ] as const
+  const counts = [0, 0]
+  for (let i = 0; i < 200; i++) both.forEach((pair, which) => (counts[which]! += share(chooser, pair, 1)))
+  for (const count of counts) t.ok(Math.abs(count - 100) <= 2, `${count} of 200`)
 })
 
 test('a few open flows do not disturb the split', async (t) => {
@@ -90,13 +105,31 @@ test('who refused or was silent comes last for a while, dead hosts after them', 
   const chooser = choice(7, condition)
   const all = [instance('h1', 1_000), instance('h2', 1), instance('h3', 1_000)]
   const hosts = (now: number): HostId[] => chooser.order(all, now).map((one) => one.instance.host)
-  chooser.outcome(idOf('web'), host('h1'), 'refused', 0)
+  chooser.outcome(idOf('web'), host('h1'), 'refused', 0, 0)
   for (let i = 0; i < 20; i++) t.strictSame(hosts(i), [host('h2'), host('h1'), host('h3')])
   t.ok(chooser.order(all, 1)[1]!.doubtful)
   t.equal(hosts(choiceDefaults.penalty + 1)[2], host('h3'), 'the penalty ends, death does not')
-  chooser.outcome(idOf('web'), host('h2'), 'silent', 0)
-  chooser.outcome(idOf('web'), host('h2'), 'answered', 1)
+  chooser.outcome(idOf('web'), host('h2'), 'silent', 0, 0)
+  chooser.outcome(idOf('web'), host('h2'), 'answered', 1, 1)
   t.notOk(chooser.order(all, 2).find((one) => one.instance.host === host('h2'))!.doubtful)
+})
+
+test('a host that stood still is itself again when it is heard', async (t) => {
+  let heardAt = 0
+  let now = 100
+  const chooser = choice(9, (id) => (id === host('h1') ? { ...alive, age: now - heardAt } : alive))
+  const all = [instance('h1', 1_000), instance('h2', 1)]
+  const first = (): HostId => chooser.order(all, now)[0]!.instance.host
+  chooser.outcome(idOf('web'), host('h1'), 'silent', 40, now)
+  for (let i = 0; i < 20; i++) t.equal(first(), host('h2'), 'nothing has come of it since')
+  now = 130
+  heardAt = 120
+  const bound = Array.from({ length: 20 }, first).filter((id) => id === host('h1'))
+  t.equal(bound.length, 20, 'it is heard')
+
+  chooser.outcome(idOf('web'), host('h1'), 'silent', 110, now)
+  heardAt = now = 140
+  t.equal(first(), host('h2'), 'its instance alone is silent')
 })
 
 test('hosts not heard of lately are doubtful', async (t) => {
