@@ -45,6 +45,7 @@ const alone = [
   'lossy',
   'moves',
   'mtu',
+  'programs',
   'segments',
   'soak',
 ].map((file) => `net/${file}.test`)

@@ -13,6 +13,14 @@ const iperfShape = z.object({
   }),
 })
 
+/** Datagrams that programs on the host have not read in time. */
+async function overflown(net: Fixture, host: string): Promise<number> {
+  const { out } = await net.run(host, 'nstat -asz UdpRcvbufErrors Udp6RcvbufErrors')
+  const counts = [...out.matchAll(/RcvbufErrors\s+(\d+)/g)].map(([, count]) => Number(count))
+  if (counts.length !== 2) throw new Error(`nstat printed ${out}`)
+  return counts[0]! + counts[1]!
+}
+
 test('unmodified programs by name', async (t) => {
   const net = await Fixture.up(t, ['h1', 'h2'])
   const site = join(net.folder, 'site')
@@ -82,10 +90,13 @@ test('unmodified programs by name', async (t) => {
       t.ok(bytes > 5_000_000, `tcp ${options}: ${bytes} bytes ${err}`)
     }
     for (const options of ['-4', '-6']) {
+      const before = await overflown(net, 'h2')
       const { out } = await net.run('h1', `iperf3 -J -c perf.svc.internal ${options} -u -b 20M -l 1200 -t 2`)
       const sum = iperfShape.parse(JSON.parse(out)).end.sum
       t.ok(sum !== undefined && sum.packets > 3_000, `udp ${options}: ${sum?.packets} packets`)
-      t.equal(sum?.lost_packets, 0, `udp ${options}: none lost`)
+      // What has come to the server's socket and found it full is the server's loss.
+      const unread = (await overflown(net, 'h2')) - before
+      t.ok((sum?.lost_packets ?? Infinity) <= unread, `udp ${options}: none lost, ${unread} not read`)
     }
   })
 
