@@ -150,6 +150,7 @@ export async function buildDaemon(
     tun,
     underlay,
     fault: (error) => log.error({ error }, 'a batch of packets could not be handled'),
+    late: (ms) => late.daemon?.loopDelay.record(ms),
     failed: (error) => late.daemon?.fail(error, 'the packet loop failed'),
   })
   undo.add(() => loop.stop())

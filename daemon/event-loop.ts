@@ -1,30 +1,33 @@
-// How late the event loop is: packets wait as long as it does.
+// How late the packet loop is: packets wait as long as its deadlines do.
 
-import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { createHistogram } from 'node:perf_hooks'
 
-/** ms by which timers came late, over the last one to two minutes. */
+/** ms by which deadlines were dealt with too late, over the last one to two minutes. */
 export interface LoopDelay {
   readonly p50Ms: number
   readonly p99Ms: number
   readonly maxMs: number
 }
 
-/** A process that sleeps is woken this often: seldom enough to cost nothing. */
-const RESOLUTION_MS = 500
 const WINDOW_MS = 60_000
 const none: LoopDelay = { p50Ms: 0, p99Ms: 0, maxMs: 0 }
 
-/** Measures from construction to `stop`; does not keep the process alive. */
+/** Counts from construction to `stop`; does not keep the process alive. A timer of its own, such as Node's monitor has, would wake a process that sleeps. */
 export class EventLoopDelay {
-  readonly #histogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
+  /** Microseconds, and one more: it holds no zero. */
+  readonly #histogram = createHistogram()
   readonly #window: NodeJS.Timeout
   /** Of the last full window. */
   #last = none
 
   constructor() {
-    this.#histogram.enable()
     this.#window = setInterval(() => this.#turn(), WINDOW_MS)
     this.#window.unref()
+  }
+
+  /** A deadline was dealt with so many ms too late. */
+  record(ms: number): void {
+    this.#histogram.record(1 + Math.round(ms * 1_000))
   }
 
   /** The worse of the last full minute and the running one. */
@@ -36,7 +39,6 @@ export class EventLoopDelay {
 
   stop(): void {
     clearInterval(this.#window)
-    this.#histogram.disable()
   }
 
   #turn(): void {
@@ -46,12 +48,9 @@ export class EventLoopDelay {
 
   #current(): LoopDelay {
     if (this.#histogram.count === 0) return none
-    const [p50, p99] = [50, 99].map((p) => lateness(this.#histogram.percentile(p)))
-    return { p50Ms: p50 ?? 0, p99Ms: p99 ?? 0, maxMs: lateness(this.#histogram.max) }
+    const [p50, p99] = [50, 99].map((p) => milliseconds(this.#histogram.percentile(p)))
+    return { p50Ms: p50 ?? 0, p99Ms: p99 ?? 0, maxMs: milliseconds(this.#histogram.max) }
   }
 }
 
-/** The histogram holds nanoseconds from one timer to the next. */
-function lateness(nanoseconds: number): number {
-  return Math.max(0, nanoseconds / 1e6 - RESOLUTION_MS)
-}
+const milliseconds = (recorded: number): number => (recorded - 1) / 1_000

@@ -125,6 +125,10 @@ export interface Native {
   share(handle: NativeHandle): number
   adopt(token: number): NativeHandle
 
+  /** Readable once, so many microseconds (0: never; a day at most) after it was last set. */
+  timerOpen(): NativeHandle
+  timerSet(handle: NativeHandle, microseconds: number): void
+
   /** What one thread wakes another with: readable from a signal on until it is cleared. */
   eventOpen(): NativeHandle
   eventSignal(handle: NativeHandle): void
@@ -208,6 +212,8 @@ const functions = [
   'close',
   'share',
   'adopt',
+  'timerOpen',
+  'timerSet',
   'eventOpen',
   'eventSignal',
   'eventClear',

@@ -1,4 +1,4 @@
-// What drives a host: its devices' readiness by libuv's poll, its deadlines by a timer.
+// What drives a host: its devices' readiness by libuv's poll, its deadlines by a timer of the addon's.
 //
 // A loop of JavaScript's own that blocked in the kernel for the devices was no faster than libuv's poll: what it saved in the loop, entering JavaScript cost. Where packets pass
 // without JavaScript (lib/host/express.ts) the loop is what is left to save: there native code waits by itself, on a set that contains libuv's, until anything else is due
@@ -9,6 +9,7 @@ import type { HostIo } from '../lib/host/data-path.js'
 import type { DatagramBatch, FrameRuns, PacketBatch } from '../lib/wire/batch.js'
 import { systemCode } from './errors.js'
 import type { Lanes } from './lanes/lanes.js'
+import { NativeTimer } from './native-timer.js'
 import type { TunDevice } from './tun.js'
 import type { Underlay } from './underlay.js'
 
@@ -71,8 +72,10 @@ export interface Driven {
  * fields of libuv, and newer ones tell the kernel to report a wake-up by another thread only once, which would then be lost.
  */
 export class PacketLoop {
-  #timer: NodeJS.Timeout | undefined
+  #timer: NativeTimer | undefined
   #dueAt = Infinity
+  /** When the timer goes off. */
+  #setFor = Infinity
   #look: NodeJS.Timeout | undefined
   #lookAt = Infinity
   /** Since when, ms, and how many of these were looked at at once. */
@@ -91,6 +94,8 @@ export class PacketLoop {
       readonly underlay: Underlay
       /** Something unforeseen was thrown over a packet or a batch: what is lost is counted, and the loop goes on. */
       readonly fault: (error: unknown) => void
+      /** A deadline was dealt with so many ms too late. */
+      readonly late?: (ms: number) => void
       /** The TUN device is gone, or faults do not end: the loop has stopped. */
       readonly failed: (error: unknown) => void
     },
@@ -178,7 +183,7 @@ export class PacketLoop {
 
   stop(): void {
     this.#stopped = true
-    clearTimeout(this.#timer)
+    this.#timer?.close()
     clearTimeout(this.#look)
   }
 
@@ -213,15 +218,14 @@ export class PacketLoop {
   #arm(at: number, now: number): void {
     if (this.#stopped || this.#dueAt <= at) return
     this.#dueAt = at
-    clearTimeout(this.#timer)
-    // Libuv counts in whole milliseconds of the same clock: a timer that came before the deadline would be a turn for nothing.
-    this.#timer = setTimeout(
-      () => {
-        this.#dueAt = Infinity
-        this.#expire()
-      },
-      Math.ceil(at) - Math.floor(now),
-    )
+    this.#timer ??= new NativeTimer(() => {
+      this.components.late?.(Math.max(0, monotonicNow() - this.#setFor))
+      this.#dueAt = Infinity
+      this.#expire()
+    })
+    // What is due within the same millisecond takes one turn.
+    this.#setFor = Math.ceil(at)
+    this.#timer.set(this.#setFor - now)
   }
 
   #expire(): void {

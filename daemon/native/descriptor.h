@@ -1,4 +1,4 @@
-// The open TUN queues, UDP sockets and events of one JavaScript environment. JavaScript holds them by handle, a number that names slot and
+// The open TUN queues, UDP sockets, events and timers of one JavaScript environment. JavaScript holds them by handle, a number that names slot and
 // generation, so that a stale or invented handle is found out and never reaches a file descriptor of somebody else. Two environments (threads) that
 // use the same queue or socket have a descriptor each: `share` makes the second one, `adopt` takes it over.
 #pragma once
@@ -19,7 +19,7 @@ class Descriptors;
 /** One file descriptor with the watch that the event loop has on it. Closing ends the watch first. */
 class Descriptor {
  public:
-  enum class Kind { tun, udp, event, netlink, express, keeper, held };
+  enum class Kind { tun, udp, event, timer, netlink, express, keeper, held };
 
   Descriptor(Kind kind, int fd) : kind(kind), fd(fd) {}
   virtual ~Descriptor();
@@ -31,6 +31,8 @@ class Descriptor {
 
   /** It is readable. Returns whom to tell; null: that was seen to without JavaScript. */
   virtual Descriptor* step() { return this; }
+  /** What becomes readable by it is no packet, and can wait for a gap between those. */
+  bool isTimer() const { return kind == Kind::timer || kind == Kind::express; }
   /** Calls who watches it. */
   void tell();
   /** No reference to anything of JavaScript is good any more. */
@@ -44,6 +46,8 @@ class Descriptor {
   struct Watch* watch = nullptr;
   /** In the set of Descriptors::linger. */
   bool lingers = false;
+  /** A timer that has gone off while `linger` waited, and whoever watches it is still to be told. */
+  bool due = false;
 
  protected:
   /** A descriptor of the same kind and settings. */
@@ -93,6 +97,7 @@ class Descriptors {
   void armLinger(uint64_t nanoseconds);
   bool joinsLinger(Descriptor& descriptor);
   void leaveLinger(Descriptor& descriptor);
+  void tellDue();
   void finishCleanup();
 
   struct Slot {

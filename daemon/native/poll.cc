@@ -29,6 +29,8 @@ constexpr size_t kMaxDescriptors = 4096;
 constexpr uint32_t kSlotBits = 12;
 constexpr uint32_t kGenerations = 1u << (31 - kSlotBits);
 constexpr int kLingerEvents = 8;
+/** A day. */
+constexpr int64_t kMaxTimerUs = 86400000000;
 /** A turn of JavaScript takes longer than a packet. What is due while packets pass waits for a gap between them: until one has passed and so long, ns, none has followed, but no longer than the other. */
 constexpr uint64_t kGapNs = 250000, kGapWithinNs = 3000000;
 
@@ -40,6 +42,28 @@ struct Event : Descriptor {
  protected:
   std::unique_ptr<Descriptor> with(int fd) const override { return std::make_unique<Event>(fd); }
 };
+
+/** Goes off once, when it was last set to. */
+struct Timer : Descriptor {
+  static constexpr Kind kKind = Kind::timer;
+  explicit Timer(int fd) : Descriptor(kKind, fd) {}
+  Descriptor* step() override {
+    uint64_t times;
+    // It may have been set anew meanwhile.
+    return read(fd, &times, sizeof times) == sizeof times ? this : nullptr;
+  }
+
+ protected:
+  std::unique_ptr<Descriptor> with(int fd) const override { return std::make_unique<Timer>(fd); }
+};
+
+/** 0: it does not go off. */
+void setTimer(int fd, uint64_t nanoseconds) {
+  itimerspec in = {};
+  in.it_value.tv_sec = static_cast<time_t>(nanoseconds / 1000000000);
+  in.it_value.tv_nsec = static_cast<long>(nanoseconds % 1000000000);
+  timerfd_settime(fd, 0, &in, nullptr);
+}
 
 /** Descriptors on their way from one environment of the process to another, by token. */
 struct Shared {
@@ -56,6 +80,7 @@ const char* kindName(Descriptor::Kind kind) {
   switch (kind) {
     case Descriptor::Kind::tun: return "a TUN's";
     case Descriptor::Kind::udp: return "a UDP socket's";
+    case Descriptor::Kind::timer: return "a timer's";
     case Descriptor::Kind::netlink: return "a netlink socket's";
     case Descriptor::Kind::express: return "an express's";
     case Descriptor::Kind::keeper: return "a keeper's";
@@ -210,10 +235,7 @@ void Descriptors::lingerUntil(const uv_loop_t* loop, int timeout) {
 /** 0: it does not go off. */
 void Descriptors::armLinger(uint64_t nanoseconds) {
   lingerUntil_ = 0;
-  itimerspec in = {};
-  in.it_value.tv_sec = static_cast<time_t>(nanoseconds / 1000000000);
-  in.it_value.tv_nsec = static_cast<long>(nanoseconds % 1000000000);
-  timerfd_settime(lingerTimer_, 0, &in, nullptr);
+  setTimer(lingerTimer_, nanoseconds);
 }
 
 bool Descriptors::joinsLinger(Descriptor& descriptor) {
@@ -254,13 +276,14 @@ void Descriptors::linger() {
   // 0 too while libuv has watches to put into its set. Nothing here changes it.
   const int timeout = uv_backend_timeout(loop);
   if (timeout == 0) return;
+  for (Slot& slot : slots_)
+    if (slot.descriptor != nullptr && slot.descriptor->kind == Descriptor::Kind::timer && slot.descriptor->watch != nullptr) joinsLinger(*slot.descriptor);
   lingerUntil(loop, timeout);
   mute(loop, true);
   Descriptor* told = nullptr;
   epoll_event events[kLingerEvents];
-  // Of what is due: until when it waits at most; 0: nothing is. And who is to be told then; null: libuv has a timer.
+  // Of what is due, here or to libuv's timers: until when it waits at most; 0: nothing is.
   uint64_t gapUntil = 0;
-  Descriptor* due = nullptr;
   for (bool others = false; !others && told == nullptr;) {
     const int count = epoll_wait(lingerSet_, events, kLingerEvents, -1);
     others = count <= 0;
@@ -278,10 +301,9 @@ void Descriptors::linger() {
       }
       told = descriptor->step();
       descriptor->restedAt = uv_hrtime();
-      if (descriptor->kind == Descriptor::Kind::express) {
-        // A timer too.
+      if (descriptor->isTimer()) {
         if (told == nullptr) continue;
-        due = told;
+        told->due = true;
         told = nullptr;
         timed = true;
       } else {
@@ -297,9 +319,18 @@ void Descriptors::linger() {
     if (timed || passed) armLinger(passed ? std::min(kGapNs, gapUntil - now) : gapUntil - now);
   }
   mute(loop, false);
-  // Whatever is called may close anything; who was due is told again.
-  if (told == nullptr) told = due;
   if (told != nullptr) told->tell();
+  tellDue();
+}
+
+/** Whatever is called may close anything, and open more. */
+void Descriptors::tellDue() {
+  for (size_t i = 0; i < slots_.size(); i++) {
+    Descriptor* const descriptor = slots_[i].descriptor.get();
+    if (descriptor == nullptr || !descriptor->due) continue;
+    descriptor->due = false;
+    descriptor->tell();
+  }
 }
 
 void Descriptor::tell() {
@@ -395,6 +426,22 @@ napi_value adopt(const Arguments& args) {
   return integer(args.env(), all(args).add(std::move(taken)));
 }
 
+/** timerOpen() → handle */
+napi_value timerOpen(const Arguments& args) {
+  const int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+  if (fd < 0) systemFault("CARACAL_E_LIMIT", "timerfd_create", errno, "cannot make a timer");
+  return integer(args.env(), all(args).add(std::make_unique<Timer>(fd)));
+}
+
+/** timerSet(handle, microseconds): readable once from then on, and not when it was set to before; 0: not at all. */
+napi_value timerSet(const Arguments& args) {
+  const auto microseconds = static_cast<uint64_t>(args.integer(1, "microseconds", 0, kMaxTimerUs));
+  Timer& timer = descriptor<Timer>(args);
+  timer.due = false;
+  setTimer(timer.fd, microseconds * 1000);
+  return undefined(args.env());
+}
+
 /** eventOpen() → handle */
 napi_value eventOpen(const Arguments& args) {
   const int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -427,6 +474,8 @@ void PollInit(napi_env env, napi_value exports, caracal::Descriptors* descriptor
   caracal::define<caracal::close>(env, exports, "close", descriptors);
   caracal::define<caracal::share>(env, exports, "share", descriptors);
   caracal::define<caracal::adopt>(env, exports, "adopt", descriptors);
+  caracal::define<caracal::timerOpen>(env, exports, "timerOpen", descriptors);
+  caracal::define<caracal::timerSet>(env, exports, "timerSet", descriptors);
   caracal::define<caracal::eventOpen>(env, exports, "eventOpen", descriptors);
   caracal::define<caracal::eventSignal>(env, exports, "eventSignal", descriptors);
   caracal::define<caracal::eventClear>(env, exports, "eventClear", descriptors);

@@ -125,6 +125,7 @@ export function hammer(native: Native, handles: readonly number[], runs: number)
     fc.tuple(fc.constant(native.netlinkAsk), handle, count, count),
     fc.tuple(fc.constant(native.watch), handle, fc.constantFrom(...odd.filter((v) => typeof v !== 'function'))),
     fc.tuple(fc.constant(native.unwatch), handle),
+    fc.tuple(fc.constant(native.timerSet), handle, argument),
     fc.tuple(fc.constant(native.close), fc.constantFrom(...odd, -1, 1.5, 2 ** 31, 0x7fffffff)),
     fc.tuple(fc.constantFrom(...Object.values(native)), argument),
   )

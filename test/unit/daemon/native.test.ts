@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads'
 import { test } from 'tap'
 import { NativeEvent } from '../../../daemon/event.js'
 import { native } from '../../../daemon/native.js'
+import { NativeTimer } from '../../../daemon/native-timer.js'
 import { tableMemory } from '../../../daemon/table-memory.js'
 import { NativeUdp } from '../../../daemon/udp.js'
 import { encodeLocator } from '../../../lib/path/locator.js'
@@ -106,6 +107,45 @@ test('an event wakes whoever watches it, also for a signal of before', async (t)
   ours.close()
   theirs.close()
   theirs.close()
+})
+
+test('a timer goes off once, when it was set to last', async (t) => {
+  const times: number[] = []
+  let off: () => void = () => undefined
+  const timer = new NativeTimer(() => {
+    times.push(performance.now())
+    off()
+  })
+  t.teardown(() => timer.close())
+  const goesOff = () => new Promise<void>((resolve) => (off = resolve))
+  let next = goesOff()
+  const began = performance.now()
+  timer.set(2)
+  timer.set(60)
+  await next
+  t.ok(times[0]! - began >= 59.9, `it was moved on: ${times[0]! - began} ms`)
+
+  next = goesOff()
+  timer.set(5)
+  // It is due, and set anew before anybody has looked.
+  for (const end = performance.now() + 10; performance.now() < end;);
+  timer.set(30)
+  const again = performance.now()
+  await next
+  t.ok(times[1]! - again >= 29.9, `${times[1]! - again} ms`)
+
+  timer.set(3)
+  timer.set(Infinity)
+  next = goesOff()
+  const other = new NativeTimer(() => off())
+  t.teardown(() => other.close())
+  other.set(20)
+  await next
+  t.equal(times.length, 2, 'one that is not set does not go off')
+  timer.close()
+  timer.close()
+  t.throws(() => timer.set(1), { code: 'CARACAL_E_CLOSED' })
+  t.throws(() => other.set(86_400_001), { code: 'CARACAL_E_RANGE' })
 })
 
 test('a watch on hold says nothing, and what has come meanwhile afterwards', async (t) => {

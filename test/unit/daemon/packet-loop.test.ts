@@ -68,7 +68,7 @@ class Puppet implements Driven {
   }
 }
 
-function rig(t: Test, tun = new FakeTun()) {
+function rig(t: Test, tun = new FakeTun(), late: (ms: number) => void = () => undefined) {
   const network = new FakeNetwork()
   const host = new Puppet()
   const failures: unknown[] = []
@@ -83,7 +83,7 @@ function rig(t: Test, tun = new FakeTun()) {
     failures.push(error)
     host.look()
   }
-  const loop = new PacketLoop({ host, tun, underlay, fault, failed })
+  const loop = new PacketLoop({ host, tun, underlay, fault, late, failed })
   t.teardown(() => loop.stop())
   const send = (bytes: Uint8Array) => {
     other.sendOne(bytes, encodeLocator(A))
@@ -202,6 +202,28 @@ test('a deadline that a packet has set is noticed', async (t) => {
   send(Uint8Array.of(1))
   await host.until(() => host.timeouts.length === 2)
   t.pass()
+})
+
+test('a deadline that has moved on wakes nobody', async (t) => {
+  const { host, loop, send } = rig(t)
+  host.due = monotonicNow() + 20
+  loop.start()
+  host.onWire = () => (host.due = monotonicNow() + 100)
+  send(Uint8Array.of(1))
+  const asked = host.asked
+  await host.until(() => host.timeouts.length === 1)
+  t.equal(host.asked, asked + 2, 'only when it was due: before and after')
+})
+
+test('by how much a deadline was late is told', async (t) => {
+  const late: number[] = []
+  const { host, loop } = rig(t, new FakeTun(), (ms) => late.push(ms))
+  host.due = monotonicNow() + 5
+  loop.start()
+  for (const end = monotonicNow() + 40; monotonicNow() < end;);
+  await host.until(() => host.timeouts.length === 1)
+  t.equal(late.length, 1)
+  t.ok(late[0]! >= 34, `${late[0]} ms`)
 })
 
 test('what is thrown reaches the owner, and the loop goes on', async (t) => {
